@@ -1,0 +1,1 @@
+"""The control plane: resources, IPAM, the store, the service and its client."""

@@ -1,0 +1,150 @@
+"""What can go wrong, as types.
+
+    RoutedError
+    ├── ConfigError      settings or a configuration file: exit code 2 at start, last good kept at reload
+    ├── IntentError      what was asked for cannot be: a 4xx answer, nothing changed
+    │   ├── BadRequest        400
+    │   ├── Unauthorized      401
+    │   ├── Forbidden         403
+    │   ├── NotFound          404
+    │   ├── AlreadyExists     409, reason AlreadyExists
+    │   ├── Conflict          409, reason Conflict
+    │   ├── Expired           410
+    │   ├── Invalid           422, with a cause per field
+    │   └── PoolExhausted     409, reason PoolExhausted; names pool, used, free, cooling, reserved
+    ├── StorageError     the store cannot take a write: 507 (full) or 503
+    ├── ApplyError       the kernel refused: key, operation, errno
+    └── SpeakerError     the speaker or ExaBGP refused or is out of reach
+
+Messages start with "cannot ..." and name the object.
+Status codes and reasons: Kubernetes API conventions, "Response Status Kind".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class RoutedError(Exception):
+    """Root of every error that routed raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One thing wrong with one field; `field` is a path such as ``spec.peers[2].asNumber``."""
+
+    field: str
+    message: str
+    reason: str = "FieldValueInvalid"
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class ConfigError(RoutedError):
+    """Settings or a configuration file are wrong; `problems` has all of them at once."""
+
+    def __init__(self, source: str, problems: Sequence[Cause]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        super().__init__(f"cannot use {source}: {len(self.problems)} problem(s){lines}")
+
+
+class IntentError(RoutedError):
+    """What was asked for cannot be; nothing was changed."""
+
+    status = 400
+    reason = "BadRequest"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        causes: Sequence[Cause] = (),
+        kind: str = "",
+        name: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.causes = tuple(causes)
+        self.kind = kind
+        self.name = name
+
+
+class BadRequest(IntentError):
+    """The request itself cannot be read."""
+
+
+class Unauthorized(IntentError):
+    status, reason = 401, "Unauthorized"
+
+
+class Forbidden(IntentError):
+    status, reason = 403, "Forbidden"
+
+
+class NotFound(IntentError):
+    status, reason = 404, "NotFound"
+
+
+class AlreadyExists(IntentError):
+    status, reason = 409, "AlreadyExists"
+
+
+class Conflict(IntentError):
+    status, reason = 409, "Conflict"
+
+
+class Expired(IntentError):
+    """The revision asked for has been compacted away: list again."""
+
+    status, reason = 410, "Expired"
+
+
+class TooLarge(IntentError):
+    status, reason = 413, "RequestEntityTooLarge"
+
+
+class Invalid(IntentError):
+    """A well-formed object that cannot be accepted; `causes` names every field that is wrong."""
+
+    status, reason = 422, "Invalid"
+
+
+class PoolExhausted(IntentError):
+    """No address or block is left; the message names pool, used, free, cooling and reserved."""
+
+    status, reason = 409, "PoolExhausted"
+
+
+class StorageError(RoutedError):
+    """The store did not take the write; nothing was acknowledged."""
+
+    status, reason = 503, "ServiceUnavailable"
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        if full:
+            self.status, self.reason = 507, "InsufficientStorage"
+
+
+class ApplyError(RoutedError):
+    """The kernel refused one operation on one object.
+
+    `errno` is the positive errno; `transient` says that trying again may help.
+    """
+
+    def __init__(self, key: str, operation: str, errno: int, *, transient: bool = False) -> None:
+        self.key = key
+        self.operation = operation
+        self.errno = errno
+        self.transient = transient
+        super().__init__(f"cannot {operation} {key}: {os.strerror(errno)}")
+
+
+class SpeakerError(RoutedError):
+    """The speaker, or ExaBGP behind it, refused or cannot be reached."""

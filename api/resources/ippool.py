@@ -1,0 +1,159 @@
+"""IPPool and IPBlock: where addresses come from and which node owns which of them.
+
+A pool is a CIDR cut into aligned blocks of `blockSize`; a block belongs to one node at a time,
+and only that node assigns inside it (DESIGN, invariant 1).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from api.resources.errors import Cause
+from api.resources.meta import DNSSubdomain, Model, Resource, Status
+from api.resources.net import Address, Cidr, reserved_overlap
+from api.resources.registry import Column, resource
+from api.resources.selectors import SelectorText
+
+
+class Allocation(StrEnum):
+    AUTOMATIC = "Automatic"
+    FIXED = "Fixed"
+    ANYCAST = "Anycast"
+
+
+class Encapsulation(StrEnum):
+    NEVER = "Never"
+    CROSS_SUBNET = "CrossSubnet"
+    ALWAYS = "Always"
+
+
+class Announce(StrEnum):
+    HOSTS = "Hosts"
+    BLOCKS = "Blocks"
+    BOTH = "Both"
+
+
+class IPPoolSpec(Model):
+    """`block_size` is a prefix length: default 26 (v4) and 122 (v6); /32, /128 in a Fixed pool."""
+
+    cidr: Cidr
+    block_size: int = Field(default=0, ge=0, le=128)
+    allocation: Allocation = Allocation.AUTOMATIC
+    node_selector: SelectorText = "all()"
+    disabled: bool = False
+    nat_outgoing: bool = False
+    encapsulation: Encapsulation = Encapsulation.NEVER
+    announce: Announce = Announce.HOSTS
+    cooldown_seconds: int = Field(default=60, ge=0, le=86_400)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_block_size(cls, data: object) -> object:
+        if not isinstance(data, dict) or data.get("blockSize", data.get("block_size")) is not None:
+            return data
+        six = ":" in str(data.get("cidr", ""))
+        fixed = data.get("allocation") == Allocation.FIXED
+        size = (128 if six else 32) if fixed else (122 if six else 26)
+        return {**data, "blockSize": size}
+
+    def causes(self) -> list[Cause]:
+        """Cross-field rules; every violation at once."""
+        found: list[Cause] = []
+        bits = self.cidr.max_prefixlen
+        low = 20 if bits == 32 else 112
+        if (reserved := reserved_overlap(self.cidr)) is not None:
+            found.append(Cause("spec.cidr", f"{self.cidr} overlaps the reserved range {reserved}"))
+        if self.allocation is Allocation.FIXED:
+            if self.block_size != bits:
+                found.append(
+                    Cause("spec.blockSize", f"must be {bits} in a pool with allocation Fixed")
+                )
+        elif self.block_size < self.cidr.prefixlen:
+            found.append(
+                Cause(
+                    "spec.blockSize",
+                    f"pool {self.cidr} is smaller than one block of /{self.block_size}; "
+                    f"at least {self.cidr.prefixlen} would fit",
+                )
+            )
+        elif not low <= self.block_size <= bits:
+            found.append(
+                Cause(
+                    "spec.blockSize", f"must be {low} to {bits} for {self.cidr}, not {self.block_size}"
+                )
+            )
+        return found
+
+
+class IPPoolStatus(Status):
+    pass
+
+
+@resource(
+    "ippools",
+    short=("pool", "pools"),
+    columns=(
+        Column("CIDR", "spec.cidr"),
+        Column("BLOCK", "spec.blockSize"),
+        Column("ALLOCATION", "spec.allocation"),
+        Column("DISABLED", "spec.disabled"),
+        Column("SELECTOR", "spec.nodeSelector", 1),
+        Column("ANNOUNCE", "spec.announce", 1),
+    ),
+    immutable=("spec.cidr", "spec.blockSize", "spec.allocation"),
+)
+class IPPool(Resource):
+    KIND: ClassVar[str] = "IPPool"
+
+    kind: str = Field(default="IPPool", pattern="^IPPool$")
+    spec: IPPoolSpec
+    status: IPPoolStatus = Field(default_factory=IPPoolStatus)
+
+
+class IPBlockSpec(Model):
+    """`cidr` and `pool` may be left out by whoever claims: the service chooses (lowest free), or,
+    with `address`, takes the block that holds it. `epoch` counts the owners a block has had."""
+
+    cidr: Cidr | None = None
+    pool: DNSSubdomain = ""
+    node: DNSSubdomain
+    epoch: int = Field(default=1, ge=1)
+    address: Address | None = None
+
+    @model_validator(mode="after")
+    def _something_to_claim(self) -> Self:
+        if self.cidr is None and self.address is None and not self.pool:
+            raise ValueError("one of cidr, address and pool must say what to claim")
+        return self
+
+
+class IPBlockStatus(Status):
+    """What the owner last reported; `assigned` and `cooling` count addresses."""
+
+    assigned: int = 0
+    cooling: int = 0
+
+
+@resource(
+    "ipblocks",
+    short=("block", "blocks"),
+    columns=(
+        Column("CIDR", "spec.cidr"),
+        Column("POOL", "spec.pool"),
+        Column("NODE", "spec.node"),
+        Column("ASSIGNED", "status.assigned", 1),
+        Column("COOLING", "status.cooling", 1),
+        Column("EPOCH", "spec.epoch", 1),
+    ),
+    selectable=("spec.node", "spec.pool"),
+    immutable=("spec.cidr", "spec.pool", "spec.node", "spec.epoch"),
+)
+class IPBlock(Resource):
+    KIND: ClassVar[str] = "IPBlock"
+
+    kind: str = Field(default="IPBlock", pattern="^IPBlock$")
+    spec: IPBlockSpec
+    status: IPBlockStatus = Field(default_factory=IPBlockStatus)

@@ -1,0 +1,105 @@
+"""What every resource shares: metadata, conditions, and the base of all models.
+
+The shapes are those of the Kubernetes API conventions (types `ObjectMeta`, `Condition`);
+field names are camelCase on the wire and snake_case in Python. Values are frozen: a changed
+object is a new one (`model_copy(update=...)`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+API_GROUP = "routed.dev"
+API_VERSION = "routed.dev/v1"
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+_INTERFACE_BAD = re.compile(r"[/:\s\x00-\x1f]|[^\x00-\x7f]")
+
+
+def dns_label(value: str) -> str:
+    """RFC 1123 label: what a workload, a node's first label, or a pool is called."""
+    if not _LABEL.match(value):
+        raise ValueError(
+            f"{value!r} is not a DNS label: at most 63 of a-z, 0-9 and '-', "
+            "beginning and ending with a letter or digit"
+        )
+    return value
+
+
+def dns_subdomain(value: str) -> str:
+    """RFC 1123 subdomain: labels joined by dots, 253 characters at most."""
+    if not value or len(value) > 253:
+        raise ValueError(f"{value[:60]!r} has {len(value)} characters; a name has 1 to 253")
+    for label in value.split("."):
+        dns_label(label)
+    return value
+
+
+def interface_name(value: str) -> str:
+    """A Linux interface name (`dev_valid_name` in net/core/dev.c; IFNAMSIZ is 16 with the NUL)."""
+    if not 1 <= len(value) <= 15:
+        raise ValueError(
+            f"{value!r} has {len(value)} characters; an interface name has 1 to 15 (IFNAMSIZ)"
+        )
+    if value in (".", "..") or _INTERFACE_BAD.search(value):
+        raise ValueError(f"{value!r} is no interface name: no '/', ':', blanks or non-ASCII")
+    return value
+
+
+DNSLabel = Annotated[str, AfterValidator(dns_label)]
+DNSSubdomain = Annotated[str, AfterValidator(dns_subdomain)]
+InterfaceName = Annotated[str, AfterValidator(interface_name)]
+
+
+class Model(BaseModel):
+    """Base of every wire model: camelCase, frozen, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON-ready form, without fields that are None."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class ObjectMeta(Model):
+    name: DNSSubdomain
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+
+
+class Condition(Model):
+    """Kubernetes `metav1.Condition`; `last_transition_time` is RFC 3339 in UTC."""
+
+    type: str
+    status: str = Field(pattern="^(True|False|Unknown)$")
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+    observed_generation: int | None = None
+
+
+class Status(Model):
+    conditions: list[Condition] = Field(default_factory=list)
+
+
+class Resource(Model):
+    """An object of the API: subclasses narrow `kind`, `spec` and `status`."""
+
+    KIND: ClassVar[str]
+
+    api_version: str = API_VERSION
+    kind: str
+    metadata: ObjectMeta

@@ -1,0 +1,2 @@
+"""placeholder until the selector language lands"""
+SelectorText = str

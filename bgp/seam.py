@@ -1,0 +1,86 @@
+"""What the agent and the speaker say to each other.
+
+The agent states the full set of peers and advertisements, then changes; the speaker states the
+full set of sessions and received paths, then changes. Both directions have the same shape: a
+`begin` with a revision, the set, an `end` with the same revision, then single changes, one JSON
+object a line on a unix stream socket. Whatever was not named between `begin` and `end` is gone.
+
+agent -> speaker
+    {"op":"begin","revision":R}  {"op":"peer",...Peer}  {"op":"advertise",...Advertisement}
+    {"op":"end","revision":R,"complete":true}
+    then {"op":"peer"|"unpeer"|"advertise"|"withdraw"} and
+    {"op":"sync","token":T}      answered by {"event":"synced","token":T} when everything said
+                                 before it has been taken by ExaBGP for every established peer
+    {"op":"stop"}                withdraw everything, wait until sent, answer {"event":"stopped"}
+
+speaker -> agent
+    {"event":"begin","revision":R} {"event":"session",...Session} {"event":"path",...Path}
+    {"event":"end","revision":R}
+    then {"event":"session"|"path"|"unpath"|"synced"}
+    {"event":"linkdown","prefix":P,"link":L}  the speaker withdrew P itself: its link is gone
+
+`complete` says that the agent has had its first full sync: from then on the speaker itself sends
+End-of-RIB (RFC 4724) whenever a session comes up, also while no agent is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.resources.net import IPAddress, IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One session to hold. Times are seconds; `ttl_security` is a number of hops or None."""
+
+    name: str
+    address: IPAddress
+    remote_as: int
+    local_as: int
+    router_id: str
+    local_address: IPAddress | None = None
+    hold_time: int = 9
+    graceful_restart_time: int = 120
+    ttl_security: int | None = None
+    password_file: str | None = None
+    max_prefixes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advertisement:
+    """One prefix to announce to every peer of its family.
+
+    `next_hop` None: the local address of each session. `link`: the device whose disappearance
+    makes the prefix dead; the speaker then withdraws it by itself.
+    """
+
+    prefix: IPNetwork
+    next_hop: IPAddress | None = None
+    link: str | None = None
+    communities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session's state as RFC 4271, section 8.2.2 names it; `since` is Unix time in seconds."""
+
+    peer: str
+    address: IPAddress
+    state: str
+    since: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One received route of one peer's Adj-RIB-In; `stale` while its peer restarts (RFC 4724)."""
+
+    peer: str
+    prefix: IPNetwork
+    next_hops: tuple[IPAddress, ...]
+    as_path: tuple[int, ...] = ()
+    communities: tuple[str, ...] = ()
+    med: int | None = None
+    local_preference: int | None = None
+    stale: bool = False

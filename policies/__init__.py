@@ -1,0 +1,1 @@
+"""Network policy: compiled to nftables and applied on each host."""

@@ -1,0 +1,1 @@
+"""The per-host agent, the lab and the command lines."""
