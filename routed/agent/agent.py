@@ -1,0 +1,404 @@
+"""The agent: what is known, what is wanted, and the order in which the two are brought together.
+
+What is true lives in four places and nowhere else: `intent` (of the service, last good copy on
+disk), `records` (of this node, in /run), the address book (derived from both, plus what cools
+down) and the kernel. The order of one round (DESIGN section 6): withdraw what goes; policy; links;
+routes; announce what was read back; sweep orphans. Links, routes and sweep are the kernel
+driver's; the two ends are here.
+
+Races this order closes:
+
+- a namespace that vanishes while it is being attached: the attach fails whole, nothing announced;
+- an agent killed between record and kernel: the next one finds the record and goes on;
+- an agent killed while detaching: the record says so, and it is never announced again;
+- a switch that hears of a route before the host can carry it: announced only when read back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from api.resources.errors import (
+    AlreadyExists,
+    ApplyError,
+    Cause,
+    Conflict,
+    Invalid,
+    NotFound,
+    RoutedError,
+    SpeakerError,
+)
+from api.resources.net import IPAddress, host_prefix
+from api.resources.workload import Mode, Origin, Phase, Workload, WorkloadStatus
+from routed.agent.addresses import AddressBook
+from routed.agent.attachment import Attachment, Step, failed_status, node_born_id
+from routed.agent.control import Control
+from routed.agent.intent import Intent
+from routed.agent.plan import Facts, announce, peers_of, plan
+from routed.agent.records import Records
+from routed.agent.request import AttachRequest
+from routed.agent.speech import Speech
+from routed.agent.writer import Writer
+from routed.kernel.seam import Kernel
+from routed.settings import AgentSettings
+from routed.state import Report
+
+log = logging.getLogger("routed.agent")
+
+ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
+RETRY_SECONDS = 1.0  # until something that failed is tried again
+
+
+class Agent:
+    """One host's agent; `start` loads what survived, `serve` runs until cancelled."""
+
+    def __init__(
+        self, settings: AgentSettings, kernel: Kernel, control: Control, speech: Speech
+    ) -> None:
+        self.settings = settings
+        self.kernel = kernel
+        self.control = control
+        self.speech = speech
+        self.records = Records(settings.run_dir / "attachments")
+        self.book = AddressBook(settings.run_dir / "addresses.json", settings.low_water)
+        self.writer = Writer(self._round)
+        self.intent: Intent | None = None
+        self.report = Report()
+        self.failures: dict[str, WorkloadStatus] = {}
+        self.rounds = 0
+        self._declared_wanted = asyncio.Event()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load what survived: records of /run, the last good intent, what cools down."""
+        self.records.load()
+        for path in self.records.unreadable:
+            log.error("record unreadable path=%s", path)
+        self.intent = self.control.stored_intent()
+        self.book.restore(self.records.all(), self.intent)
+
+    async def serve(self) -> None:
+        """Run every task of the agent; one that ends ends all."""
+        self.writer.wake()
+        self._declared_wanted.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.writer.serve(), name="writer")
+            tasks.create_task(self._watch_kernel(), name="kernel")
+            tasks.create_task(self._tick(), name="tick")
+            tasks.create_task(self._keep_declared(), name="declared")
+            tasks.create_task(self.speech.serve(self.writer.wake), name="speech")
+            tasks.create_task(self.control.serve(self), name="control")
+
+    async def _watch_kernel(self) -> None:
+        async for _ in self.kernel.watch():
+            self.writer.wake()
+
+    async def _tick(self) -> None:
+        """Events only wake the loop; the periodic full read catches what they missed."""
+        while True:
+            wait = self.settings.resync_seconds
+            if self.report.failed or self.records.unreadable:
+                wait = min(wait, RETRY_SECONDS)
+            await asyncio.sleep(wait)
+            self.writer.wake()
+
+    def intent_changed(self, intent: Intent) -> None:
+        """A whole newer intent: from the watches, or with a block just claimed."""
+        self.intent = intent
+        self.book.own(intent)
+        self._declared_wanted.set()
+        self.writer.wake()
+
+    # -- one round -----------------------------------------------------------------------------
+
+    def facts(self) -> Facts:
+        return Facts(
+            intent=self.intent,
+            records=self.records.all(),
+            paths=self.speech.paths,
+            received_whole=self.speech.received_whole,
+            releasing=frozenset(self.book.releasing),
+            manage_sysctls=self.settings.manage_sysctls,
+        )
+
+    async def _round(self) -> None:
+        """Bring kernel and speaker to what is wanted now, whatever was there before."""
+        await self._detach_undeclared()
+        facts = self.facts()
+        if self.rounds:  # a new agent says nothing before it has read back
+            self._say(facts, self.report)  # what goes is withdrawn first
+        before = self.report
+        self.report = await self.kernel.sync(plan(facts))
+        self.rounds += 1
+        self._log_transitions(before, self.report)
+        for workload in self.report.lost:
+            await self._bury(workload)
+        for workload in self.report.ready:
+            record = self.records.get(workload)
+            if record is not None and record.step is Step.ATTACHING:
+                self.records.put(record.model_copy(update={"step": Step.ATTACHED}))
+        self._say(self.facts(), self.report)
+        self.control.wake()
+
+    def _say(self, facts: Facts, report: Report) -> None:
+        """State to the speaker what may be announced; without intent nothing is stated, so that
+        what an earlier agent had announced stays until we know better."""
+        if facts.intent is None:
+            return
+        try:
+            self.speech.set(peers_of(facts.intent), announce(facts, report))
+        except SpeakerError as error:
+            log.debug("speaker not told: %s", error)  # stated whole when it is back
+
+    async def _detach_undeclared(self) -> None:
+        """Finish detaches that an earlier agent began; take away what is no longer declared."""
+        for record in self.records.all().values():
+            gone = (
+                record.origin is Origin.API
+                and self.intent is not None
+                and record.id not in self.intent.workloads
+            )
+            if gone or record.step is Step.DETACHING:
+                await self._take_away(record)
+
+    async def _bury(self, workload: str) -> None:
+        """The namespace is gone, and with it the link: forget the attachment."""
+        record = self.records.get(workload)
+        if record is None:
+            return
+        log.info("namespace gone workload=%s netns=%s", workload, record.netns)
+        await self._take_away(record)
+        self._declared_wanted.set()
+
+    # -- attach and detach ---------------------------------------------------------------------
+
+    async def attach(self, wanted: AttachRequest) -> tuple[Attachment, bool]:
+        """Attach, idempotently by (containerID, ifName), else by name and namespace.
+
+        Returns the attachment and whether it is new. Raises Invalid, Conflict, AlreadyExists,
+        PoolExhausted (nothing changed), or ApplyError (rolled back).
+        """
+        name = node_born_id(wanted.name, self.settings.node)
+        if wanted.mode is not Mode.VETH:
+            raise Invalid(
+                f"cannot attach {wanted.name}: mode {wanted.mode} is not available on this node",
+                causes=[Cause("mode", f"{wanted.mode} is not available; veth is")],
+            )
+        path, identity = "", None
+        if wanted.netns:
+            checked = self.kernel.check_netns(wanted.netns)
+            path, identity = checked.path, checked.identity
+        candidate = Attachment(
+            id=name,
+            name=wanted.name,
+            node=self.settings.node,
+            origin=Origin.NODE,
+            netns=path,
+            netns_id=identity,
+            if_name=wanted.if_name,
+            mode=wanted.mode,
+            pools=wanted.pools,
+            requested=wanted.addresses,
+            addresses=[],
+            container_id=wanted.container_id,
+            labels=wanted.labels,
+            mtu=wanted.mtu or self.settings.mtu or self.kernel.uplink_mtu(),
+        )
+        held = self._existing(candidate)
+        if held is not None:
+            return held, False
+        return await self._attach(candidate)
+
+    async def _attach(self, candidate: Attachment) -> tuple[Attachment, bool]:
+        await self.book.prepare(self._known_intent(), candidate, self.control)
+        return await self.writer.run(lambda: self._put(candidate))
+
+    async def _put(self, candidate: Attachment) -> tuple[Attachment, bool]:
+        """The writer's job: address, record, kernel, announcement; or nothing at all."""
+        held = self._existing(candidate)
+        if held is not None:
+            return held, False
+        addresses = self.book.assign(self._known_intent(), candidate)
+        record = candidate.model_copy(update={"addresses": addresses})
+        try:
+            self.records.put(record)
+            await self.kernel.attach(record.endpoint())
+        except (ApplyError, OSError):
+            self.records.remove(record.id)
+            self.book.forget(record.id)
+            raise
+        record = record.model_copy(update={"step": Step.ATTACHED})
+        self.records.put(record)
+        self.report = replace(
+            self.report, ready={**self.report.ready, record.id: tuple(record.addresses)}
+        )
+        self.failures.pop(record.id, None)
+        facts = self.facts()
+        one = Report(ready={record.id: tuple(record.addresses)})
+        self.speech.advertise(announce(facts, one).values())
+        self.control.wake()
+        return record, True
+
+    async def detach(self, name: str) -> Attachment:
+        """Withdraw, take away route, neighbour and link, let the address cool. NotFound, or
+        Conflict where the service declared it."""
+        record = self.find(name)
+        if record.origin is Origin.API:
+            raise Conflict(
+                f"cannot detach {record.id} here: it was declared through the service; "
+                f"delete it there (routectl delete workload {record.id})"
+            )
+        await self.writer.run(lambda: self._take_away(record))
+        return record
+
+    async def _take_away(self, record: Attachment) -> None:
+        """The writer's job; each step can be repeated by the next agent."""
+        if self.records.get(record.id) is None:
+            return  # two detaches of one attachment: the first has done it
+        self.records.put(record.model_copy(update={"step": Step.DETACHING}))
+        self.speech.withdraw(host_prefix(address) for address in record.addresses)
+        await self.kernel.detach([record.id])
+        self.book.release(record.id)
+        self.records.remove(record.id)
+        ready = {name: held for name, held in self.report.ready.items() if name != record.id}
+        self.report = replace(self.report, ready=ready)
+        self.control.wake()
+
+    async def announced(self, attachment: Attachment) -> bool:
+        """Whether the speaker has handed everything said so far to ExaBGP in time."""
+        try:
+            async with asyncio.timeout(ANNOUNCE_PATIENCE):
+                await self.speech.settled()
+        except (TimeoutError, SpeakerError):
+            return False
+        return True
+
+    def _existing(self, wanted: Attachment) -> Attachment | None:
+        """The attachment that `wanted` already is; AlreadyExists or Conflict if in its way."""
+        held = self.records.by_container(wanted.container_id, wanted.if_name)
+        if held is not None and held.step is not Step.DETACHING:
+            return held
+        held = self.records.get(wanted.id)
+        if held is not None:
+            if (held.netns_id, held.if_name, held.container_id) == (
+                wanted.netns_id,
+                wanted.if_name,
+                wanted.container_id,
+            ):
+                return held
+            raise AlreadyExists(
+                f"cannot attach {wanted.name}: {held.id} is attached to {held.netns or 'a link'} "
+                f"as {held.if_name}; detach it first, or take another name",
+                kind="Workload",
+                name=held.id,
+            )
+        for other in self.records.all().values():
+            if wanted.netns_id and (other.netns_id, other.if_name) == (
+                wanted.netns_id,
+                wanted.if_name,
+            ):
+                raise Conflict(
+                    f"cannot attach {wanted.name}: {wanted.if_name} in {wanted.netns} belongs to "
+                    f"{other.id}; take another ifName",
+                    causes=[Cause("ifName", f"is taken by {other.id}", "FieldValueDuplicate")],
+                )
+        return None
+
+    def _known_intent(self) -> Intent:
+        if self.intent is None:
+            raise ServiceNeeded(
+                "cannot assign an address: this node has never reached the control plane; "
+                "check server and kubeconfig in its settings"
+            )
+        return self.intent
+
+    # -- workloads declared through the service ---------------------------------------------------
+
+    async def _keep_declared(self) -> None:
+        """Attach what the service declares; what fails is reported, and tried again."""
+        while True:
+            pending = False
+            for workload in self._undone():
+                pending = True
+                await self._attach_declared(workload)
+            try:
+                async with asyncio.timeout(RETRY_SECONDS if pending else None):
+                    await self._declared_wanted.wait()
+            except TimeoutError:
+                continue
+            self._declared_wanted.clear()
+
+    def _undone(self) -> list[Workload]:
+        if self.intent is None:
+            return []
+        return [w for n, w in self.intent.declared().items() if self.records.get(n) is None]
+
+    async def _attach_declared(self, workload: Workload) -> None:
+        name, spec = workload.metadata.name, workload.spec
+        try:
+            if spec.mode is not Mode.VETH:
+                raise Invalid(f"cannot attach {name}: mode {spec.mode} is not available here")
+            checked = self.kernel.check_netns(spec.netns)
+            candidate = Attachment(
+                id=name,
+                name=name,
+                node=spec.node,
+                origin=Origin.API,
+                netns=checked.path,
+                netns_id=checked.identity,
+                if_name=spec.if_name,
+                mode=spec.mode,
+                pools=spec.pools,
+                requested=spec.addresses,
+                addresses=workload.status.addresses,
+                container_id=spec.container_id,
+                labels=workload.metadata.labels,
+                mtu=self.settings.mtu or self.kernel.uplink_mtu(),
+            )
+            await self._attach(candidate)
+        except RoutedError as error:
+            status = failed_status(workload, type(error).__name__, str(error), Phase.PENDING)
+            if self.failures.get(name) != status:
+                log.warning("not attached workload=%s why=%s", name, error)
+            self.failures[name] = status
+            self.control.wake()
+
+    # -- views -----------------------------------------------------------------------------------
+
+    def attachments(self) -> Iterable[Attachment]:
+        return sorted(self.records.all().values(), key=lambda record: record.id)
+
+    def find(self, name: str) -> Attachment:
+        """By id, or by the short name of a node-born one. NotFound names what was asked."""
+        record = self.records.get(name) or self.records.get(
+            node_born_id(name, self.settings.node)
+        )
+        if record is None:
+            raise NotFound(
+                f"cannot find attachment {name}: none of that name on node {self.settings.node}",
+                kind="Workload",
+                name=name,
+            )
+        return record
+
+    def ready(self, record: Attachment) -> bool:
+        return record.id in self.report.ready
+
+    def routed(self, record: Attachment) -> tuple[IPAddress, ...]:
+        return self.report.ready.get(record.id, ())
+
+    def _log_transitions(self, before: Report, after: Report) -> None:
+        for key, error in after.failed.items():
+            if key not in before.failed:
+                log.error("failed key=%s why=%s", key, error)
+        for key in before.failed:
+            if key not in after.failed:
+                log.info("recovered key=%s", key)
+
+
+class ServiceNeeded(RoutedError):
+    """Only the control plane could have helped, and it has not answered."""

@@ -1,0 +1,142 @@
+"""The local API: a unix socket in front of the agent, for root (or `socketGroup`) of this host.
+
+Handlers parse, hand a job to the writer through `Agent`, and format what came back; no kernel
+state changes here. Errors are the Status objects of the service's API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+
+from api.resources.errors import (
+    ApplyError,
+    IntentError,
+    NotFound,
+    RoutedError,
+    SpeakerError,
+    TooLarge,
+)
+from routed.agent.request import parse_attach
+
+if TYPE_CHECKING:
+    from routed.agent.agent import Agent
+
+BODY_LIMIT = 1 << 20  # bytes
+
+
+def application(agent: Agent) -> FastAPI:
+    """The routes of `/run/routed/agent.sock`."""
+    app = FastAPI(title="routed agent", docs_url=None, redoc_url=None, openapi_url=None)
+
+    async def attach(request: Request) -> Response:
+        wanted = parse_attach(await _body(request))
+        attachment, created = await agent.attach(wanted)
+        view = agent.view(attachment)
+        if request.query_params.get("wait") == "announced":
+            view["announced"] = await agent.announced(attachment)
+        return _json(view, 201 if created else 200)
+
+    async def listing(request: Request) -> Response:
+        return _json({"items": [agent.view(record) for record in agent.attachments()]})
+
+    async def one(request: Request) -> Response:
+        return _json(agent.view(agent.find(request.path_params["id"])))
+
+    async def detach(request: Request) -> Response:
+        return _json(agent.view(await agent.detach(request.path_params["id"])))
+
+    async def status(request: Request) -> Response:
+        return _json(agent.status())
+
+    async def healthz(request: Request) -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    async def readyz(request: Request) -> Response:
+        missing = agent.not_ready()
+        text = "ok\n" if not missing else "".join(f"{reason}\n" for reason in missing)
+        return Response(text, 503 if missing else 200, media_type="text/plain")
+
+    async def metrics(request: Request) -> Response:
+        return Response(agent.metrics(), media_type="text/plain; version=0.0.4")
+
+    for path, handler, method in (
+        ("/v1/attachments", attach, "POST"),
+        ("/v1/attachments", listing, "GET"),
+        ("/v1/attachments/{id}", one, "GET"),
+        ("/v1/attachments/{id}", detach, "DELETE"),
+        ("/v1/status", status, "GET"),
+        ("/healthz", healthz, "GET"),
+        ("/readyz", readyz, "GET"),
+        ("/metrics", metrics, "GET"),
+    ):
+        app.add_route(path, _guarded(handler), methods=[method])
+    app.add_route("/{rest:path}", _guarded(_unknown), methods=["GET", "POST", "PUT", "DELETE"])
+    return app
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _guarded(handler: Handler) -> Handler:
+    """`handler` with every error of ours as a Status answer."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RoutedError as error:
+            return _failure(error)
+
+    return guarded
+
+
+async def _unknown(request: Request) -> Response:
+    raise NotFound(f"cannot serve {request.method} {request.url.path}: there is no such path")
+
+
+async def _body(request: Request) -> bytes:
+    """The body, refused past BODY_LIMIT before it is held."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BODY_LIMIT:
+            raise TooLarge(f"cannot read the request: its body is larger than {BODY_LIMIT} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _failure(error: RoutedError) -> Response:
+    if isinstance(error, IntentError):
+        code, reason, causes = error.status, error.reason, error.causes
+    elif isinstance(error, ApplyError):
+        code, reason, causes = (503 if error.transient else 500), "ApplyFailed", ()
+    elif isinstance(error, SpeakerError):
+        code, reason, causes = 503, "SpeakerUnavailable", ()
+    else:
+        code, reason, causes = 503, "ServiceUnavailable", ()
+    status: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Status",
+        "metadata": {},
+        "status": "Failure",
+        "message": str(error),
+        "reason": reason,
+        "code": code,
+    }
+    if causes:
+        status["details"] = {
+            "causes": [
+                {"reason": cause.reason, "field": cause.field, "message": cause.message}
+                for cause in causes
+            ]
+        }
+    return _json(status, code)
+
+
+def _json(document: Any, code: int = 200) -> Response:
+    data = json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return Response(data, code, media_type="application/json")

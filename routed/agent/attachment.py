@@ -1,0 +1,133 @@
+"""An attachment: one workload's interface on this node, as the agent holds and records it.
+
+A record is written to ``<runDir>/attachments/<id>.json`` before the kernel is touched and removed
+after the kernel is clean again, so an agent killed at any instant finds in the records everything
+that may be in the kernel. /run is gone with a reboot, and so are the namespaces.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from api.resources.meta import Condition, DNSSubdomain, InterfaceName, Model
+from api.resources.net import Address
+from api.resources.workload import Mode, Origin, Phase, Workload, WorkloadSpec, WorkloadStatus
+from routed.state import GATEWAY_V4, GATEWAY_V6, Endpoint, host_interface_name, workload_mac
+
+
+class Step(StrEnum):
+    """How far an attachment has come; the next agent goes on from here."""
+
+    ATTACHING = "Attaching"
+    ATTACHED = "Attached"
+    DETACHING = "Detaching"
+
+
+class Attachment(Model):
+    """`id` is the Workload object's name; `name` what the caller said. `netns_id` is
+    (st_dev, st_ino) of the namespace, so that a path that names another one later is noticed."""
+
+    id: DNSSubdomain
+    name: str
+    node: DNSSubdomain
+    origin: Origin
+    netns: str = ""
+    netns_id: tuple[int, int] | None = None
+    if_name: InterfaceName = "eth0"
+    mode: Mode = Mode.VETH
+    pools: list[str] = Field(default_factory=list)
+    requested: list[Address] = Field(default_factory=list)
+    addresses: list[Address]
+    container_id: str = Field(default="", alias="containerID")
+    labels: dict[str, str] = Field(default_factory=dict)
+    mtu: int = 1500
+    step: Step = Step.ATTACHING
+
+    def endpoint(self) -> Endpoint:
+        """What the kernel should hold for it."""
+        return Endpoint(
+            workload=self.id,
+            if_name=self.if_name,
+            addresses=tuple(self.addresses),
+            netns=self.netns or None,
+            mtu=self.mtu,
+        )
+
+    @property
+    def gateway(self) -> str:
+        six_only = all(address.version == 6 for address in self.addresses)
+        return GATEWAY_V6 if six_only else GATEWAY_V4
+
+    @property
+    def host_interface(self) -> str:
+        return host_interface_name(self.id)
+
+    @property
+    def mac(self) -> str:
+        return workload_mac(self.id).hex(":")
+
+    def spec(self) -> WorkloadSpec:
+        """The spec of the Workload object that reports a node-born attachment."""
+        return WorkloadSpec(
+            node=self.node,
+            origin=self.origin,
+            netns=self.netns,
+            if_name=self.if_name,
+            mode=self.mode,
+            pools=self.pools,
+            addresses=self.requested,
+            container_id=self.container_id,
+        )
+
+    def status(self, *, ready: bool, message: str = "") -> WorkloadStatus:
+        """The status to report: Ready once link, addresses and routes were read back."""
+        condition = Condition(
+            type="Ready",
+            status="True" if ready else "False",
+            reason="Attached" if ready else "Applying",
+            message=message,
+        )
+        return WorkloadStatus(
+            conditions=[condition],
+            phase=Phase.READY if ready else Phase.PENDING,
+            addresses=self.addresses,
+            host_interface=self.host_interface,
+            gateway=self.gateway,
+            mac=self.mac,
+        )
+
+    def wire_view(self, *, ready: bool) -> dict[str, Any]:
+        """What the local API answers."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "node": self.node,
+            "origin": self.origin.value,
+            "containerID": self.container_id,
+            "ifName": self.if_name,
+            "netns": self.netns,
+            "mode": self.mode.value,
+            "addresses": [str(address) for address in self.addresses],
+            "gateway": self.gateway,
+            "hostInterface": self.host_interface,
+            "mac": self.mac,
+            "mtu": self.mtu,
+            "phase": (Phase.READY if ready else Phase.PENDING).value,
+            "labels": self.labels,
+        }
+
+
+def node_born_id(name: str, node: str) -> str:
+    """The Workload object's name of a node-born attachment: it carries the node's name."""
+    return f"{name}.{node}"
+
+
+def failed_status(workload: Workload, reason: str, message: str, phase: Phase) -> WorkloadStatus:
+    """The status of an API-born workload that could not be attached."""
+    condition = Condition(type="Ready", status="False", reason=reason, message=message)
+    return WorkloadStatus(
+        phase=phase, conditions=[condition], addresses=workload.status.addresses
+    )

@@ -1,0 +1,70 @@
+"""What the local API is asked: parsed once, into a value that cannot be wrong.
+
+Every mistake of a request is reported at once (`Invalid`, 422, a cause per field); what is not
+JSON or not an object is 400.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from api.resources.errors import BadRequest, Cause, Invalid
+from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Model
+from api.resources.net import Address
+from api.resources.workload import Mode
+
+
+class AttachRequest(Model):
+    """`netns` empty needs `handOver: true`: the caller moves the inner link itself."""
+
+    name: DNSLabel
+    netns: str = Field(default="", max_length=4095)
+    hand_over: bool = False
+    if_name: InterfaceName = "eth0"
+    mode: Mode = Mode.VETH
+    pools: list[DNSSubdomain] = Field(default_factory=list, max_length=16)
+    addresses: list[Address] = Field(default_factory=list, max_length=16)
+    container_id: str = Field(default="", alias="containerID", max_length=253)
+    labels: dict[str, str] = Field(default_factory=dict)
+    mtu: int | None = Field(default=None, ge=1280, le=65_535)
+
+    @model_validator(mode="after")
+    def _form(self) -> AttachRequest:
+        if self.hand_over == bool(self.netns):
+            raise ValueError("netns: say either which namespace, or handOver: true")
+        return self
+
+
+def parse_attach(body: bytes) -> AttachRequest:
+    """The request in `body`; BadRequest or Invalid name everything that is wrong with it."""
+    try:
+        document: Any = json.loads(body)
+    except ValueError as error:
+        raise BadRequest(f"cannot read the request: it is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise BadRequest("cannot read the request: it must be a JSON object")
+    try:
+        return AttachRequest.model_validate(document)
+    except ValidationError as error:
+        causes = [_cause(problem) for problem in error.errors()]
+        name = document.get("name")
+        said = f"attachment {name!r}" if isinstance(name, str) else "the attachment"
+        listed = "; ".join(str(cause) for cause in causes)
+        raise Invalid(f"cannot attach {said}: {listed}", causes=causes, kind="Workload") from error
+
+
+def _cause(problem: Any) -> Cause:
+    path = ""
+    for part in problem["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    if problem["type"] == "extra_forbidden":
+        return Cause(path, "is not a field of an attachment", "FieldValueNotSupported")
+    if problem["type"] == "missing":
+        return Cause(path, "is required", "FieldValueRequired")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not path and ": " in message:
+        path, _, message = message.partition(": ")
+    return Cause(path, message)

@@ -1,0 +1,133 @@
+"""`routed`: server, agent, speaker, up, lab. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.resources.errors import ConfigError, RoutedError
+
+app = typer.Typer(
+    name="routed",
+    help="Routable addresses for workloads on your own hosts, announced to your switches by BGP.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="F", help="YAML file; flags override it.")
+]
+RunDir = Annotated[Path | None, typer.Option(help="Sockets and records (default /run/routed).")]
+StateDir = Annotated[
+    Path | None, typer.Option(help="What outlives a reboot (default /var/lib/routed).")
+]
+
+
+@app.command()
+def server(
+    config: Config = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Database, CA, admin.kubeconfig (default /var/lib/routed).")
+    ] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="TLS, always.")] = None,
+    store: Annotated[str | None, typer.Option(help="sqlite:///PATH (default in --data-dir).")] = None,
+    advertise: Annotated[
+        list[str] | None, typer.Option(help="Name or address for the certificate; repeatable.")
+    ] = None,
+) -> None:
+    """The control plane: IPAM, declared state, the API that agents and kubectl speak."""
+    from api.service import run
+    from routed.settings import ServerSettings, load
+
+    settings = load(
+        ServerSettings,
+        config,
+        {"data_dir": data_dir, "listen": listen, "store": store, "advertise": advertise},
+    )
+    run(settings.data_dir, settings.listen, settings.store, settings.advertise)
+
+
+@app.command()
+def agent(
+    config: Config = None,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="The control plane.")] = None,
+    node: Annotated[str | None, typer.Option(help="This host's Node (default: hostname).")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="This node's credentials.")] = None,
+    run_dir: RunDir = None,
+    state_dir: StateDir = None,
+) -> None:
+    """The per-host agent: attaches workloads, writes routes, has them announced."""
+    from routed.agent.run import run
+    from routed.settings import AgentSettings, load
+
+    overrides: dict[str, Any] = {
+        "server": server,
+        "node": node,
+        "kubeconfig": kubeconfig,
+        "run_dir": run_dir,
+        "state_dir": state_dir,
+    }
+    run(load(AgentSettings, config, overrides))
+
+
+@app.command()
+def speaker(config: Config = None, run_dir: RunDir = None, state_dir: StateDir = None) -> None:
+    """ExaBGP and what keeps it; a process of its own that no restart of the agent touches."""
+    from bgp.speaker import SpeakerSettings, run
+    from routed.settings import AgentSettings, load
+
+    settings = load(AgentSettings, config, {"run_dir": run_dir, "state_dir": state_dir})
+    run(SpeakerSettings(run_dir=settings.run_dir, state_dir=settings.state_dir))
+
+
+@app.command()
+def up(
+    config: Config = None,
+    data_dir: Annotated[Path | None, typer.Option(help="The control plane's data.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT")] = None,
+    node: Annotated[str | None, typer.Option(help="This host's Node.")] = None,
+    run_dir: RunDir = None,
+    state_dir: StateDir = None,
+) -> None:
+    """One host, everything on it: server, agent and speaker with the embedded store."""
+    from routed.up import run
+    from routed.settings import AgentSettings, ServerSettings, load
+
+    servers = load(ServerSettings, None, {"data_dir": data_dir, "listen": listen})
+    agents = load(AgentSettings, config, {"node": node, "run_dir": run_dir, "state_dir": state_dir})
+    run(servers, agents)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def lab(context: typer.Context) -> None:
+    """A fabric of network namespaces on one machine, running the real programs: up, down, status, demo."""
+    from routed.lab.command import main as lab_main
+
+    lab_main(context.args)
+
+
+def main() -> None:
+    """Entry point. ConfigError: exit code 2; another error of ours: 1; both on stderr."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
+    )
+    try:
+        app()
+    except ConfigError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None
+    except RoutedError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Settings: one frozen value per program, from a YAML file and flags.
+
+Every field has a default and a documentation; all problems of a file are reported at once
+(`ConfigError`, exit code 2). Flags override the file. Nothing else in the program reads the
+environment.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+
+from api.resources.errors import Cause, ConfigError
+from api.resources.meta import DNSSubdomain, Model
+from api.resources.net import Address
+
+S = TypeVar("S", bound=Model)
+
+
+def own_name() -> str:
+    """The host's name as a DNS subdomain: what a node is called unless told otherwise."""
+    return socket.gethostname().lower().replace("_", "-").strip(".-") or "localhost"
+
+
+class AgentSettings(Model):
+    """`routed agent`; also read by `routed speaker`, which needs `runDir` and `stateDir`."""
+
+    node: DNSSubdomain = Field(default_factory=own_name, description="this host's Node object")
+    server: str | None = Field(
+        default=None,
+        pattern="^https://.+",
+        description="URL of the control plane; default: the one in the kubeconfig",
+    )
+    kubeconfig: Path = Field(
+        default=Path("/etc/routed/node.kubeconfig"),
+        description="credentials of this node, mode 0600",
+    )
+    run_dir: Path = Field(
+        default=Path("/run/routed"), description="sockets and records, gone with a reboot"
+    )
+    state_dir: Path = Field(
+        default=Path("/var/lib/routed"), description="last good intent, kept over a reboot"
+    )
+    addresses: list[Address] = Field(
+        default_factory=list,
+        description="the host's own addresses; default: those it reaches the control plane from",
+    )
+    manage_sysctls: bool = Field(default=True, description="set net.ipv4.ip_forward and its v6 twin")
+    mtu: int | None = Field(
+        default=None, ge=1280, le=65_535, description="of workload links; default: the uplink's"
+    )
+    low_water: int = Field(
+        default=16, ge=0, le=4096, description="free addresses to hold ready for an outage"
+    )
+    resync_seconds: float = Field(
+        default=30.0, ge=0.5, le=3600, description="seconds between full reads of the kernel"
+    )
+    socket_group: str | None = Field(
+        default=None, description="group that may use the agent's socket; default: root only"
+    )
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.run_dir / "agent.sock"
+
+    @property
+    def speaker_socket(self) -> Path:
+        return self.run_dir / "speaker.sock"
+
+
+class ServerSettings(Model):
+    """`routed server`."""
+
+    data_dir: Path = Field(
+        default=Path("/var/lib/routed"),
+        description="database, CA, certificate and admin.kubeconfig; mode 0700",
+    )
+    listen: str = Field(
+        default="127.0.0.1:6780",
+        pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$",
+        description="HOST:PORT to serve TLS on",
+    )
+    store: str | None = Field(
+        default=None, pattern="^sqlite:///.+", description="default: routed.db in dataDir"
+    )
+    advertise: list[str] = Field(
+        default_factory=list, description="more names and addresses for the certificate"
+    )
+
+
+def load(model: type[S], path: Path | None, overrides: dict[str, Any]) -> S:
+    """Read `path` (YAML, camelCase keys; None: defaults only), apply `overrides`, validate.
+
+    `overrides` has Python field names; None values are ignored. Raises ConfigError with every
+    problem at once.
+    """
+    source = str(path) if path else "the command line"
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(source, [Cause("", f"cannot read it: {error}")]) from error
+        except yaml.YAMLError as error:
+            raise ConfigError(source, [Cause("", f"is not YAML: {error}")]) from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(source, [Cause("", "must be a mapping of settings")])
+        data = dict(loaded or {})
+    for name, value in overrides.items():
+        if value is not None:
+            alias = model.model_fields[name].alias or name
+            data[alias] = value
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(source, [_cause(problem) for problem in error.errors()]) from error
+
+
+def _cause(problem: Any) -> Cause:
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return Cause(field, "is not a setting", "FieldValueForbidden")
+    return Cause(field, str(problem["msg"]).removeprefix("Value error, "))
