@@ -46,7 +46,8 @@ class Endpoint:
     """One workload's interface: a veth pair whose inner end is in `netns`.
 
     `netns` is a path, or None for the hand-over form: the inner end, named `if_name`, stays in
-    the host's namespace for the runtime to move. `addresses` are the workload's /32s and /128s.
+    the host's namespace for the runtime to move. `netns_id` is (st_dev, st_ino) of the namespace: a
+    path that names another one by now does not count. `addresses` are its /32s and /128s.
     """
 
     workload: str
@@ -54,6 +55,7 @@ class Endpoint:
     addresses: tuple[IPAddress, ...]
     netns: str | None
     mtu: int = 1500
+    netns_id: tuple[int, int] | None = None
 
     @property
     def host_interface(self) -> str:

@@ -54,6 +54,7 @@ class Attachment(Model):
             addresses=tuple(self.addresses),
             netns=self.netns or None,
             mtu=self.mtu,
+            netns_id=self.netns_id,
         )
 
     @property

@@ -1,0 +1,185 @@
+"""rtnetlink without a library: messages packed by `struct`, sent in batches, answered at once.
+
+The kernel does what a request asks within `sendmsg` itself, in our own context, so an answer is
+already in the receive queue when `send` returns: `transact` and `dump` never wait for anybody and
+need no event loop. That is also why a socket can be made inside a workload's namespace, used and
+closed within one uninterrupted stretch of the loop.
+
+Errors come back by errno, never by text. A batch asks for one acknowledgement, of its last
+message; the kernel reports errors of the others unasked (Documentation/userspace-api/netlink).
+
+Sources: include/uapi/linux/{netlink,rtnetlink,if_link,if_addr,neighbour}.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLM_F_DUMP_INTR = 0x10
+
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, NETLINK_GET_STRICT_CHK = 1, 8, 12
+NLA_F_NESTED = 0x8000
+NLA_TYPE_MASK = 0x3FFF
+
+BATCH_BYTES = 32_000  # a larger batch gains nothing measurable
+DUMP_BUFFER = 1 << 18
+
+_HEADER = struct.Struct("=IHHII")  # nlmsg_len, nlmsg_type, nlmsg_flags, nlmsg_seq, nlmsg_pid
+_ATTR = struct.Struct("=HH")
+_U32 = struct.Struct("=I")
+_INT = struct.Struct("=i")
+
+
+def attr(kind: int, data: bytes) -> bytes:
+    """One attribute, padded to four bytes."""
+    length = 4 + len(data)
+    return _ATTR.pack(length, kind) + data + b"\0" * (-length & 3)
+
+
+def attr_u32(kind: int, value: int) -> bytes:
+    return _ATTR.pack(8, kind) + _U32.pack(value)
+
+
+def attr_text(kind: int, text: str) -> bytes:
+    return attr(kind, text.encode() + b"\0")
+
+
+def nested(kind: int, *parts: bytes) -> bytes:
+    return attr(kind | NLA_F_NESTED, b"".join(parts))
+
+
+def message(kind: int, flags: int, payload: bytes) -> bytearray:
+    """A request without its sequence number, which the socket fills in."""
+    return bytearray(_HEADER.pack(16 + len(payload), kind, NLM_F_REQUEST | flags, 0, 0) + payload)
+
+
+def attributes(data: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes of `data` from `offset` on, by type without its flag bits."""
+    found: dict[int, bytes] = {}
+    end = len(data)
+    while offset + 4 <= end:
+        length, kind = _ATTR.unpack_from(data, offset)
+        if length < 4:
+            break
+        found[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+class Netlink:
+    """A NETLINK_ROUTE socket of the namespace it is made in. Not for two users at a time."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def transact(self, messages: Sequence[bytearray]) -> dict[int, int]:
+        """Send `messages` in order; the errno of each that failed, by its place.
+
+        The kernel goes on after a failed message. OSError where the socket itself fails.
+        """
+        failed: dict[int, int] = {}
+        start, size = 0, 0
+        for place, one in enumerate(messages):
+            size += len(one)
+            if size >= BATCH_BYTES or place == len(messages) - 1:
+                self._batch(messages[start : place + 1], start, failed)
+                start, size = place + 1, 0
+        return failed
+
+    def _batch(self, messages: Sequence[bytearray], start: int, failed: dict[int, int]) -> None:
+        first = self._sequence + 1
+        for one in messages:
+            self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
+            struct.pack_into("=I", one, 8, self._sequence)
+        last = messages[-1]
+        (flags,) = struct.unpack_from("=H", last, 6)
+        struct.pack_into("=H", last, 6, flags | NLM_F_ACK)
+        self._socket.send(b"".join(messages))
+        while True:
+            data = self._socket.recv(DUMP_BUFFER)
+            for kind, _, sequence, offset, _end in _walk(data):
+                if kind != NLMSG_ERROR or not first <= sequence <= self._sequence:
+                    continue
+                (code,) = _INT.unpack_from(data, offset)
+                if code:
+                    failed[start + sequence - first] = -code
+                if sequence == self._sequence:
+                    return
+
+    def dump(self, request: bytearray) -> list[bytes]:
+        """Every answer to a dump request, as the payloads after the netlink header.
+
+        A dump that the kernel says was interrupted (NLM_F_DUMP_INTR) is asked for again.
+        """
+        for _ in range(8):
+            found = self._dump_once(request)
+            if found is not None:
+                return found
+        raise OSError(errno.EINTR, "cannot dump: the table changed under eight dumps in a row")
+
+    def _dump_once(self, request: bytearray) -> list[bytes] | None:
+        self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
+        struct.pack_into("=I", request, 8, self._sequence)
+        self._socket.send(request)
+        found: list[bytes] = []
+        interrupted = False
+        while True:
+            data = self._socket.recv(DUMP_BUFFER)
+            for kind, flags, sequence, offset, end in _walk(data):
+                if sequence != self._sequence:
+                    continue
+                interrupted |= bool(flags & NLM_F_DUMP_INTR)
+                if kind == NLMSG_DONE:
+                    return None if interrupted else found
+                if kind == NLMSG_ERROR:
+                    (code,) = _INT.unpack_from(data, offset)
+                    raise OSError(-code, "cannot dump")
+                found.append(data[offset:end])
+
+    def get(self, request: bytearray) -> bytes | None:
+        """The one answer to a request that is no dump; None and errno's OSError on failure."""
+        self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
+        struct.pack_into("=I", request, 8, self._sequence)
+        self._socket.send(request)
+        data = self._socket.recv(DUMP_BUFFER)
+        for kind, _, sequence, offset, end in _walk(data):
+            if sequence != self._sequence:
+                continue
+            if kind == NLMSG_ERROR:
+                (code,) = _INT.unpack_from(data, offset)
+                raise OSError(-code, "cannot get")
+            return data[offset:end]
+        return None
+
+
+def _walk(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+    """(type, flags, sequence, payload offset, end) of each message in `data`."""
+    offset = 0
+    while offset + 16 <= len(data):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        if length < 16:
+            return
+        yield kind, flags, sequence, offset + 16, offset + length
+        offset += (length + 3) & ~3
