@@ -1,0 +1,208 @@
+"""An async client: typed objects in and out, the service's errors as our own types.
+
+`watch` has the one shape of all our streams: the full set, an end marker, then changes. It trusts
+only the CA of its kubeconfig. Whatever goes wrong on the way is `Unreachable`; whether a write
+was carried out is then unknown, and its maker decides anew from what it reads next.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from api.auth import kubeconfig
+from api.resources import errors
+from api.resources.errors import Cause, IntentError, RoutedError, StorageError
+from api.resources.meta import API_VERSION, Resource
+from api.resources.registry import KINDS, by_kind
+
+R = TypeVar("R", bound=Resource)
+
+CONNECT_SECONDS = 3.0
+ANSWER_SECONDS = 10.0
+SILENCE_SECONDS = 30.0  # a watch has a bookmark every ten
+
+
+class Unreachable(RoutedError):
+    """The service gave no answer that can be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """`type` is BEGIN, END (the full set between them), ADDED, MODIFIED or DELETED."""
+
+    type: str
+    object: Resource | None = None
+
+
+_BY_REASON: dict[str, type[IntentError]] = {
+    cls.reason: cls
+    for cls in (
+        errors.BadRequest,
+        errors.Unauthorized,
+        errors.Forbidden,
+        errors.NotFound,
+        errors.AlreadyExists,
+        errors.Conflict,
+        errors.Expired,
+        errors.TooLarge,
+        errors.Invalid,
+        errors.PoolExhausted,
+    )
+}
+
+
+class Client:
+    """One service, one identity. Close it when done."""
+
+    def __init__(self, server: str, ca: bytes, token: str) -> None:
+        self.server = server
+        context = ssl.create_default_context(cadata=ca.decode())
+        self._http = httpx.AsyncClient(
+            base_url=f"{server}/apis/{API_VERSION}",
+            verify=context,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,
+        )
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path, server: str | None = None) -> Client:
+        """ConfigError if the file cannot be used; `server` overrides its URL."""
+        url, ca, token = kubeconfig.parse(path)
+        return cls(server or url, ca, token)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def get(self, model: type[R], name: str) -> R:
+        return _typed(model, await self._call("GET", f"/{_plural(model)}/{name}"))
+
+    async def list(self, model: type[R], *, labels: str = "", fields: str = "") -> list[R]:
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        document = await self._call("GET", f"/{_plural(model)}", params=query)
+        return [_typed(model, item) for item in document["items"]]
+
+    async def create(self, held: R) -> R:
+        document = await self._call("POST", f"/{_plural(type(held))}", json=held.wire())
+        return _typed(type(held), document)
+
+    async def update(self, held: R) -> R:
+        path = f"/{_plural(type(held))}/{held.metadata.name}"
+        return _typed(type(held), await self._call("PUT", path, json=held.wire()))
+
+    async def update_status(self, held: R) -> R:
+        path = f"/{_plural(type(held))}/{held.metadata.name}/status"
+        return _typed(type(held), await self._call("PUT", path, json=held.wire()))
+
+    async def delete(self, model: type[Resource], name: str, *, uid: str = "") -> None:
+        options = {"preconditions": {"uid": uid}} if uid else {}
+        await self._call("DELETE", f"/{_plural(model)}/{name}", json=options)
+
+    async def node_credentials(self, node: str) -> str:
+        """A new kubeconfig for `node`, as text; the ones before stop to work."""
+        response = await self._send("POST", f"/nodes/{node}/credentials")
+        return response.text
+
+    async def raw(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """A call below the group's root with documents as they are: what `routectl` uses."""
+        return await self._call(method, path, **options)
+
+    async def watch(
+        self, plural: str, *, field_selector: str = "", label_selector: str = ""
+    ) -> AsyncIterator[WatchEvent]:
+        """BEGIN, the present objects as ADDED, END, then changes until the connection ends.
+
+        Raises Unreachable when it ends, IntentError if the service refuses.
+        """
+        model = KINDS[plural].model
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "sendInitialEvents": "true",
+            "fieldSelector": field_selector,
+            "labelSelector": label_selector,
+        }
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            async with self._http.stream("GET", f"/{plural}", params=query, timeout=timeout) as got:
+                if got.status_code != 200:
+                    await got.aread()
+                    raise _error(got)
+                yield WatchEvent("BEGIN")
+                whole = False
+                async for line in got.aiter_lines():
+                    document = json.loads(line)
+                    kind, held = document["type"], document["object"]
+                    if kind == "BOOKMARK":
+                        if not whole:
+                            whole = True
+                            yield WatchEvent("END")
+                        continue
+                    if kind == "ERROR":
+                        raise Unreachable(f"the watch of {plural} ended: {held.get('message')}")
+                    yield WatchEvent(kind, _typed(model, held))
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise Unreachable(f"cannot watch {plural} at {self.server}: {_why(error)}") from error
+        raise Unreachable(f"the service at {self.server} ended the watch of {plural}")
+
+    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = await self._send(method, path, **options)
+        try:
+            document: dict[str, Any] = response.json()
+        except ValueError as error:
+            raise Unreachable(f"{self.server} answered {method} {path} without JSON") from error
+        return document
+
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"cannot reach the service at {self.server}: {_why(error)}") from error
+        if response.status_code >= 400:
+            raise _error(response)
+        return response
+
+
+def _typed(model: type[R], document: Any) -> R:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise Unreachable(f"the service sent a {model.KIND} that cannot be read: {error}") from error
+
+
+def _error(response: httpx.Response) -> RoutedError:
+    try:
+        status = response.json()
+        message, reason = str(status["message"]), str(status["reason"])
+    except (ValueError, KeyError, TypeError):
+        return Unreachable(f"the service answered {response.status_code} without a Status")
+    details = status.get("details") or {}
+    causes = [
+        Cause(c.get("field", ""), c.get("message", ""), c.get("reason", ""))
+        for c in details.get("causes", [])
+    ]
+    if reason in _BY_REASON:
+        return _BY_REASON[reason](
+            message, causes=causes, kind=details.get("kind", ""), name=details.get("name", "")
+        )
+    if response.status_code in (503, 507):
+        return StorageError(message, full=response.status_code == 507)
+    return IntentError(message, causes=causes)
+
+
+def _plural(model: type[Resource]) -> str:
+    kind = by_kind(model.KIND)
+    assert kind is not None
+    return kind.plural
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__

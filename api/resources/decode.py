@@ -1,0 +1,93 @@
+"""Documents to typed resources: everything wrong with one is reported at once.
+
+An unknown field is a decoding error (400, as `kubectl --validate=strict` expects it); any other
+mistake makes the object Invalid (422) with a cause per field, whose path reads as users write it
+(``spec.peers[2].asNumber``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from api.resources.errors import BadRequest, Cause, Invalid
+from api.resources.meta import API_VERSION, Resource, dns_label
+from api.resources.registry import Kind
+from api.resources.workload import Origin, Workload
+
+_SAID = {
+    "missing": ("is required", "FieldValueRequired"),
+    "extra_forbidden": ("is not a known field", "FieldValueNotSupported"),
+}
+
+
+def decode(kind: Kind, document: Any) -> Resource:
+    """The resource in `document`; BadRequest or Invalid name the object and each field."""
+    if not isinstance(document, dict):
+        raise BadRequest(f"cannot read the {kind.kind}: it must be an object")
+    metadata = document.get("metadata")
+    name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+    said = f"{kind.kind} {name!r}" if isinstance(name, str) else kind.kind
+    document = {"apiVersion": API_VERSION, "kind": kind.kind, **document}
+    if document["apiVersion"] != API_VERSION or document["kind"] != kind.kind:
+        raise BadRequest(
+            f"cannot read {said}: it is {document['apiVersion']} {document['kind']}, "
+            f"not {API_VERSION} {kind.kind}"
+        )
+    try:
+        held = kind.model.model_validate(document)
+    except ValidationError as error:
+        causes = [cause_of(problem) for problem in error.errors()]
+        unknown = [c for c in causes if c.reason == "FieldValueNotSupported"]
+        if len(unknown) == len(causes):
+            fields = ", ".join(f'unknown field "{cause.field}"' for cause in unknown)
+            raise BadRequest(f"strict decoding error: {said}: {fields}", causes=causes) from error
+        raise invalid(kind, name, causes) from error
+    causes = checks(held)
+    if causes:
+        raise invalid(kind, name, causes)
+    return held
+
+
+def checks(held: Resource) -> list[Cause]:
+    """The rules that concern more than one field."""
+    found: list[Cause] = []
+    spec = getattr(held, "spec", None)
+    if hasattr(spec, "causes"):
+        found.extend(spec.causes())
+    if isinstance(held, Workload):
+        found.extend(_name_of(held))
+    return found
+
+
+def _name_of(held: Workload) -> list[Cause]:
+    """API-born names are DNS labels, node-born ones ``<label>.<node>``: they never collide."""
+    name = held.metadata.name
+    try:
+        if held.spec.origin is Origin.API:
+            dns_label(name)
+        else:
+            label, _, node = name.partition(".")
+            dns_label(label)
+            if node != held.spec.node:
+                return [Cause("metadata.name", f"must be NAME.{held.spec.node} for origin Node")]
+    except ValueError as error:
+        return [Cause("metadata.name", str(error))]
+    return []
+
+
+def invalid(kind: Kind, name: Any, causes: list[Cause]) -> Invalid:
+    listed = "; ".join(str(cause) for cause in causes)
+    return Invalid(
+        f'{kind.kind} "{name}" is invalid: {listed}', causes=causes, kind=kind.kind, name=str(name)
+    )
+
+
+def cause_of(problem: Any) -> Cause:
+    """One pydantic problem as a cause."""
+    path = ""
+    for part in problem["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    message, reason = _SAID.get(problem["type"], (str(problem["msg"]), "FieldValueInvalid"))
+    return Cause(path, message.removeprefix("Value error, "), reason)

@@ -1,0 +1,95 @@
+"""Serving: first start, TLS, the store, uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from api.auth import ca, kubeconfig, tokens
+from api.resources.errors import Cause, ConfigError
+from api.service.app import application
+from api.store.sqlite import SqliteStore
+
+GRACE_SECONDS = 2  # for open watches when stopping
+
+
+def run(data_dir: Path, listen: str, store_url: str | None, advertise: Sequence[str]) -> None:
+    """Serve until SIGTERM or SIGINT. ConfigError if it cannot start."""
+    host, port = _listen(listen)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names = _names(host, advertise)
+    certificates = ca.ensure(data_dir, names)
+    path = Path(store_url.removeprefix("sqlite:///")) if store_url else data_dir / "routed.db"
+    store = SqliteStore(Path("/") / path if store_url else path)
+    url = f"https://{_bracketed(names[0])}:{port}"
+    authority = certificates.ca.read_bytes()
+    admin = data_dir / "admin.kubeconfig"
+
+    async def serve() -> None:
+        if not admin.exists():
+            token = await tokens.issue(store, tokens.ADMIN)
+            ca.write_secret(admin, kubeconfig.render(url, authority, "admin", token).encode())
+        config = uvicorn.Config(
+            application(store, ca=authority, server_url=url),
+            host=host,
+            port=port,
+            ssl_certfile=str(certificates.certificate),
+            ssl_keyfile=str(certificates.key),
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        server = uvicorn.Server(config)
+        await server.serve()
+
+    _check_port(host, port)
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(serve())
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+def _check_port(host: str, port: int) -> None:
+    """A port that is taken is a mistake of configuration, said in one line."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            problem = f"cannot listen on {host}:{port}: {error.strerror}"
+            raise ConfigError("routed server", [Cause("listen", problem)]) from error
+
+
+def _listen(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit() or not 1 <= int(port) <= 65_535:
+        raise ConfigError("routed server", [Cause("listen", f"{listen!r} is not HOST:PORT")])
+    return host.strip("[]"), int(port)
+
+
+def _names(host: str, advertise: Sequence[str]) -> list[str]:
+    """What the certificate is for; the first is what clients are told."""
+    found = [*advertise]
+    if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        found.append(host)
+    elif not advertise:
+        found.append(socket.gethostname())
+    found += ["localhost", "127.0.0.1", "::1"]
+    return list(dict.fromkeys(found))
+
+
+def _bracketed(name: str) -> str:
+    try:
+        return f"[{name}]" if ipaddress.ip_address(name).version == 6 else name
+    except ValueError:
+        return name

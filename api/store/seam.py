@@ -1,0 +1,71 @@
+"""What the service asks of a store.
+
+A store is a map from key to bytes with one revision that grows with every change. Every change
+goes through `commit`: it names the revisions it was decided on and fails as a whole if any of
+them is not so any more. Overlap is a predicate over many keys; whoever decides one puts a guard
+key into `expect` and writes it, so that two such decisions never both commit (DESIGN, invariant 1).
+This is what an etcd transaction can do as well: compares, then puts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from api.resources.errors import RoutedError
+
+
+class StoreConflict(RoutedError):
+    """`key` is not at the revision that the change was decided on."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"cannot commit: {key} has changed")
+
+
+class Compacted(RoutedError):
+    """The revision to watch from is gone: list again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """`revision` is that of the last change of the key, `created` that of its creation."""
+
+    key: str
+    value: bytes
+    revision: int
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change: `value` None is a deletion, `previous` None a creation."""
+
+    key: str
+    revision: int
+    created: int
+    value: bytes | None
+    previous: bytes | None
+
+
+class Store(Protocol):
+    async def get(self, key: str) -> Item | None: ...
+
+    async def list(self, prefix: str) -> tuple[int, list[Item]]:
+        """The store's revision and every key that begins with `prefix`, by key: one snapshot."""
+
+    async def commit(
+        self, expect: Mapping[str, int], puts: Mapping[str, bytes | None]
+    ) -> dict[str, int]:
+        """Change all of `puts` (None: delete) if every key of `expect` is at its revision (0: is
+        absent). Durable when it returns. The new revision of each key; StoreConflict or
+        StorageError, with nothing changed."""
+
+    def watch(self, prefix: str, after: int) -> AsyncIterator[list[Event]]:
+        """Every change after revision `after`, in order, without gaps; Compacted if too old."""
+
+    async def compact(self, before: int) -> None:
+        """Forget changes before revision `before` that are not the present state."""
+
+    async def close(self) -> None: ...
