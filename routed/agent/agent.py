@@ -20,7 +20,9 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
+from api.resources import Condition, Node, ObjectMeta
 from api.resources.errors import (
     AlreadyExists,
     ApplyError,
@@ -28,10 +30,12 @@ from api.resources.errors import (
     Conflict,
     Invalid,
     NotFound,
+    PoolExhausted,
     RoutedError,
     SpeakerError,
 )
-from api.resources.net import IPAddress, host_prefix
+from api.resources.net import host_prefix
+from api.resources.node import NodeSpec
 from api.resources.workload import Mode, Origin, Phase, Workload, WorkloadStatus
 from routed.agent.addresses import AddressBook
 from routed.agent.attachment import Attachment, Step, failed_status, node_born_id
@@ -39,6 +43,7 @@ from routed.agent.control import Control
 from routed.agent.intent import Intent
 from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records
+from routed.agent.reporting import Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
 from routed.agent.speech import Speech
 from routed.agent.writer import Writer
@@ -48,6 +53,7 @@ from routed.state import Report
 
 log = logging.getLogger("routed.agent")
 
+VERSION = "0.1.0"
 ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
 RETRY_SECONDS = 1.0  # until something that failed is tried again
 
@@ -70,6 +76,7 @@ class Agent:
         self.failures: dict[str, WorkloadStatus] = {}
         self.rounds = 0
         self._declared_wanted = asyncio.Event()
+        self._short: set[str] = set()  # pools that had no block more for us
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -214,7 +221,8 @@ class Agent:
         return await self._attach(candidate)
 
     async def _attach(self, candidate: Attachment) -> tuple[Attachment, bool]:
-        await self.book.prepare(self._known_intent(), candidate, self.control)
+        if not candidate.addresses or candidate.requested:
+            await self.book.prepare(self._known_intent(), candidate, self.control)
         return await self.writer.run(lambda: self._put(candidate))
 
     async def _put(self, candidate: Attachment) -> tuple[Attachment, bool]:
@@ -367,6 +375,65 @@ class Agent:
             self.failures[name] = status
             self.control.wake()
 
+    # -- for the control plane ---------------------------------------------------------------------
+
+    async def keep_blocks(self) -> None:
+        """Hold the low-water mark of free addresses; give spare empty blocks back."""
+        if self.intent is None:
+            return
+        for pool in self.book.pools_below_mark(self.intent):
+            try:
+                await self.control.claim(pool=pool)
+            except (PoolExhausted, Invalid, Conflict) as error:
+                if pool not in self._short:
+                    log.warning("pool below its mark pool=%s why=%s", pool, error)
+                self._short.add(pool)
+            else:
+                self._short.discard(pool)
+        for name in self.book.spare_blocks(self.intent):
+            await self._give_back(name)
+
+    async def _give_back(self, name: str) -> None:
+        """Stop using the block, take its routes and announcements away, then release it."""
+        self.book.releasing.add(name)
+        assert self.intent is not None
+        self.book.own(self.intent)
+        await self.writer.synced()
+        await self.control.release(name)
+        self.book.releasing.discard(name)
+
+    def node_object(self) -> Node:
+        """Our Node as we register it; the service adds the ASN."""
+        spec = NodeSpec(addresses=self.settings.addresses or self.control.own_addresses())
+        return Node(metadata=ObjectMeta(name=self.settings.node), spec=spec)
+
+    def writes(self, intent: Intent) -> list[Write]:
+        """What the service should be told now."""
+        ready = frozenset(self.report.ready)
+        found = workload_writes(intent, self.records.all(), ready, self.failures)
+        found += block_writes(intent, self.book.counts(intent))
+        if intent.node is not None:
+            found += node_writes(intent.node, self.conditions(), {"routed": VERSION})
+        return found
+
+    def conditions(self) -> list[Condition]:
+        """The Node's conditions: Ready when attaching works and the kernel is as planned."""
+        missing = self.not_ready()
+        ready = Condition(
+            type="Ready",
+            status="False" if missing else "True",
+            reason="NotReady" if missing else "AgentReady",
+            message="; ".join(missing),
+        )
+        down = sorted(n for n, s in self.speech.sessions.items() if s.state != "Established")
+        speaking = Condition(
+            type="BGPEstablished",
+            status="True" if self.speech.connected and not down else "False",
+            reason="SessionsDown" if down else "SessionsUp" if self.speech.connected else "NoSpeaker",
+            message=", ".join(down),
+        )
+        return [ready, speaking]
+
     # -- views -----------------------------------------------------------------------------------
 
     def attachments(self) -> Iterable[Attachment]:
@@ -385,11 +452,60 @@ class Agent:
             )
         return record
 
-    def ready(self, record: Attachment) -> bool:
-        return record.id in self.report.ready
+    def view(self, record: Attachment) -> dict[str, Any]:
+        """What the local API says of one attachment."""
+        return record.wire_view(ready=record.id in self.report.ready)
 
-    def routed(self, record: Attachment) -> tuple[IPAddress, ...]:
-        return self.report.ready.get(record.id, ())
+    def not_ready(self) -> list[str]:
+        """Why attaching would not work; empty: it would."""
+        found = []
+        if self.intent is None:
+            found.append("the control plane has never been reached")
+        if not self.rounds:
+            found.append("the kernel has not been read back yet")
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """`GET /v1/status`."""
+        sessions = [
+            {
+                "peer": session.peer,
+                "address": str(session.address),
+                "state": session.state,
+                "since": session.since,
+                "error": session.error,
+                "received": sum(peer == session.peer for peer, _ in self.speech.paths),
+            }
+            for session in self.speech.sessions.values()
+        ]
+        return {
+            "node": self.settings.node,
+            "ready": not self.not_ready(),
+            "controlPlane": "in sync" if self.control.in_sync else "out of reach",
+            "speaker": "connected" if self.speech.connected else "out of reach",
+            "workloads": len(self.records.all()),
+            "bgp": {
+                "sessions": sessions,
+                "advertised": self.speech.advertised,
+                "received": len(self.speech.paths),
+            },
+            "failed": {key: str(error) for key, error in self.report.failed.items()},
+            "conditions": [condition.wire() for condition in self.conditions()],
+        }
+
+    def metrics(self) -> str:
+        """Prometheus text format."""
+        established = sum(s.state == "Established" for s in self.speech.sessions.values())
+        found = {
+            "routed_attachments": len(self.records.all()),
+            "routed_attachments_ready": len(self.report.ready),
+            "routed_rounds_total": self.rounds,
+            "routed_failed_objects": len(self.report.failed),
+            "routed_bgp_sessions_established": established,
+            "routed_bgp_received_paths": len(self.speech.paths),
+            "routed_bgp_advertised_prefixes": self.speech.advertised,
+        }
+        return "".join(f"{name} {value}\n" for name, value in found.items())
 
     def _log_transitions(self, before: Report, after: Report) -> None:
         for key, error in after.failed.items():

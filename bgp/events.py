@@ -1,0 +1,131 @@
+"""What ExaBGP 5 says in JSON, as typed values. Unknown messages are None, never an error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from api.resources.net import IPAddress, IPNetwork, parse_address, parse_cidr
+
+GRACEFUL_RESTART = "64"  # capability code, RFC 4724
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`state` is up, down or connected."""
+
+    peer: IPAddress
+    state: str
+    reason: str = ""
+    local: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The OPEN the peer sent; `restart` says that it keeps its forwarding state over a restart."""
+
+    peer: IPAddress
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One UPDATE. `announced` has prefix and next hop pairs."""
+
+    peer: IPAddress
+    announced: tuple[tuple[IPNetwork, IPAddress], ...] = ()
+    withdrawn: tuple[IPNetwork, ...] = ()
+    as_path: tuple[int, ...] = ()
+    communities: tuple[str, ...] = ()
+    med: int | None = None
+    end_of_rib: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to a command; answers are not in the order of commands."""
+
+    ok: bool
+
+
+Said = State | Opened | Received | Answered
+
+
+def parse(line: bytes) -> Said | None:
+    """One line of ExaBGP's output."""
+    text = line.strip()
+    if text in (b"done", b'{ "answer": "done" }', b'{"answer": "done"}'):
+        return Answered(ok=True)
+    if text in (b"error", b'{ "answer": "error" }', b'{"answer": "error"}'):
+        return Answered(ok=False)
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    if "answer" in document:
+        return Answered(ok=document["answer"] == "done")
+    neighbor = document.get("neighbor")
+    if not isinstance(neighbor, dict):
+        return None
+    peer = parse_address(neighbor["address"]["peer"])
+    kind = document.get("type")
+    if kind == "state":
+        return _state(peer, neighbor)
+    if kind == "open":
+        opened = neighbor.get("open", {})
+        return Opened(peer, GRACEFUL_RESTART in opened.get("capabilities", {}))
+    if kind == "update":
+        return _update(peer, neighbor.get("message", {}))
+    return None
+
+
+def _state(peer: IPAddress, neighbor: dict[str, Any]) -> State:
+    local = neighbor["address"].get("local")
+    try:
+        address = parse_address(local)
+    except ValueError:
+        address = None
+    return State(peer, str(neighbor.get("state", "")), str(neighbor.get("reason", "")), address)
+
+
+def _update(peer: IPAddress, message: dict[str, Any]) -> Received | None:
+    if "eor" in message:
+        return Received(peer, end_of_rib=True)
+    update = message.get("update")
+    if not isinstance(update, dict):
+        return None
+    attributes = update.get("attribute", {})
+    announced: list[tuple[IPNetwork, IPAddress]] = []
+    for hops in update.get("announce", {}).values():
+        for hop, entries in hops.items():
+            if hop == "null":
+                continue
+            announced.extend((_nlri(entry), parse_address(hop)) for entry in entries)
+    withdrawn = [
+        _nlri(entry) for entries in update.get("withdraw", {}).values() for entry in entries
+    ]
+    return Received(
+        peer,
+        tuple(announced),
+        tuple(withdrawn),
+        as_path=tuple(_as_numbers(attributes.get("as-path", []))),
+        communities=tuple(":".join(map(str, c)) for c in attributes.get("community", [])),
+        med=attributes.get("med"),
+    )
+
+
+def _nlri(entry: Any) -> IPNetwork:
+    return parse_cidr(entry["nlri"] if isinstance(entry, dict) else entry)
+
+
+def _as_numbers(path: Any) -> list[int]:
+    """The ASNs of an AS path, in whatever shape this version of ExaBGP gives it."""
+    if isinstance(path, dict):
+        return [n for segment in path.values() for n in _as_numbers(segment.get("value", []))]
+    found: list[int] = []
+    for one in path:
+        found.extend(_as_numbers(one) if isinstance(one, list | dict) else [int(one)])
+    return found

@@ -1,0 +1,196 @@
+"""ExaBGP as a child: configured, started, reloaded, restarted when it dies or hangs.
+
+A configuration is validated before ExaBGP sees it: one bad reload would poison every later one.
+The bridge is ExaBGP's child; its end of the pipe is a socket of ours that is always drained.
+Commands are few at a time (`WINDOW`), so that neither side ever waits for the other to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from api.resources.errors import SpeakerError
+from bgp import bridge
+from bgp.commands import RELOAD
+from bgp.events import Answered, Said, parse
+
+log = logging.getLogger("routed.exabgp")
+
+WINDOW = 4
+LINE_LIMIT = 16 << 20
+PR_SET_PDEATHSIG = 1
+ANSWER_SECONDS = 15.0  # without an answer to a command ExaBGP is taken to hang
+BACKOFF = (0.1, 5.0)
+SETTINGS = {
+    "exabgp.daemon.user": "root",
+    "exabgp.daemon.daemonize": "false",
+    "exabgp.daemon.drop": "false",
+    "exabgp.api.cli": "false",
+    "exabgp.api.ack": "true",
+    "exabgp.log.level": "WARNING",
+    "exabgp.log.destination": "stderr",
+    "exabgp.reactor.speed": "10",
+}
+
+
+class ExaBGP:
+    """`heard` gets what it says, `started` is called when a new one is ready for commands."""
+
+    def __init__(
+        self, run_dir: Path, heard: Callable[[Said], None], started: Callable[[], None]
+    ) -> None:
+        self.directory = run_dir / "exabgp"
+        self.configuration = self.directory / "exabgp.conf"
+        self.outstanding = 0
+        self.pid: int | None = None
+        self._socket = self.directory / "bridge.sock"
+        self._heard = heard
+        self._started = started
+        self._writer: asyncio.StreamWriter | None = None
+        self._asked = 0.0
+        self._stopping = False
+
+    @property
+    def ready(self) -> bool:
+        """A bridge is connected."""
+        return self._writer is not None
+
+    @property
+    def bridge_command(self) -> str:
+        return f"{sys.executable} -I -S {Path(bridge.__file__)} {self._socket}"
+
+    async def configure(self, text: str) -> None:
+        """Put a new configuration in force; SpeakerError, with the old one in force, if bad."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        candidate = self.directory / "candidate.conf"
+        candidate.touch(mode=0o600)
+        candidate.write_text(text, encoding="ascii")
+        await _validate(candidate)
+        candidate.rename(self.configuration)
+        if self.ready:
+            self.send(RELOAD)
+
+    def send(self, command: str) -> None:
+        """One command; its answer is counted, not waited for."""
+        if self._writer is None:
+            return
+        if not self.outstanding:
+            self._asked = asyncio.get_running_loop().time()
+        self.outstanding += 1
+        self._writer.write(command.encode("ascii") + b"\n")
+
+    async def serve(self) -> None:
+        """Run ExaBGP for ever: a dead one is replaced, the switches keep our routes meanwhile."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._bridged, self._socket, limit=LINE_LIMIT)
+        self._socket.chmod(0o600)
+        wait = BACKOFF[0]
+        async with server:
+            while True:
+                began = asyncio.get_running_loop().time()
+                await self._run_once()
+                if self._stopping:
+                    return
+                lived = asyncio.get_running_loop().time() - began
+                wait = BACKOFF[0] if lived > 10 else min(wait * 2, BACKOFF[1])
+                log.warning("exabgp ended after=%.1fs restart_in=%.1fs", lived, wait)
+                await asyncio.sleep(wait)
+
+    async def _run_once(self) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("exabgp")}
+        program = [sys.executable, "-m", "exabgp", "server", str(self.configuration)]
+        child = await asyncio.create_subprocess_exec(
+            *program,
+            env={**environment, **SETTINGS},
+            stdin=asyncio.subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
+        )
+        self.pid = child.pid
+        watch = asyncio.create_task(self._watch(child))
+        try:
+            await child.wait()
+        finally:
+            watch.cancel()
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+            self.pid = None
+            self._drop()
+
+    async def _watch(self, child: asyncio.subprocess.Process) -> None:
+        """Kill an ExaBGP that has stopped to answer."""
+        while True:
+            await asyncio.sleep(1.0)
+            silent = asyncio.get_running_loop().time() - self._asked
+            if self.outstanding and silent > ANSWER_SECONDS:
+                log.error("exabgp hangs silent=%.0fs pid=%s", silent, child.pid)
+                child.kill()
+                return
+
+    def stop(self) -> None:
+        """End it without a word: with graceful restart it would not say NOTIFICATION anyway."""
+        self._stopping = True
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def _bridged(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.outstanding = 0
+        log.info("exabgp ready pid=%s", self.pid)
+        self._started()
+        try:
+            while line := await reader.readline():
+                said = parse(line)
+                if isinstance(said, Answered):
+                    self.outstanding = max(self.outstanding - 1, 0)
+                    self._asked = asyncio.get_running_loop().time()
+                    if not said.ok:
+                        log.error("exabgp refused a command")
+                if said is not None:
+                    self._heard(said)
+        except (OSError, ValueError) as error:
+            log.warning("bridge lost: %s", error)
+        finally:
+            if self._writer is writer:
+                self._drop()
+            writer.close()
+
+    def _drop(self) -> None:
+        self._writer = None
+        self.outstanding = 0
+
+
+async def _validate(path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "exabgp",
+        "validate",
+        str(path),
+        env={**{k: v for k, v in os.environ.items() if not k.startswith("exabgp")}, **SETTINGS},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=_die_with_parent,
+    )
+    said, _ = await child.communicate()
+    if child.returncode != 0:
+        last = said.decode(errors="replace").strip().splitlines()[-3:]
+        raise SpeakerError(f"cannot configure ExaBGP: {' / '.join(last)}")
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: it ends when we do, however we end (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+

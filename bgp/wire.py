@@ -1,0 +1,167 @@
+"""The seam's messages as JSON lines: typed values in, typed values out.
+
+A line that cannot be read is a SpeakerError that says why; nothing of it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, TypeVar
+
+from api.resources.errors import SpeakerError
+from api.resources.net import IPNetwork, parse_address, parse_cidr
+from bgp.seam import Advertisement, Path, Peer, Session
+
+LINE_LIMIT = 1 << 20  # bytes
+
+V = TypeVar("V", Peer, Advertisement, Session, Path)
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    revision: int
+    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unpeer:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    prefix: IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Unpath:
+    peer: str
+    prefix: IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    prefix: IPNetwork
+    link: str
+
+
+Message = (
+    Begin | End | Peer | Unpeer | Advertisement | Withdraw | Sync | Stop
+    | Session | Path | Unpath | Synced | Stopped | LinkDown
+)  # fmt: skip
+
+_OPS: dict[str, type[Any]] = {
+    "begin": Begin,
+    "end": End,
+    "peer": Peer,
+    "unpeer": Unpeer,
+    "advertise": Advertisement,
+    "withdraw": Withdraw,
+    "sync": Sync,
+    "stop": Stop,
+}
+_EVENTS: dict[str, type[Any]] = {
+    "begin": Begin,
+    "end": End,
+    "session": Session,
+    "path": Path,
+    "unpath": Unpath,
+    "synced": Synced,
+    "stopped": Stopped,
+    "linkdown": LinkDown,
+}
+_OP_NAMES = {cls: name for name, cls in _OPS.items()}
+_EVENT_NAMES = {cls: name for name, cls in _EVENTS.items()}
+_ADDRESSES = ("address", "local_address", "next_hop")
+
+
+def op(message: Message) -> bytes:
+    """A line from the agent to the speaker."""
+    return _line("op", _OP_NAMES[type(message)], message)
+
+
+def event(message: Message) -> bytes:
+    """A line from the speaker to the agent."""
+    return _line("event", _EVENT_NAMES[type(message)], message)
+
+
+def parse_op(line: bytes) -> Message:
+    return _parse(line, "op", _OPS)
+
+
+def parse_event(line: bytes) -> Message:
+    return _parse(line, "event", _EVENTS)
+
+
+def document(value: Any) -> dict[str, Any]:
+    """A value's fields, JSON-ready."""
+    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def build(cls: type[V], fields: dict[str, Any]) -> V:
+    """The inverse of `document`; SpeakerError if a field is missing, unknown or wrong."""
+    try:
+        return cls(**{name: _typed(name, value) for name, value in fields.items()})
+    except (TypeError, ValueError) as error:
+        raise SpeakerError(f"cannot read a {cls.__name__}: {error}") from error
+
+
+def _line(label: str, name: str, message: Message) -> bytes:
+    fields = {label: name, **document(message)}
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+def _parse(line: bytes, label: str, known: dict[str, type[Any]]) -> Message:
+    try:
+        fields = json.loads(line)
+        cls = known[fields.pop(label)]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SpeakerError(f"cannot read a message of the speaker's socket: {error}") from error
+    message: Message = build(cls, fields)
+    return message
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, IPv4Address | IPv6Address | IPv4Network | IPv6Network):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _typed(name: str, value: Any) -> Any:
+    if name == "prefix":
+        return parse_cidr(value)
+    if name in _ADDRESSES:
+        return None if value is None else parse_address(value)
+    if name == "next_hops":
+        return tuple(parse_address(one) for one in value)
+    return tuple(value) if isinstance(value, list) else value

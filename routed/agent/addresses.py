@@ -1,0 +1,222 @@
+"""The address book of one node: which workload has which address, inside the node's own blocks.
+
+What is assigned is derived from the records and never written down twice. What cools is written
+to ``<runDir>/addresses.json``; if that file is missing the host has booted, and the addresses that
+the service still has reports of cool down once (nobody may get them while a switch or a peer may
+still hold the old route).
+
+`prepare` may ask the service for a block and runs outside the writer; `assign` is a pure step in
+it. Headless, `prepare` only fails if the node's own blocks cannot serve.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from api.ipam import blocks as ipam
+from api.ipam.allocator import Allocator, Block
+from api.resources.errors import Cause, Invalid, PoolExhausted, RoutedError
+from api.resources.ippool import Allocation, IPPool
+from api.resources.net import IPAddress
+from routed.agent.attachment import Attachment
+from routed.agent.intent import Intent
+from routed.agent.plan import pool_of, usable_pools
+from routed.agent.records import read_json, write_json
+
+
+class BlockSource(Protocol):
+    """Where blocks come from."""
+
+    async def claim(self, *, pool: str = "", address: IPAddress | None = None) -> Intent:
+        """Intent with the claimed block in it; IntentError, or Unreachable."""
+
+
+class AddressBook:
+    """`low_water` free addresses are held ready in each pool that this node uses."""
+
+    def __init__(self, path: Path, low_water: int) -> None:
+        self.path = path
+        self.low_water = low_water
+        self.allocator = Allocator()
+        self.releasing: set[str] = set()
+
+    def restore(self, records: Mapping[str, Attachment], intent: Intent | None) -> None:
+        """Derive the book from what survived."""
+        now = time.monotonic()
+        if intent is not None:
+            self.own(intent)
+        for record in records.values():
+            for address in record.addresses:
+                self.allocator.assigned[address] = record.id
+        ages = read_json(self.path)
+        if ages is not None:
+            self.allocator.restore_cooling(ages, now)
+        elif intent is not None:
+            after_boot = {
+                str(address): (name, 0.0)
+                for name, workload in intent.workloads.items()
+                for address in workload.status.addresses
+            }
+            self.allocator.restore_cooling(after_boot, now)
+        self._save()
+
+    def own(self, intent: Intent) -> None:
+        """The blocks of `intent` are ours from now on."""
+        self.releasing &= intent.blocks.keys()
+        found = []
+        for name, block in intent.blocks.items():
+            pool = intent.pools.get(block.spec.pool)
+            if block.spec.cidr is None or name in self.releasing:
+                continue
+            cooldown = pool.spec.cooldown_seconds if pool else 60
+            found.append(Block(block.spec.cidr, block.spec.pool, float(cooldown)))
+        self.allocator.own(found)
+
+    # -- getting ready -----------------------------------------------------------------------------
+
+    async def prepare(self, intent: Intent, wanted: Attachment, source: BlockSource) -> None:
+        """Own what `wanted` needs; IntentError or Unreachable says why that cannot be."""
+        for address in wanted.requested:
+            pool = pool_of(address, intent.pools.values())
+            if pool is None:
+                raise ipam.outside_every_pool(address, intent.pools, "addresses")
+            if wanted.pools and pool.metadata.name not in wanted.pools:
+                said = f"{address} is in pool {pool.metadata.name}, not {', '.join(wanted.pools)}"
+                raise Invalid(f"cannot assign {address}: {said}", causes=[Cause("addresses", said)])
+            if self.allocator.block_of(address) is None:
+                intent = await source.claim(address=address)
+                self.own(intent)
+        if wanted.requested:
+            return
+        pool = self._pool(intent, wanted)
+        version = pool.spec.cidr.version
+        if self.allocator.free(pool.metadata.name, version, time.monotonic()) == 0:
+            try:
+                self.own(await source.claim(pool=pool.metadata.name))
+            except RoutedError as error:
+                why = f"no block more: {error}"
+                full = self.allocator.exhausted(pool.metadata.name, pool.spec.cidr, why)
+                raise full from error
+
+    def pools_below_mark(self, intent: Intent) -> list[str]:
+        """Pools that this node would assign from and has too few free addresses of."""
+        now = time.monotonic()
+        used = {block.pool for block in self.allocator.blocks.values()}
+        found = []
+        first: set[int] = set()
+        for pool in usable_pools(intent):
+            name, version = pool.metadata.name, pool.spec.cidr.version
+            if pool.spec.allocation is not Allocation.AUTOMATIC:
+                continue
+            if name not in used and version in first:
+                continue  # only the first pool of a family is held ready before it is used
+            first.add(version)
+            mark = min(self.low_water, 1 << (pool.spec.cidr.max_prefixlen - pool.spec.block_size))
+            if self.allocator.free(name, version, now) < mark:
+                found.append(name)
+        return found
+
+    def spare_blocks(self, intent: Intent) -> list[str]:
+        """Empty blocks that could go back and still leave twice the mark free."""
+        now = time.monotonic()
+        found = []
+        for pool in intent.pools.values():
+            name, version = pool.metadata.name, pool.spec.cidr.version
+            free = self.allocator.free(name, version, now)
+            for block in self.allocator.empty_blocks(name, now):
+                if free - block.cidr.num_addresses < 2 * max(self.low_water, 1):
+                    break
+                free -= block.cidr.num_addresses
+                found.append(ipam.block_name(block.cidr))
+        return [name for name in found if name in intent.blocks]
+
+    # -- steps of the writer -------------------------------------------------------------------------
+
+    def assign(self, intent: Intent, wanted: Attachment) -> list[IPAddress]:
+        """The addresses of `wanted`: those it asks for, else those it had, else a new one.
+
+        Conflict or PoolExhausted, with nothing assigned.
+        """
+        now = time.monotonic()
+        if not wanted.requested and wanted.addresses:
+            kept = self._again(wanted, now)
+            if kept:
+                return kept
+        try:
+            if wanted.requested:
+                return [self.allocator.take(a, wanted.id, now) for a in wanted.requested]
+        except RoutedError:
+            self.allocator.forget(wanted.id)
+            raise
+        pool = self._pool(intent, wanted)
+        name, cidr = pool.metadata.name, pool.spec.cidr
+        promised = {
+            address
+            for other, workload in intent.declared().items()
+            if other != wanted.id
+            for address in workload.spec.addresses
+        }
+        found = self.allocator.assign(name, cidr.version, wanted.id, now, keep=promised)
+        if found is None:
+            raise self.allocator.exhausted(name, cidr, "its owned blocks are used up")
+        return [found]
+
+    def _again(self, wanted: Attachment, now: float) -> list[IPAddress]:
+        """The addresses it had before, if every one of them can still be had."""
+        if any(self.allocator.block_of(address) is None for address in wanted.addresses):
+            return []
+        try:
+            return [self.allocator.take(a, wanted.id, now) for a in wanted.addresses]
+        except RoutedError:
+            self.allocator.forget(wanted.id)
+            return []
+
+    def release(self, workload: str) -> None:
+        """The workload's addresses begin to cool; written down before anybody can have them."""
+        self.allocator.release(workload, time.monotonic())
+        self._save()
+
+    def forget(self, workload: str) -> None:
+        """The attach failed: its addresses were never used."""
+        self.allocator.forget(workload)
+
+    def counts(self, intent: Intent) -> dict[str, tuple[int, int]]:
+        """(assigned, cooling) of each of our blocks."""
+        self.allocator.expire(time.monotonic())
+        found = {}
+        for block in self.allocator.blocks.values():
+            name = ipam.block_name(block.cidr)
+            if name in intent.blocks:
+                counts = self.allocator.counts(block)
+                found[name] = (counts.assigned, counts.cooling)
+        return found
+
+    def _pool(self, intent: Intent, wanted: Attachment) -> IPPool:
+        """The pool to assign from: the first that may be used and has room, else the first."""
+        for name in wanted.pools:
+            if name not in intent.pools:
+                known = ", ".join(sorted(intent.pools)) or "none"
+                said = f"there is no pool {name!r}; there are: {known}"
+                raise Invalid(f"cannot attach {wanted.name}: {said}", causes=[Cause("pools", said)])
+        usable = [
+            pool
+            for pool in usable_pools(intent, wanted.pools)
+            if pool.spec.allocation is Allocation.AUTOMATIC
+        ]
+        if not usable:
+            raise PoolExhausted(
+                f"cannot attach {wanted.name}: no enabled pool with allocation Automatic selects "
+                f"node {intent.node_name} (pools: {', '.join(sorted(intent.pools)) or 'none'})"
+            )
+        usable.sort(key=lambda pool: pool.spec.cidr.version)
+        now = time.monotonic()
+        with_room = (
+            p for p in usable if self.allocator.free(p.metadata.name, p.spec.cidr.version, now)
+        )
+        return next(with_room, usable[0])
+
+    def _save(self) -> None:
+        write_json(self.path, self.allocator.cooling_ages(time.monotonic()))

@@ -1,0 +1,125 @@
+"""The agent's composition root: settings in, one loop, until SIGTERM.
+
+A SIGTERM stops the agent and nothing else: workloads, routes and announcements stay, and the next
+agent takes them over. Two agents of one host are kept apart by a lock on the run directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import grp
+import logging
+import os
+import signal
+from pathlib import Path
+
+import uvicorn
+
+from api.client import Client
+from api.resources.errors import Cause, ConfigError
+from routed.agent.agent import Agent
+from routed.agent.api import application
+from routed.agent.control import Control
+from routed.agent.speech import Speech
+from routed.kernel.linux import LinuxKernel
+from routed.settings import AgentSettings
+
+log = logging.getLogger("routed.agent")
+
+
+def run(settings: AgentSettings) -> None:
+    """Serve until SIGTERM or SIGINT. ConfigError if it cannot start."""
+    settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(settings.run_dir / "agent.lock")
+    try:
+        asyncio.run(_serve(settings))
+    finally:
+        os.close(lock)
+
+
+async def _serve(settings: AgentSettings) -> None:
+    client = Client.from_kubeconfig(settings.kubeconfig, settings.server)
+    agent = Agent(
+        settings, LinuxKernel(), Control(settings, client), Speech(settings.speaker_socket)
+    )
+    agent.start()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    serving = asyncio.create_task(agent.serve())
+    local = asyncio.create_task(_serve_local(agent, settings))
+    waiting = asyncio.create_task(stopping.wait())
+    try:
+        done, _ = await asyncio.wait(
+            (serving, local, waiting), return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()
+    finally:
+        for task in (serving, local, waiting):
+            task.cancel()
+        await asyncio.gather(serving, local, waiting, return_exceptions=True)
+        await client.close()
+        await agent.kernel.close()
+
+
+async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
+    """The local API on its socket; 0600, or 0660 for `socketGroup`."""
+    path = settings.agent_socket
+    path.unlink(missing_ok=True)
+    config = uvicorn.Config(
+        application(agent),
+        uds=str(path),
+        loop="asyncio",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+    server.opened = lambda: _protect(path, settings.socket_group)
+    before = os.umask(0o177)
+    try:
+        await server.serve()
+    finally:
+        os.umask(before)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which would be those of the whole process."""
+
+    @staticmethod
+    def opened() -> None:
+        """Called when the socket is there."""
+
+    async def startup(self, sockets: list[object] | None = None) -> None:
+        await super().startup(sockets)  # type: ignore[arg-type]
+        self.opened()
+
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        return contextlib.nullcontext()
+
+
+def _protect(path: Path, group: str | None) -> None:
+    """uvicorn opens the socket to everybody; it is root's, and `group`'s if there is one."""
+    if group is not None:
+        os.chown(path, 0, grp.getgrnam(group).gr_gid)
+        path.chmod(0o660)
+    else:
+        path.chmod(0o600)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        problem = "another agent of this host is running"
+        raise ConfigError("routed agent", [Cause("runDir", f"{path}: {problem}")]) from error
+    return descriptor

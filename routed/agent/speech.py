@@ -1,0 +1,98 @@
+"""The agent's connection to the speaker: what it announces for us, what it hears.
+
+The full set is stated whenever the connection is new, and the difference afterwards. The speaker
+outlives us and keeps what was announced; a new agent says nothing until it has read back what is
+true, and sweeps learned routes only after the speaker's end marker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path as FilePath
+
+from api.resources.errors import SpeakerError
+from api.resources.net import IPNetwork
+from bgp.client import SpeakerClient
+from bgp.seam import Advertisement, Path, Peer, Session
+from bgp.wire import Begin, End, LinkDown, Unpath
+
+log = logging.getLogger("routed.speech")
+
+RECONNECT_SECONDS = 0.5
+
+
+class Speech:
+    """`paths` is what the peers' tables hold; `received_whole` says that all of it is here."""
+
+    def __init__(self, socket: FilePath) -> None:
+        self.client = SpeakerClient(socket)
+        self.paths: dict[tuple[str, IPNetwork], Path] = {}
+        self.sessions: dict[str, Session] = {}
+        self.received_whole = False
+        self.connected = False
+        self._growing: dict[tuple[str, IPNetwork], Path] | None = None
+
+    @property
+    def advertised(self) -> int:
+        """How many prefixes are stated at present."""
+        return self.client.advertised
+
+    def set(self, peers: Mapping[str, Peer], wanted: Mapping[IPNetwork, Advertisement]) -> None:
+        """This is everything: whom to speak with and what to announce."""
+        self.client.set(dict(peers), dict(wanted))
+
+    def advertise(self, wanted: Iterable[Advertisement]) -> None:
+        """One workload more; the rest stays as it was stated."""
+        for one in wanted:
+            self.client.advertise(one)
+
+    def withdraw(self, prefixes: Iterable[IPNetwork]) -> None:
+        for prefix in prefixes:
+            self.client.withdraw(prefix)
+
+    async def settled(self) -> None:
+        """Return once everything said so far has been taken by ExaBGP. SpeakerError."""
+        await self.client.sync()
+
+    async def serve(self, wake: Callable[[], None]) -> None:
+        """Keep connected; `wake` when something arrived that decides."""
+        while True:
+            try:
+                await self.client.connect()
+                self.connected = True
+                log.info("speaker connected")
+                wake()
+                async for event in self.client.events():
+                    self._take(event)
+                    if self._growing is None:
+                        wake()
+            except SpeakerError as error:
+                if self.connected:
+                    log.warning("speaker lost: %s", error)
+            self.connected = False
+            self.received_whole = False
+            self._growing = None
+            self.sessions.clear()
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _take(self, event: object) -> None:
+        if isinstance(event, Begin):
+            self._growing = {}
+        elif isinstance(event, End):
+            self.paths = self._growing or {}
+            self._growing = None
+            self.received_whole = True
+        elif isinstance(event, Session):
+            before = self.sessions.get(event.peer)
+            if before is None or before.state != event.state:
+                log.info("session peer=%s state=%s %s", event.peer, event.state, event.error)
+            self.sessions[event.peer] = event
+        elif isinstance(event, Path):
+            held = self.paths if self._growing is None else self._growing
+            held[(event.peer, event.prefix)] = event
+        elif isinstance(event, Unpath):
+            self.paths.pop((event.peer, event.prefix), None)
+        elif isinstance(event, LinkDown):
+            self.client.forget(event.prefix)
