@@ -1,0 +1,1 @@
+"""`routectl`: kubectl's verbs, and what kubectl has no word for."""

@@ -1,0 +1,87 @@
+"""Files of objects: YAML or JSON, several documents, directories, standard input.
+
+Everything is read and checked before anything is sent: all mistakes of all files are reported at
+once (ConfigError, exit code 2), each with its file, document, object and field.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from api.resources.decode import decode
+from api.resources.errors import Cause, ConfigError, IntentError
+from api.resources.registry import KINDS, Kind, by_kind
+
+Document = dict[str, Any]
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def read(files: Sequence[Path]) -> list[tuple[Kind, Document]]:
+    """Every object of `files`, checked."""
+    if not files:
+        raise ConfigError("the command line", [Cause("-f", "say which file (or - for stdin)")])
+    problems: list[Cause] = []
+    found: list[tuple[Kind, Document]] = []
+    for source, text in _texts(files, problems):
+        for place, document in enumerate(_documents(source, text, problems), 1):
+            where = f"{source}: document {place}"
+            kind = _kind(where, document, problems)
+            if kind is None:
+                continue
+            try:
+                decode(kind, document)
+                found.append((kind, document))
+            except IntentError as error:
+                name = (document.get("metadata") or {}).get("name", "")
+                causes = error.causes or (Cause("", str(error)),)
+                problems.extend(
+                    Cause(f"{where}: {kind.kind} {name!r}: {cause.field}".rstrip(": "), cause.message)
+                    for cause in causes
+                )
+    if problems:
+        raise ConfigError(", ".join(map(str, files)), problems)
+    return found
+
+
+def _texts(files: Sequence[Path], problems: list[Cause]) -> Iterator[tuple[str, str]]:
+    for path in files:
+        if str(path) == "-":
+            yield "stdin", sys.stdin.read()
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
+        for one in inside:
+            try:
+                yield str(one), one.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(Cause(str(one), f"cannot be read: {error}"))
+
+
+def _documents(source: str, text: str, problems: list[Cause]) -> list[Any]:
+    try:
+        documents = [d for d in yaml.safe_load_all(text) if d is not None]
+    except yaml.YAMLError as error:
+        problems.append(Cause(source, f"is not YAML: {' '.join(str(error).split())}"))
+        return []
+    found: list[Any] = []
+    for document in documents:
+        if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
+            found.extend(document.get("items") or [])
+        else:
+            found.append(document)
+    return found
+
+
+def _kind(where: str, document: Any, problems: list[Cause]) -> Kind | None:
+    if not isinstance(document, dict) or not isinstance(document.get("metadata", {}), dict):
+        problems.append(Cause(where, "is not an object"))
+        return None
+    kind = by_kind(str(document.get("kind", "")))
+    if kind is None:
+        known = ", ".join(one.kind for one in KINDS.values())
+        problems.append(Cause(where, f"has kind {document.get('kind')!r}; known are: {known}"))
+    return kind

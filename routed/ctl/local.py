@@ -1,0 +1,71 @@
+"""The verbs that go to this host's agent, over its socket."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import typer
+import yaml
+
+from api.resources.errors import IntentError, RoutedError
+from routed.ctl.tables import age, aligned
+
+
+class AgentUnreachable(RoutedError):
+    """No agent answers on the socket."""
+
+
+class Local:
+    """The agent behind `socket`."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+
+    def attach(self, request: dict[str, Any], output: str, *, wait: bool) -> None:
+        query = {"wait": "announced"} if wait else {}
+        made = self._call("POST", "/v1/attachments", params=query, json=request)
+        if output == "json":
+            typer.echo(json.dumps(made, indent=4))
+        elif output == "yaml":
+            typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
+        elif output == "name":
+            typer.echo(f"workload.routed.dev/{made['id']}")
+        else:
+            addresses = ", ".join(made["addresses"])
+            typer.echo(f"workload.routed.dev/{made['id']} attached: {addresses}")
+
+    def detach(self, name: str) -> None:
+        gone = self._call("DELETE", f"/v1/attachments/{name}")
+        typer.echo(f"workload.routed.dev/{gone['id']} detached")
+
+    def bgp_status(self, output: str) -> None:
+        status = self._call("GET", "/v1/status")
+        if output == "json":
+            typer.echo(json.dumps(status["bgp"], indent=4))
+            return
+        rows = [["PEER", "ADDRESS", "STATE", "SINCE", "RECEIVED", "ERROR"]]
+        for one in status["bgp"]["sessions"]:
+            since = datetime.fromtimestamp(one["since"], UTC).isoformat()
+            cells = [one["peer"], one["address"], one["state"], age(since)]
+            rows.append([*cells, str(one["received"]), one["error"] or "-"])
+        typer.echo(aligned(rows))
+        typer.echo(f"advertised: {status['bgp']['advertised']} prefix(es)")
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        try:
+            with httpx.Client(transport=transport, base_url="http://agent", timeout=30) as client:
+                response = client.request(method, path, **options)
+                document: dict[str, Any] = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise AgentUnreachable(
+                f"cannot reach the agent at {self.socket}: {error}; is `routed agent` running on "
+                "this host, and are you root? To go through the service say --node"
+            ) from error
+        if response.status_code >= 400:
+            raise IntentError(str(document.get("message", document)))
+        return document

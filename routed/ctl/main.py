@@ -1,0 +1,211 @@
+"""The command line; what a command needs is imported when it runs, so `--help` is quick.
+
+Exit codes: 0 done; 1 refused or out of reach; 2 wrong use, or a file with mistakes in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.resources.errors import ConfigError, IntentError, RoutedError
+
+DEFAULT_KUBECONFIG = Path("/etc/routed/admin.kubeconfig")
+DEFAULT_SOCKET = Path("/run/routed/agent.sock")
+
+app = typer.Typer(
+    name="routectl",
+    help="Workloads, address pools and BGP peerings of routed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+ipam = typer.Typer(help="Pools, blocks and addresses.", no_args_is_help=True)
+bgp = typer.Typer(help="BGP as this host's speaker sees it.", no_args_is_help=True)
+token = typer.Typer(help="Credentials.", no_args_is_help=True)
+app.add_typer(ipam, name="ipam")
+app.add_typer(bgp, name="bgp")
+app.add_typer(token, name="token")
+
+Output = Annotated[str, typer.Option("-o", "--output", help="wide, yaml, json or name.")]
+Selector = Annotated[str, typer.Option("-l", "--selector", help="Label selector, as kubectl's.")]
+Files = Annotated[
+    list[Path] | None, typer.Option("-f", "--filename", help="File, directory, or - for stdin.")
+]
+Socket = Annotated[Path | None, typer.Option("--agent", metavar="SOCK", help="The agent's socket.")]
+
+
+class Globals:
+    kubeconfig: Path | None = None
+    server: str | None = None
+
+
+@app.callback()
+def common(
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Default: $KUBECONFIG, else /etc/routed/admin.kubeconfig.")
+    ] = None,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="Instead of its URL.")] = None,
+) -> None:
+    """Remember where the service is."""
+    named = os.environ.get("KUBECONFIG", "")
+    Globals.kubeconfig = kubeconfig or (Path(named) if named else DEFAULT_KUBECONFIG)
+    Globals.server = server
+
+
+def _remote():  # type: ignore[no-untyped-def]
+    from routed.ctl.remote import Remote
+
+    return Remote(Globals.kubeconfig or DEFAULT_KUBECONFIG, Globals.server)
+
+
+@app.command()
+def get(
+    kind: Annotated[str, typer.Argument(help="Such as workloads, pool, nodes.")],
+    names: Annotated[list[str] | None, typer.Argument()] = None,
+    output: Output = "",
+    selector: Selector = "",
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with changes.")] = False,
+) -> None:
+    """Show objects."""
+    _remote().get(kind, names or [], output, selector, watch=watch)
+
+
+@app.command()
+def describe(kind: str, names: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Show objects in full, for people."""
+    _remote().describe(kind, names or [])
+
+
+@app.command()
+def apply(filename: Files = None) -> None:
+    """Create or change objects so that they are as the files say."""
+    _remote().apply(filename or [])
+
+
+@app.command()
+def create(filename: Files = None) -> None:
+    """Create the objects of files; those that exist are refused."""
+    _remote().create(filename or [])
+
+
+@app.command()
+def delete(
+    kind: Annotated[str | None, typer.Argument()] = None,
+    names: Annotated[list[str] | None, typer.Argument()] = None,
+    filename: Files = None,
+    selector: Selector = "",
+) -> None:
+    """Delete objects by name, selector or file."""
+    _remote().delete(kind, names or [], filename or [], selector)
+
+
+@app.command()
+def attach(
+    name: Annotated[str, typer.Argument(help="A DNS label.")],
+    netns: Annotated[str, typer.Option(help="Name under /run/netns, or a path.")],
+    pool: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    ip: Annotated[list[str] | None, typer.Option(help="Exactly this address; repeatable.")] = None,
+    mode: Annotated[str, typer.Option(help="veth, ipvlan-l3 or ipvlan-l3s.")] = "veth",
+    ifname: Annotated[str, typer.Option(help="Inside the namespace.")] = "eth0",
+    label: Annotated[list[str] | None, typer.Option(help="K=V; repeatable.")] = None,
+    node: Annotated[str | None, typer.Option(help="Through the service, on this node.")] = None,
+    agent: Socket = None,
+    wait: Annotated[bool, typer.Option(help="Until it is announced.")] = False,
+    output: Output = "",
+) -> None:
+    """Give a namespace an interface and an address of its own."""
+    labels = _labels(label or [])
+    if node is not None:
+        spec = {
+            "node": node,
+            "netns": netns,
+            "ifName": ifname,
+            "mode": mode,
+            "pools": pool or [],
+            "addresses": ip or [],
+        }
+        _remote().attach(name, spec, labels, output)
+        return
+    from routed.ctl.local import Local
+
+    request = {
+        "name": name,
+        "netns": netns,
+        "ifName": ifname,
+        "mode": mode,
+        "pools": pool or [],
+        "addresses": ip or [],
+        "labels": labels,
+    }
+    Local(agent or DEFAULT_SOCKET).attach(request, output, wait=wait)
+
+
+@app.command()
+def detach(
+    name: str,
+    node: Annotated[str | None, typer.Option(help="Through the service.")] = None,
+    agent: Socket = None,
+) -> None:
+    """Take a workload's interface away; its address cools down."""
+    if node is not None:
+        _remote().delete("workload", [name], [], "")
+        return
+    from routed.ctl.local import Local
+
+    Local(agent or DEFAULT_SOCKET).detach(name)
+
+
+@ipam.command("show")
+def ipam_show() -> None:
+    """Pools, their blocks, who owns them, and how full they are."""
+    _remote().ipam_show()
+
+
+@bgp.command("status")
+def bgp_status(agent: Socket = None, output: Output = "") -> None:
+    """The sessions of this host."""
+    from routed.ctl.local import Local
+
+    Local(agent or DEFAULT_SOCKET).bgp_status(output)
+
+
+@token.command("create")
+def token_create(
+    node: Annotated[str, typer.Option(help="The node that will use it.")],
+) -> None:
+    """Print a kubeconfig for a node; the ones it had before stop to work. Keep it 0600."""
+    _remote().token(node)
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"--label {text!r} is not KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        app()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except RoutedError as error:
+        typer.echo(f"Error: {error}", err=True)
+        usage = isinstance(error, ConfigError)
+        if isinstance(error, IntentError) and error.reason == "Unauthorized":
+            typer.echo("The credentials in the kubeconfig are not valid any more.", err=True)
+        raise SystemExit(2 if usage else 1) from None
+
+
+if __name__ == "__main__":
+    main()

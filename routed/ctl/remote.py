@@ -1,0 +1,250 @@
+"""The verbs that go to the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+import yaml
+
+from api.client import Client
+from api.resources.errors import AlreadyExists, Cause, ConfigError, Conflict, NotFound
+from api.resources.meta import API_VERSION
+from api.resources.registry import KINDS, Kind, by_name
+from routed.ctl import documents
+from routed.ctl.tables import aligned, formatted, said, table
+
+T = TypeVar("T")
+Document = dict[str, Any]
+TRIES = 5
+
+
+class Remote:
+    """One invocation's dealings with the service."""
+
+    def __init__(self, kubeconfig: Path, server: str | None) -> None:
+        self.kubeconfig = kubeconfig
+        self.server = server
+
+    def _run(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        async def whole() -> T:
+            client = Client.from_kubeconfig(self.kubeconfig, self.server)
+            try:
+                return await work(client)
+            finally:
+                await client.close()
+
+        return asyncio.run(whole())
+
+    def get(
+        self, kind_name: str, names: Sequence[str], output: str, selector: str, *, watch: bool
+    ) -> None:
+        kind = _kind(kind_name)
+        if output not in ("", "wide", "yaml", "json", "name"):
+            raise ConfigError("-o", [Cause("", f"{output!r} is none of wide, yaml, json, name")])
+
+        async def work(client: Client) -> None:
+            if watch:
+                await _watch(client, kind, names, output, selector)
+                return
+            found = await _find(client, kind, names, selector)
+            if not found and not output.startswith(("json", "yaml")):
+                typer.echo(f"No {kind.plural} found.", err=True)
+                return
+            typer.echo(formatted(kind, found, output, single=len(names) == 1))
+
+        self._run(work)
+
+    def describe(self, kind_name: str, names: Sequence[str]) -> None:
+        kind = _kind(kind_name)
+        found = self._run(lambda client: _find(client, kind, names, ""))
+        for document in found:
+            typer.echo(_described(document))
+
+    def apply(self, files: Sequence[Path]) -> None:
+        wanted = documents.read(files)
+
+        async def work(client: Client) -> None:
+            for kind, document in wanted:
+                typer.echo(f"{_said(kind, document)} {await _applied(client, kind, document)}")
+
+        self._run(work)
+
+    def create(self, files: Sequence[Path]) -> None:
+        wanted = documents.read(files)
+
+        async def work(client: Client) -> None:
+            for kind, document in wanted:
+                await client.raw("POST", f"/{kind.plural}", json=document)
+                typer.echo(f"{_said(kind, document)} created")
+
+        self._run(work)
+
+    def delete(
+        self, kind_name: str | None, names: Sequence[str], files: Sequence[Path], selector: str
+    ) -> None:
+        targets: list[tuple[Kind, str]] = []
+        if files:
+            targets = [(k, d["metadata"]["name"]) for k, d in reversed(documents.read(files))]
+        kind = _kind(kind_name) if kind_name else None
+        if kind is not None:
+            targets += [(kind, name) for name in names]
+        if not targets and not selector:
+            raise ConfigError("delete", [Cause("", "say KIND NAME..., KIND -l SELECTOR, or -f FILE")])
+
+        async def work(client: Client) -> None:
+            if selector and kind is not None:
+                found = await _find(client, kind, [], selector)
+                targets.extend((kind, d["metadata"]["name"]) for d in found)
+            for one, name in targets:
+                await client.raw("DELETE", f"/{one.plural}/{name}")
+                typer.echo(f"{said(one, name)} deleted")
+
+        self._run(work)
+
+    def attach(self, name: str, spec: Document, labels: dict[str, str], output: str) -> None:
+        kind = KINDS["workloads"]
+        document = {
+            "apiVersion": API_VERSION,
+            "kind": "Workload",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {**spec, "origin": "API"},
+        }
+        made = self._run(lambda client: client.raw("POST", "/workloads", json=document))
+        if output:
+            typer.echo(formatted(kind, [made], output, single=True))
+        else:
+            typer.echo(f"{said(kind, name)} created on node {spec['node']}")
+
+    def token(self, node: str) -> None:
+        typer.echo(self._run(lambda client: client.node_credentials(node)), nl=False)
+
+    def ipam_show(self) -> None:
+        async def work(client: Client) -> None:
+            pools = await _find(client, KINDS["ippools"], [], "")
+            blocks = await _find(client, KINDS["ipblocks"], [], "")
+            typer.echo(_ipam(pools, blocks))
+
+        self._run(work)
+
+
+def _kind(name: str) -> Kind:
+    kind = by_name(name)
+    if kind is None:
+        known = ", ".join(KINDS)
+        raise ConfigError("the command line", [Cause("", f"{name!r} is no kind; known: {known}")])
+    return kind
+
+
+def _said(kind: Kind, document: Document) -> str:
+    return said(kind, document["metadata"]["name"])
+
+
+async def _find(
+    client: Client, kind: Kind, names: Sequence[str], selector: str
+) -> list[Document]:
+    if names:
+        return [await _one(client, kind, name) for name in names]
+    query = {"labelSelector": selector}
+    listed = await client.raw("GET", f"/{kind.plural}", params=query)
+    found: list[Document] = listed["items"]
+    return found
+
+
+async def _one(client: Client, kind: Kind, name: str) -> Document:
+    try:
+        return await client.raw("GET", f"/{kind.plural}/{name}")
+    except NotFound as error:
+        if kind.plural != "workloads" or "." in name:
+            raise
+        listed = await client.raw("GET", "/workloads")
+        names = [d["metadata"]["name"] for d in listed["items"]]
+        born = [n for n in names if n.startswith(f"{name}.")]
+        if not born:
+            raise
+        hint = f"attached on its node, it is called {' or '.join(born)}"
+        raise NotFound(f"{error}; {hint}", kind=kind.kind, name=name) from error
+
+
+async def _applied(client: Client, kind: Kind, document: Document) -> str:
+    """created, configured or unchanged; repeated while others write in between."""
+    path = f"/{kind.plural}/{document['metadata']['name']}"
+    for attempt in range(TRIES):
+        try:
+            held = await client.raw("GET", path)
+        except NotFound:
+            try:
+                await client.raw("POST", f"/{kind.plural}", json=document)
+            except AlreadyExists:
+                continue
+            return "created"
+        wanted = {k: v for k, v in document.items() if k in ("apiVersion", "kind", "spec")}
+        meta = {k: v for k, v in document["metadata"].items() if k in ("labels", "annotations")}
+        based = {"name": held["metadata"]["name"]}
+        based["resourceVersion"] = held["metadata"]["resourceVersion"]
+        try:
+            made = await client.raw("PUT", path, json={**wanted, "metadata": {**based, **meta}})
+        except Conflict:
+            if attempt == TRIES - 1:
+                raise
+            continue
+        same = made["metadata"]["resourceVersion"] == based["resourceVersion"]
+        return "unchanged" if same else "configured"
+    raise Conflict(f"cannot apply {_said(kind, document)}: others keep changing it; try again")
+
+
+async def _watch(
+    client: Client, kind: Kind, names: Sequence[str], output: str, selector: str
+) -> None:
+    header = output in ("", "wide")
+    fields = f"metadata.name={names[0]}" if names else ""
+    async for event in client.watch(kind.plural, label_selector=selector, field_selector=fields):
+        if event.object is None:
+            continue
+        document = event.object.wire()
+        if output in ("", "wide"):
+            typer.echo(table(kind, [document], wide=output == "wide", header=header))
+            header = False
+        else:
+            typer.echo(formatted(kind, [document], output, single=True))
+
+
+def _described(document: Document) -> str:
+    metadata = document["metadata"]
+    lines = [f"Name:     {metadata['name']}"]
+    for title in ("labels", "annotations"):
+        held = metadata.get(title) or {}
+        text = ", ".join(f"{k}={v}" for k, v in sorted(held.items())) or "<none>"
+        lines.append(f"{title.capitalize() + ':':<10}{text}")
+    lines.append(f"Created:  {metadata.get('creationTimestamp', '<unknown>')}")
+    for title in ("spec", "status"):
+        body = yaml.safe_dump(document.get(title) or {}, sort_keys=False).rstrip()
+        lines.append(f"{title.capitalize()}:")
+        lines += [f"  {line}" for line in body.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _ipam(pools: Sequence[Document], blocks: Sequence[Document]) -> str:
+    """The tree: a pool, its blocks, their nodes and how full they are."""
+    rows = [["POOL / BLOCK", "NODE", "SIZE", "USED", "COOLING", "FREE"]]
+    for pool in pools:
+        spec = pool["spec"]
+        inside = [b for b in blocks if b["spec"]["pool"] == pool["metadata"]["name"]]
+        inside.sort(key=lambda b: b["metadata"]["name"])
+        bits = 128 if ":" in spec["cidr"] else 32
+        size = 1 << (bits - int(spec["cidr"].partition("/")[2]))
+        used = sum(b["status"]["assigned"] for b in inside)
+        cooling = sum(b["status"]["cooling"] for b in inside)
+        title = f"{pool['metadata']['name']} {spec['cidr']}"
+        rows.append([title, "", str(size), str(used), str(cooling), str(size - used - cooling)])
+        for place, block in enumerate(inside):
+            branch = "└─" if place == len(inside) - 1 else "├─"
+            one = block["status"]
+            count = 1 << (bits - spec["blockSize"])
+            left = count - one["assigned"] - one["cooling"]
+            numbers = [str(n) for n in (count, one["assigned"], one["cooling"], left)]
+            rows.append([f"{branch} {block['spec']['cidr']}", block["spec"]["node"], *numbers])
+    return aligned(rows)

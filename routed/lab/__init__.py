@@ -1,0 +1,1 @@
+"""A fabric of network namespaces on one machine that runs the real programs."""

@@ -1,0 +1,113 @@
+"""Building and removing the fabric: namespaces, links, addresses.
+
+Everything is inside namespaces whose names begin with the lab's; nothing of the machine's own is
+touched, and removing the namespaces removes everything.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from api.resources.errors import RoutedError
+from routed.lab.topology import Topology
+
+SYSCTLS = {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv4.fib_multipath_hash_policy": "1",
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+}
+
+
+class LabError(RoutedError):
+    """A command of the lab failed; the message has it and what it said."""
+
+
+def command(*words: str, check: bool = True, timeout: float = 30.0) -> str:
+    """Run one command; its output. LabError if it fails and `check`."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
+    except FileNotFoundError as error:
+        raise LabError(f"cannot run {words[0]}: it is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"cannot finish {' '.join(words)}: no answer in {timeout:g} s") from error
+    if check and done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()
+        raise LabError(f"cannot run {' '.join(words)}: {said}")
+    return done.stdout
+
+
+def inside(namespace: str, *words: str, check: bool = True, timeout: float = 30.0) -> str:
+    """`command` in the network of `namespace`."""
+    return command(*prefix(namespace), *words, check=check, timeout=timeout)
+
+
+def prefix(namespace: str) -> list[str]:
+    """The words that put a command into `namespace`'s network, and nothing else of it."""
+    return ["nsenter", f"--net=/run/netns/{namespace}", "--"]
+
+
+def build(top: Topology) -> None:
+    """Make the fabric; a lab of the same name that is still there is an error."""
+    present = set(namespaces()) & set(top.namespaces)
+    if present:
+        raise LabError(f"cannot build lab {top.name}: {', '.join(sorted(present))} exist; "
+                       f"remove it with: routed lab down --name {top.name}")
+    for name in top.namespaces:
+        command("ip", "netns", "add", name)
+        inside(name, "sysctl", "-qw", *(f"{key}={value}" for key, value in SYSCTLS.items()))
+        command("ip", "-n", name, "link", "set", "lo", "up")
+    for tor in top.tors:
+        _bridge(tor.namespace, "hosts", f"{tor.address}/24")
+        for host in top.hosts:
+            _link(tor.namespace, f"h{host.number}", host.namespace, f"tor{tor.number}", "hosts")
+            _address(host.namespace, f"tor{tor.number}", f"{host.address(tor)}/24")
+        _link(tor.namespace, "client", top.client, f"tor{tor.number}")
+        _address(tor.namespace, "client", f"{tor.client_side}/24")
+        _address(top.client, f"tor{tor.number}", f"{top.client_address(tor)}/24")
+    command("ip", "-n", top.client, "addr", "add", "172.28.0.1/32", "dev", "lo")
+    _bridge(top.management, "mgmt", f"{top.server}/24")
+    for host in top.hosts:
+        _link(top.management, f"h{host.number}", host.namespace, "mgmt", "mgmt")
+        _address(host.namespace, "mgmt", f"{host.management}/24")
+
+
+def remove(top_name: str) -> list[str]:
+    """Remove every namespace of the lab, workloads' too; what was removed."""
+    found = [name for name in namespaces() if name.startswith(f"{top_name}-")]
+    for name in found:
+        command("ip", "netns", "del", name)
+    return found
+
+
+def namespaces() -> list[str]:
+    directory = Path("/run/netns")
+    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+
+def routes(namespace: str) -> list[dict[str, object]]:
+    """The main IPv4 table of `namespace`, as `ip -j route` has it."""
+    found: list[dict[str, object]] = json.loads(command("ip", "-n", namespace, "-j", "route"))
+    return found
+
+
+def _bridge(namespace: str, name: str, address: str) -> None:
+    command("ip", "-n", namespace, "link", "add", name, "type", "bridge")
+    _address(namespace, name, address)
+
+
+def _link(one: str, one_name: str, other: str, other_name: str, bridge: str = "") -> None:
+    command("ip", "-n", one, "link", "add", one_name, "type", "veth", "peer", "name", other_name,
+            "netns", other)  # fmt: skip
+    if bridge:
+        command("ip", "-n", one, "link", "set", one_name, "master", bridge)
+    command("ip", "-n", one, "link", "set", one_name, "up")
+    command("ip", "-n", other, "link", "set", other_name, "up")
+
+
+def _address(namespace: str, name: str, address: str) -> None:
+    command("ip", "-n", namespace, "addr", "add", address, "dev", name)
+    command("ip", "-n", namespace, "link", "set", name, "up")

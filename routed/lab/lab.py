@@ -1,0 +1,196 @@
+"""A running lab: the fabric, BIRD on the switches and the client, and the real programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import httpx
+
+from routed.lab import bird, fabric
+from routed.lab.fabric import LabError, prefix
+from routed.lab.processes import Process, wait_for
+from routed.lab.topology import Host, Topology, topology
+
+BASE = Path("/run/routed-lab")
+PORT = 6780
+
+
+class Lab:
+    """The lab called `name`; another command's lab of that name is the same one."""
+
+    def __init__(self, name: str, hosts: int = 2, tors: int = 2) -> None:
+        self.directory = BASE / name
+        saved = self.directory / "lab.json"
+        if saved.exists():
+            held = json.loads(saved.read_text(encoding="ascii"))
+            hosts, tors = held["hosts"], held["tors"]
+        self.top: Topology = topology(name, hosts, tors)
+        self._saved = saved
+        server = ["server", "--data-dir", str(self.directory / "server")]
+        server += ["--listen", f"{self.top.server}:{PORT}"]
+        self.server = self._program("server", self.top.management, server)
+        self.agents = {h.name: self._program(f"{h.name}-agent", h.namespace, ["agent", *self._host(h)])
+                       for h in self.top.hosts}  # fmt: skip
+        self.speakers = {h.name: self._program(f"{h.name}-speaker", h.namespace, ["speaker", *self._host(h)])
+                         for h in self.top.hosts}  # fmt: skip
+
+    @property
+    def exists(self) -> bool:
+        return self._saved.exists()
+
+    @property
+    def admin(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.directory / "server" / "admin.kubeconfig"
+
+    @property
+    def tor_namespaces(self) -> list[str]:
+        return [tor.namespace for tor in self.top.tors]
+
+    def socket(self, host: str) -> Path:
+        """The agent's socket of a host."""
+        return self.directory / host / "run" / "agent.sock"
+
+    def up(self) -> None:
+        """Build everything and wait until every program is ready. LabError; then call `down`."""
+        if not self.exists:
+            self.down()  # what a crashed lab of that name left
+        self.directory.mkdir(mode=0o755, parents=True, exist_ok=False)
+        counts = {"hosts": len(self.top.hosts), "tors": len(self.top.tors)}
+        self._saved.write_text(json.dumps(counts), encoding="ascii")
+        fabric.build(self.top)
+        for daemon in self._birds():
+            daemon.start()
+        self.server.start()
+        self.wait_server()
+        for host in self.top.hosts:
+            self._prepare(host)
+            self.speakers[host.name].start()
+            self.agents[host.name].start()
+        for host in self.top.hosts:
+            wait_for(f"{host.name}'s agent being ready", lambda h=host: self.ready(h.name))
+
+    def down(self) -> list[str]:
+        """Stop every process and remove everything; what was removed."""
+        programs = [*self.agents.values(), *self.speakers.values(), self.server, *self._birds()]
+        for program in programs:
+            program.signal(15)
+        for program in programs:
+            program.stop()
+        removed = fabric.remove(self.top.name)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.directory)
+        return removed
+
+    def wait_server(self) -> None:
+        wait_for("the control plane being ready", self._server_ready)
+
+    def ready(self, host: str) -> bool:
+        """Whether the host's agent says that it is."""
+        try:
+            return self.local(host).get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def local(self, host: str) -> httpx.Client:
+        """The local API of a host."""
+        transport = httpx.HTTPTransport(uds=str(self.socket(host)))
+        return httpx.Client(transport=transport, base_url="http://agent", timeout=20)
+
+    def workload_namespace(self, host: str, label: str) -> str:
+        """Make a namespace for a workload on `host`; its name."""
+        name = f"{self.top.name}-{host}-{label}"
+        fabric.command("ip", "netns", "add", name)
+        return name
+
+    def established(self) -> bool:
+        """Whether every host's sessions are up."""
+        for host in self.top.hosts:
+            try:
+                status = self.local(host.name).get("/v1/status").json()
+            except (httpx.HTTPError, ValueError):
+                return False
+            sessions = status["bgp"]["sessions"]
+            up = [one for one in sessions if one["state"] == "Established"]
+            if len(up) != len(self.top.tors):
+                return False
+        return True
+
+    def tor_has(self, prefix_text: str) -> bool:
+        """Whether every ToR has the prefix."""
+        return bird.has(self.directory, self.tor_namespaces, prefix_text)
+
+    def tor_lacks(self, prefix_text: str) -> bool:
+        """Whether no ToR has the prefix."""
+        return not any(
+            prefix_text in bird.prefixes(self.directory, name) for name in self.tor_namespaces
+        )
+
+    def ping(self, namespace: str, address: str) -> bool:
+        """Whether one echo request is answered within a second."""
+        said = fabric.inside(
+            namespace, "ping", "-n", "-c", "1", "-W", "1", address, check=False
+        )
+        return " 1 received" in said
+
+    def _birds(self) -> list[Process]:
+        found = [
+            bird.daemon(tor.namespace, bird.tor_configuration(self.top, tor), self.directory)
+            for tor in self.top.tors
+        ] if self.directory.is_dir() else []  # fmt: skip
+        if found:
+            text = bird.client_configuration(self.top)
+            found.append(bird.daemon(self.top.client, text, self.directory))
+        return found
+
+    def _program(self, name: str, namespace: str, words: list[str]) -> Process:
+        program = [*prefix(namespace), sys.executable, "-m", "routed.main", *words]
+        return Process(name, program, self.directory)
+
+    def _host(self, host: Host) -> list[str]:
+        return ["--config", str(self.directory / host.name / "agent.yaml")]
+
+    def _prepare(self, host: Host) -> None:
+        """The host's settings and credentials."""
+        home = self.directory / host.name
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (home / "agent.yaml").write_text(
+            f"node: {host.name}\nkubeconfig: {home}/node.kubeconfig\n"
+            f"runDir: {home}/run\nstateDir: {home}/state\n",
+            encoding="ascii",
+        )
+        path = home / "node.kubeconfig"
+        path.touch(mode=0o600)
+        path.write_text(self._credentials(host.name), encoding="utf-8")
+
+    def _credentials(self, node: str) -> str:
+        words = ["--kubeconfig", str(self.admin), "token", "create", "--node", node]
+        return fabric.inside(self.top.management, *self.ctl(*words))
+
+    @staticmethod
+    def ctl(*words: str) -> list[str]:
+        """`routectl` with these words."""
+        return [sys.executable, "-m", "routed.ctl.main", *words]
+
+    def _server_ready(self) -> bool:
+        if not self.admin.exists():
+            return False
+        said = fabric.inside(
+            self.top.management, "curl", "-sk", "--max-time", "2",
+            f"https://{self.top.server}:{PORT}/readyz", check=False,
+        )  # fmt: skip
+        return said == "ok"
+
+
+def lab_of(name: str) -> Lab:
+    """The lab that runs under `name`; LabError if there is none."""
+    found = Lab(name)
+    if not found.exists:
+        raise LabError(f"cannot find lab {name}: start it with: routed lab up --name {name}")
+    return found
+
+

@@ -1,0 +1,104 @@
+"""Processes of the lab: started into a session of their own, found again and stopped by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from routed.lab.fabric import LabError
+
+STOP_SECONDS = 8.0
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 20.0) -> float:
+    """Wait until `condition`; the seconds it took. LabError names `what` past the deadline."""
+    began = time.monotonic()
+    while True:
+        with contextlib.suppress(LabError):
+            if condition():
+                return time.monotonic() - began
+        if time.monotonic() - began > seconds:
+            raise LabError(f"cannot go on: {what} did not happen in {seconds:g} s")
+        time.sleep(0.05)
+
+
+class Process:
+    """One program of the lab; its pid and log are files, so that another command finds it."""
+
+    def __init__(self, name: str, words: list[str], directory: Path) -> None:
+        self.name = name
+        self.words = words
+        self.log = directory / f"{name}.log"
+        self.pid_file = directory / f"{name}.pid"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The pid while it runs, and is still the process that was started."""
+        try:
+            pid, started = self.pid_file.read_text(encoding="ascii").split()
+        except (FileNotFoundError, ValueError):
+            return None
+        return int(pid) if _started(int(pid)) == started else None
+
+    def start(self) -> None:
+        """Start it; no-op while it runs."""
+        if self.pid is not None:
+            return
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self.words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        pid = self._child.pid
+        self.pid_file.write_text(f"{pid} {_started(pid)}", encoding="ascii")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Signal it and wait until it is gone; SIGKILL past the deadline."""
+        pid = self.pid
+        if pid is None:
+            return
+        self._signal(pid, number)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._alive():
+            if time.monotonic() > deadline:
+                self._signal(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        self.pid_file.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.stop(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        pid = self.pid
+        if pid is not None:
+            self._signal(pid, number)
+
+    def _alive(self) -> bool:
+        if self._child is not None:
+            return self._child.poll() is None
+        return self.pid is not None
+
+    @staticmethod
+    def _signal(pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _started(pid: int) -> str:
+    """When the process began (clock ticks after boot, proc(5)); empty if it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
