@@ -16,13 +16,14 @@ import json
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from api.resources.errors import SpeakerError
-from api.resources.net import IPAddress, IPNetwork
+from api.resources.net import IPAddress, IPNetwork, parse_address
 from bgp import wire
 from bgp.agents import Agents
 from bgp.config import render
@@ -278,7 +279,7 @@ class Speaker:
             return
         name = outbound.peer.name
         if said.state == "up":
-            outbound.came_up(said.local)
+            outbound.came_up(said.local or _local_address(said.peer))
             self._session(name, said.peer, "Established")
         elif said.state == "down":
             was_up, outbound.up = outbound.up, False
@@ -315,6 +316,17 @@ class Speaker:
         log.info("session peer=%s state=%s %s", name, state, error)
         self.sessions[name] = Session(name, address, state, time.time(), error)
         self.agents.tell(self.sessions[name])
+
+
+def _local_address(peer: IPAddress) -> IPAddress | None:
+    """Our address towards `peer`: ExaBGP leaves it out of `up` when it reloads meanwhile."""
+    family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(peer), 179))  # a datagram socket: nothing is sent
+            return parse_address(probe.getsockname()[0])
+        except (OSError, ValueError):
+            return None
 
 
 def _password(peer: Peer) -> str:

@@ -36,7 +36,7 @@ protocol bgp hosts {{
   hold time 9;
   ipv4 {{ import all; export filter to_hosts; next hop self; }};
 }}
-protocol bgp client {{
+protocol bgp outside {{
   local {tor.client_side} as {tor.as_number};
   neighbor {top.client_address(tor)} as {top.client_as};
   connect delay time 1;

@@ -1,0 +1,91 @@
+"""`routed lab up|down|status|demo`."""
+
+from __future__ import annotations
+
+import signal
+import types
+from typing import Annotated
+
+import typer
+
+from routed.lab import bird
+from routed.lab.lab import Lab, lab_of
+
+app = typer.Typer(
+    name="routed lab",
+    help="A fabric of network namespaces on one machine, running the real programs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Name = Annotated[str, typer.Option(help="Begins every namespace of the lab.")]
+Hosts = Annotated[int, typer.Option(help="Hosts with agent and speaker.")]
+Tors = Annotated[int, typer.Option(help="Top-of-rack switches.")]
+
+
+@app.command()
+def up(name: Name = "lab", hosts: Hosts = 2, tors: Tors = 2) -> None:
+    """Build it and leave it running."""
+    lab = Lab(name, hosts, tors)
+    if lab.exists:
+        typer.echo(f"lab {name} is up already; see: routed lab status --name {name}")
+        return
+    try:
+        lab.up()
+    except BaseException:
+        lab.down()
+        raise
+    typer.echo(_summary(lab))
+
+
+@app.command()
+def down(name: Name = "lab") -> None:
+    """Stop every process of it and remove everything."""
+    removed = Lab(name).down()
+    typer.echo(f"lab {name}: removed {len(removed)} namespaces")
+
+
+@app.command()
+def status(name: Name = "lab") -> None:
+    """What runs, which sessions are up, what the switches know."""
+    lab = lab_of(name)
+    typer.echo(_summary(lab))
+    for namespace in lab.tor_namespaces:
+        known = bird.prefixes(lab.directory, namespace)
+        typer.echo(f"{namespace}: {len(known)} BGP prefixes")
+
+
+@app.command()
+def demo(name: Name = "demo") -> None:
+    """Show the main job from attach to detach, then remove everything."""
+    from routed.lab.demo import Demo
+
+    def leave(number: int, frame: types.FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    Demo(name).run()
+
+
+def _summary(lab: Lab) -> str:
+    lines = [f"lab {lab.top.name}: {len(lab.top.hosts)} hosts, {len(lab.top.tors)} ToRs"]
+    lines.append(f"  control plane  {_running(lab.server.pid)}  in {lab.top.management}")
+    for host in lab.top.hosts:
+        agent, speaker = lab.agents[host.name], lab.speakers[host.name]
+        lines.append(
+            f"  {host.name:<14} agent {_running(agent.pid)}, speaker {_running(speaker.pid)}, "
+            f"socket {lab.socket(host.name)}"
+        )
+    lines.append(f"  use it: nsenter --net=/run/netns/{lab.top.management} "
+                 f"routectl --kubeconfig {lab.admin} get nodes")
+    return "\n".join(lines)
+
+
+def _running(pid: int | None) -> str:
+    return f"pid {pid}" if pid else "not running"
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of `routed lab`."""
+    app(arguments, prog_name="routed lab")
