@@ -119,6 +119,7 @@ def main() -> None:
         level=logging.INFO,
         format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         app()
     except ConfigError as error:

@@ -7,7 +7,7 @@ and only that node assigns inside it (DESIGN, invariant 1).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -118,7 +118,7 @@ class IPBlockSpec(Model):
     with `address`, takes the block that holds it. `epoch` counts the owners a block has had."""
 
     cidr: Cidr | None = None
-    pool: DNSSubdomain = ""
+    pool: DNSSubdomain | Literal[""] = ""
     node: DNSSubdomain
     epoch: int = Field(default=1, ge=1)
     address: Address | None = None
