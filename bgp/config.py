@@ -39,7 +39,9 @@ def _neighbor(peer: Peer, password: str | None) -> str:
     if password is not None:
         lines.append(f'md5-password "{checked_password(peer.name, password)}"')
     family = "ipv4 unicast" if peer.address.version == 4 else "ipv6 unicast"
-    restart = f"graceful-restart {peer.graceful_restart_time}; " if peer.graceful_restart_time else ""
+    restart = (
+        f"graceful-restart {peer.graceful_restart_time}; " if peer.graceful_restart_time else ""
+    )
     body = "".join(f"  {line};\n" for line in lines)
     return (
         f"neighbor {peer.address} {{\n{body}"

@@ -192,5 +192,3 @@ async def _validate(path: Path) -> None:
 def _die_with_parent() -> None:
     """In the child, before exec: it ends when we do, however we end (prctl(2))."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-

@@ -74,8 +74,8 @@ class Outbound:
                 continue
             elif want is None:
                 gone.append(prefix)
-            elif not ready or ready[0].communities == want.communities and (
-                ready[0].next_hop == want.next_hop
+            elif not ready or (
+                ready[0].communities == want.communities and (ready[0].next_hop == want.next_hop)
             ):
                 ready.append(want)
             if commands.MOST_NLRI in (len(ready), len(gone)):
@@ -142,8 +142,10 @@ class Inbound:
         new: list[Path] = []
         loop = self.peer.local_as in said.as_path
         for prefix, found in hops.items():
-            over = self.peer.max_prefixes is not None and prefix not in self.paths and (
-                len(self.paths) >= self.peer.max_prefixes
+            over = (
+                self.peer.max_prefixes is not None
+                and prefix not in self.paths
+                and (len(self.paths) >= self.peer.max_prefixes)
             )
             if loop or over:
                 self.refused += 1

@@ -34,7 +34,9 @@ def server(
         Path | None, typer.Option(help="Database, CA, admin.kubeconfig (default /var/lib/routed).")
     ] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="TLS, always.")] = None,
-    store: Annotated[str | None, typer.Option(help="sqlite:///PATH (default in --data-dir).")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="sqlite:///PATH (default in --data-dir).")
+    ] = None,
     advertise: Annotated[
         list[str] | None, typer.Option(help="Name or address for the certificate; repeatable.")
     ] = None,
@@ -94,8 +96,8 @@ def up(
     state_dir: StateDir = None,
 ) -> None:
     """One host, everything on it: server, agent and speaker with the embedded store."""
-    from routed.up import run
     from routed.settings import AgentSettings, ServerSettings, load
+    from routed.up import run
 
     servers = load(ServerSettings, None, {"data_dir": data_dir, "listen": listen})
     agents = load(AgentSettings, config, {"node": node, "run_dir": run_dir, "state_dir": state_dir})
@@ -103,10 +105,11 @@ def up(
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
 )
 def lab(context: typer.Context) -> None:
-    """A fabric of network namespaces on one machine, running the real programs: up, down, status, demo."""
+    """A fabric of network namespaces running the real programs: up, down, status, demo."""
     from routed.lab.command import main as lab_main
 
     lab_main(context.args)

@@ -49,7 +49,9 @@ class AgentSettings(Model):
         default_factory=list,
         description="the host's own addresses; default: those it reaches the control plane from",
     )
-    manage_sysctls: bool = Field(default=True, description="set net.ipv4.ip_forward and its v6 twin")
+    manage_sysctls: bool = Field(
+        default=True, description="set net.ipv4.ip_forward and its v6 twin"
+    )
     mtu: int | None = Field(
         default=None, ge=1280, le=65_535, description="of workload links; default: the uplink's"
     )

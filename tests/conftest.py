@@ -39,7 +39,7 @@ def in_fresh_namespace(body: Callable[[], Awaitable[None]]) -> None:
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
             asyncio.run(body())  # type: ignore[arg-type]
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - told to the parent, whatever it is
             os.write(write, traceback.format_exc().encode()[-60_000:])
         finally:
             os._exit(code)

@@ -46,7 +46,9 @@ def parse(path: Path) -> tuple[str, bytes, str]:
         problem = f"cannot read it: {error.strerror}"
         raise ConfigError(f"kubeconfig {path}", [Cause("", problem)]) from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise ConfigError(f"kubeconfig {path}", [Cause("", f"is no kubeconfig: {error}")]) from error
+        raise ConfigError(
+            f"kubeconfig {path}", [Cause("", f"is no kubeconfig: {error}")]
+        ) from error
     except KeyError as error:
         problem = f"lacks {error.args[0]!r}"
         raise ConfigError(f"kubeconfig {path}", [Cause("", problem)]) from error

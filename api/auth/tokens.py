@@ -44,7 +44,7 @@ async def issue(store: Store, identity: Identity) -> str:
 
 async def revoke_node(store: Store, name: str) -> None:
     """Take away every token of node `name`."""
-    _, items = await store.list(PREFIX)
+    _, items = await store.scan(PREFIX)
     gone = [item for item in items if json.loads(item.value)["node"] == name]
     if gone:
         await store.commit({}, {item.key: None for item in gone})

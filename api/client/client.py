@@ -165,7 +165,9 @@ class Client:
         try:
             response = await self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise Unreachable(f"cannot reach the service at {self.server}: {_why(error)}") from error
+            raise Unreachable(
+                f"cannot reach the service at {self.server}: {_why(error)}"
+            ) from error
         if response.status_code >= 400:
             raise _error(response)
         return response
@@ -175,7 +177,9 @@ def _typed(model: type[R], document: Any) -> R:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise Unreachable(f"the service sent a {model.KIND} that cannot be read: {error}") from error
+        raise Unreachable(
+            f"the service sent a {model.KIND} that cannot be read: {error}"
+        ) from error
 
 
 def _error(response: httpx.Response) -> RoutedError:

@@ -155,7 +155,7 @@ def _invalid(field: str, message: str) -> Invalid:
 
 
 def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
-    return one.version == other.version and one.overlaps(other)  # type: ignore[arg-type]
+    return one.version == other.version and one.overlaps(other)
 
 
 __all__ = [

@@ -54,8 +54,10 @@ class BGPPeerSpec(Model):
             found.append(
                 Cause("spec.holdTime", "must be 0 or at least 3 seconds (RFC 4271, section 4.2)")
             )
-        if self.keepalive_time is not None and self.hold_time and (
-            self.keepalive_time * 3 > self.hold_time or self.keepalive_time == 0
+        if (
+            self.keepalive_time is not None
+            and self.hold_time
+            and (self.keepalive_time * 3 > self.hold_time or self.keepalive_time == 0)
         ):
             found.append(
                 Cause("spec.keepaliveTime", f"must be 1 to a third of holdTime {self.hold_time}")

@@ -54,8 +54,9 @@ def checks(held: Resource) -> list[Cause]:
     """The rules that concern more than one field."""
     found: list[Cause] = []
     spec = getattr(held, "spec", None)
-    if hasattr(spec, "causes"):
-        found.extend(spec.causes())
+    rules = getattr(spec, "causes", None)
+    if rules is not None:
+        found.extend(rules())
     if isinstance(held, Workload):
         found.extend(_name_of(held))
     return found

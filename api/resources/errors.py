@@ -1,7 +1,7 @@
 """What can go wrong, as types.
 
     RoutedError
-    ├── ConfigError      settings or a configuration file: exit code 2 at start, last good kept at reload
+    ├── ConfigError      settings or a file: exit code 2 at start, last good kept at reload
     ├── IntentError      what was asked for cannot be: a 4xx answer, nothing changed
     │   ├── BadRequest        400
     │   ├── Unauthorized      401

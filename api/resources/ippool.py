@@ -82,7 +82,8 @@ class IPPoolSpec(Model):
         elif not low <= self.block_size <= bits:
             found.append(
                 Cause(
-                    "spec.blockSize", f"must be {low} to {bits} for {self.cidr}, not {self.block_size}"
+                    "spec.blockSize",
+                    f"must be {low} to {bits} for {self.cidr}, not {self.block_size}",
                 )
             )
         return found

@@ -52,7 +52,7 @@ def parse_cidr(text: object) -> IPNetwork:
         raise ValueError(f"must be a prefix such as 10.65.0.0/16, not {type(text).__name__}")
     if "/" not in text:
         raise ValueError(f"{text!r} has no prefix length; a prefix looks like 10.65.0.0/16")
-    address, _, length = text.partition("/")
+    length = text.partition("/")[2]
     if not length.isascii() or not length.isdigit():
         raise ValueError(f"{text!r} is not a prefix: the length after '/' must be a number")
     try:
@@ -74,7 +74,7 @@ def host_prefix(address: IPAddress) -> IPNetwork:
 def reserved_overlap(network: IPNetwork) -> IPNetwork | None:
     """The reserved range that `network` touches, or None."""
     for reserved in RESERVED:
-        if reserved.version == network.version and reserved.overlaps(network):  # type: ignore[arg-type]
+        if reserved.version == network.version and reserved.overlaps(network):
             return reserved
     return None
 

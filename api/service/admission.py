@@ -18,7 +18,7 @@ from api.resources.ippool import IPBlock, IPPool
 from api.resources.meta import Resource
 from api.resources.node import Node
 from api.resources.workload import Origin, Workload
-from api.service.codec import key_of, kept, prefix_of
+from api.service.codec import kept, key_of, prefix_of
 from api.store import Store
 
 ADDRESSES_GUARD = "/guard/addresses"
@@ -63,7 +63,9 @@ async def release(store: Store, held: Resource) -> Admitted:
     if isinstance(held, IPPool):
         expect = await _guard(store, ADDRESSES_GUARD)
         blocks = await _all(store, IPBlock)
-        inside = sorted(b.metadata.name for b in blocks.values() if b.spec.pool == held.metadata.name)
+        inside = sorted(
+            b.metadata.name for b in blocks.values() if b.spec.pool == held.metadata.name
+        )
         if inside:
             raise Conflict(
                 f"cannot delete pool {held.metadata.name}: {len(inside)} block(s) are owned "
@@ -156,8 +158,10 @@ async def _workload(store: Store, workload: Workload) -> Admitted:
     for other in (await _all(store, Workload)).values():
         taken = {*other.spec.addresses, *other.status.addresses}
         for address in asked:
-            if address in taken and other.metadata.name != name and (
-                spec.origin is Origin.API or other.spec.node != spec.node
+            if (
+                address in taken
+                and other.metadata.name != name
+                and (spec.origin is Origin.API or other.spec.node != spec.node)
             ):
                 raise Conflict(
                     f"cannot assign {address}: it is in use by workload {other.metadata.name} "
@@ -171,7 +175,9 @@ async def _workload(store: Store, workload: Workload) -> Admitted:
 
 def _no_node(node: str, kind: str) -> Invalid:
     message = f"there is no node {node!r}; its agent registers it when it first starts"
-    return Invalid(f"cannot use node {node}: {message}", causes=[Cause("spec.node", message)], kind=kind)
+    return Invalid(
+        f"cannot use node {node}: {message}", causes=[Cause("spec.node", message)], kind=kind
+    )
 
 
 async def _guard(store: Store, key: str) -> dict[str, int]:
@@ -180,6 +186,6 @@ async def _guard(store: Store, key: str) -> dict[str, int]:
 
 
 async def _all(store: Store, model: type[R]) -> dict[str, R]:
-    _, items = await store.list(prefix_of(model))
+    _, items = await store.scan(prefix_of(model))
     found = (kept(model, item) for item in items)
     return {held.metadata.name: held for held in found}

@@ -37,7 +37,7 @@ class Objects:
         return document_of(item.value, item.revision)
 
     async def list(self, kind: Kind) -> tuple[int, list[Document]]:
-        revision, items = await self.store.list(f"/{kind.plural}/")
+        revision, items = await self.store.scan(f"/{kind.plural}/")
         return revision, [document_of(item.value, item.revision) for item in items]
 
     async def create(self, kind: Kind, document: Any) -> tuple[Document, bool]:
@@ -77,9 +77,7 @@ class Objects:
             )
         return await self._replace(kind, name, lambda held: (wanted, based_on), status=status)
 
-    async def patch(
-        self, kind: Kind, name: str, change: Any, *, status: bool = False
-    ) -> Document:
+    async def patch(self, kind: Kind, name: str, change: Any, *, status: bool = False) -> Document:
         """JSON merge patch (RFC 7386)."""
         if not isinstance(change, dict):
             raise BadRequest("cannot patch: a merge patch is an object")

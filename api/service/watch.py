@@ -50,8 +50,10 @@ async def stream(
     waiting: asyncio.Task[list[Event]] | None = None
     try:
         while True:
-            waiting = waiting or asyncio.ensure_future(anext(batches))  # type: ignore[arg-type]
-            patience = BOOKMARK_SECONDS if ends is None else min(BOOKMARK_SECONDS, ends - loop.time())
+            waiting = waiting or asyncio.ensure_future(anext(batches))
+            patience = (
+                BOOKMARK_SECONDS if ends is None else min(BOOKMARK_SECONDS, ends - loop.time())
+            )
             done, _ = await asyncio.wait([waiting], timeout=max(patience, 0))
             if not done:
                 if ends is not None and loop.time() >= ends:
@@ -95,6 +97,4 @@ def _bookmark(kind: Kind, revision: int, *, initial: bool = False) -> bytes:
     metadata: dict[str, Any] = {"resourceVersion": str(revision)}
     if initial:
         metadata["annotations"] = {INITIAL_END: "true"}
-    return _line(
-        "BOOKMARK", {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata}
-    )
+    return _line("BOOKMARK", {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata})

@@ -52,7 +52,7 @@ class Event:
 class Store(Protocol):
     async def get(self, key: str) -> Item | None: ...
 
-    async def list(self, prefix: str) -> tuple[int, list[Item]]:
+    async def scan(self, prefix: str) -> tuple[int, list[Item]]:
         """The store's revision and every key that begins with `prefix`, by key: one snapshot."""
 
     async def commit(

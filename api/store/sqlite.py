@@ -18,7 +18,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class SqliteStore:
         ).fetchone()
         return Item(key, *row) if row else None
 
-    async def list(self, prefix: str) -> tuple[int, list[Item]]:
+    async def scan(self, prefix: str) -> tuple[int, list[Item]]:
         with _snapshot(self._reader):
             rows = self._reader.execute(
                 "SELECT h.key, l.value, l.rev, l.created FROM head h JOIN log l USING (rev) "
@@ -187,9 +187,7 @@ def _settle(
         done.set_exception(outcome)
 
 
-def _apply(
-    connection: sqlite3.Connection, change: _Change
-) -> dict[str, int] | StoreConflict:
+def _apply(connection: sqlite3.Connection, change: _Change) -> dict[str, int] | StoreConflict:
     for key, revision in change.expect.items():
         row = connection.execute("SELECT rev FROM head WHERE key = ?", (key,)).fetchone()
         if (row[0] if row else 0) != revision:
@@ -225,7 +223,7 @@ def _storage_error(error: sqlite3.Error) -> StorageError:
 
 
 @contextlib.contextmanager
-def _snapshot(connection: sqlite3.Connection):  # type: ignore[no-untyped-def]
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN")
     try:
         yield
@@ -258,7 +256,9 @@ def _open(path: Path) -> sqlite3.Connection:
         (version,) = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
     except (sqlite3.Error, OSError) as error:
         hint = "restore it from a backup, or move it away to start empty"
-        raise ConfigError(f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")]) from error
+        raise ConfigError(
+            f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")]
+        ) from error
     if version != SCHEMA_VERSION:
         connection.close()
         problem = f"has schema {version}; this program knows {SCHEMA_VERSION}: run the newer one"

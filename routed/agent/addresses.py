@@ -75,7 +75,7 @@ class AddressBook:
             found.append(Block(block.spec.cidr, block.spec.pool, float(cooldown)))
         self.allocator.own(found)
 
-    # -- getting ready -----------------------------------------------------------------------------
+    # -- getting ready ------------------------------
 
     async def prepare(self, intent: Intent, wanted: Attachment, source: BlockSource) -> None:
         """Own what `wanted` needs; IntentError or Unreachable says why that cannot be."""
@@ -133,7 +133,7 @@ class AddressBook:
                 found.append(ipam.block_name(block.cidr))
         return [name for name in found if name in intent.blocks]
 
-    # -- steps of the writer -------------------------------------------------------------------------
+    # -- steps of the writer ------------------------------
 
     def assign(self, intent: Intent, wanted: Attachment) -> list[IPAddress]:
         """The addresses of `wanted`: those it asks for, else those it had, else a new one.

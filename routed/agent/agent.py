@@ -20,7 +20,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from api.resources import Condition, Node, ObjectMeta
 from api.resources.errors import (
@@ -58,13 +58,27 @@ ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
 RETRY_SECONDS = 1.0  # until something that failed is tried again
 
 
+class Filter(Protocol):
+    """The base table of policies: in place before any link is."""
+
+    def sync(self) -> bool:
+        """Make it so; whether that changed anything. ApplyError."""
+
+
 class Agent:
     """One host's agent; `start` loads what survived, `serve` runs until cancelled."""
 
     def __init__(
-        self, settings: AgentSettings, kernel: Kernel, control: Control, speech: Speech
+        self,
+        settings: AgentSettings,
+        kernel: Kernel,
+        filter_table: Filter,
+        control: Control,
+        speech: Speech,
     ) -> None:
         self.settings = settings
+        self.filter = filter_table
+        self.filtered = False  # the filter table was read back
         self.kernel = kernel
         self.control = control
         self.speech = speech
@@ -139,7 +153,10 @@ class Agent:
         if self.rounds:  # a new agent says nothing before it has read back
             self._say(facts, self.report)  # what goes is withdrawn first
         before = self.report
+        refused = self._keep_filter()
         self.report = await self.kernel.sync(plan(facts))
+        if refused is not None:
+            self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
         self.rounds += 1
         self._log_transitions(before, self.report)
         for workload in self.report.lost:
@@ -150,6 +167,17 @@ class Agent:
                 self.records.put(record.model_copy(update={"step": Step.ATTACHED}))
         self._say(self.facts(), self.report)
         self.control.wake()
+
+    def _keep_filter(self) -> ApplyError | None:
+        """The base table, before any link; without it nothing is attached (fail closed)."""
+        try:
+            if self.filter.sync():
+                log.info("filter table made")
+        except ApplyError as error:
+            self.filtered = False
+            return error
+        self.filtered = True
+        return None
 
     def _say(self, facts: Facts, report: Report) -> None:
         """State to the speaker what may be announced; without intent nothing is stated, so that
@@ -230,6 +258,8 @@ class Agent:
         held = self._existing(candidate)
         if held is not None:
             return held, False
+        if not self.filtered and (refused := self._keep_filter()) is not None:
+            raise refused
         addresses = self.book.assign(self._known_intent(), candidate)
         record = candidate.model_copy(update={"addresses": addresses})
         try:
@@ -429,7 +459,11 @@ class Agent:
         speaking = Condition(
             type="BGPEstablished",
             status="True" if self.speech.connected and not down else "False",
-            reason="SessionsDown" if down else "SessionsUp" if self.speech.connected else "NoSpeaker",
+            reason="SessionsDown"
+            if down
+            else "SessionsUp"
+            if self.speech.connected
+            else "NoSpeaker",
             message=", ".join(down),
         )
         return [ready, speaking]
@@ -441,9 +475,7 @@ class Agent:
 
     def find(self, name: str) -> Attachment:
         """By id, or by the short name of a node-born one. NotFound names what was asked."""
-        record = self.records.get(name) or self.records.get(
-            node_born_id(name, self.settings.node)
-        )
+        record = self.records.get(name) or self.records.get(node_born_id(name, self.settings.node))
         if record is None:
             raise NotFound(
                 f"cannot find attachment {name}: none of that name on node {self.settings.node}",
@@ -461,6 +493,8 @@ class Agent:
         found = []
         if self.intent is None:
             found.append("the control plane has never been reached")
+        if not self.filtered:
+            found.append("the filter table is not in place")
         if not self.rounds:
             found.append("the kernel has not been read back yet")
         return found

@@ -129,6 +129,4 @@ def node_born_id(name: str, node: str) -> str:
 def failed_status(workload: Workload, reason: str, message: str, phase: Phase) -> WorkloadStatus:
     """The status of an API-born workload that could not be attached."""
     condition = Condition(type="Ready", status="False", reason=reason, message=message)
-    return WorkloadStatus(
-        phase=phase, conditions=[condition], addresses=workload.status.addresses
-    )
+    return WorkloadStatus(phase=phase, conditions=[condition], addresses=workload.status.addresses)

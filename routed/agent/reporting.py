@@ -84,9 +84,7 @@ def workload_writes(
     return writes
 
 
-def block_writes(
-    intent: Intent, counts: Mapping[str, tuple[int, int]]
-) -> list[Write]:
+def block_writes(intent: Intent, counts: Mapping[str, tuple[int, int]]) -> list[Write]:
     """Status of our blocks; `counts` has (assigned, cooling) addresses by block name."""
     writes: list[Write] = []
     for name, (assigned, cooling) in counts.items():

@@ -13,12 +13,15 @@ import grp
 import logging
 import os
 import signal
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 
 from api.client import Client
 from api.resources.errors import Cause, ConfigError
+from policies.nft import Nft
 from routed.agent.agent import Agent
 from routed.agent.api import application
 from routed.agent.control import Control
@@ -43,7 +46,11 @@ def run(settings: AgentSettings) -> None:
 async def _serve(settings: AgentSettings) -> None:
     client = Client.from_kubeconfig(settings.kubeconfig, settings.server)
     agent = Agent(
-        settings, LinuxKernel(), Control(settings, client), Speech(settings.speaker_socket)
+        settings,
+        LinuxKernel(),
+        Nft(),
+        Control(settings, client),
+        Speech(settings.speaker_socket),
     )
     agent.start()
     stopping = asyncio.Event()
@@ -54,9 +61,7 @@ async def _serve(settings: AgentSettings) -> None:
     local = asyncio.create_task(_serve_local(agent, settings))
     waiting = asyncio.create_task(stopping.wait())
     try:
-        done, _ = await asyncio.wait(
-            (serving, local, waiting), return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait((serving, local, waiting), return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
@@ -81,8 +86,7 @@ async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
-    server.opened = lambda: _protect(path, settings.socket_group)
+    server = _Server(config, lambda: _protect(path, settings.socket_group))
     before = os.umask(0o177)
     try:
         await server.serve()
@@ -93,15 +97,15 @@ async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers, which would be those of the whole process."""
 
-    @staticmethod
-    def opened() -> None:
-        """Called when the socket is there."""
+    def __init__(self, config: uvicorn.Config, opened: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._opened = opened
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
-        self.opened()
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._opened()
 
-    def capture_signals(self):  # type: ignore[no-untyped-def]
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         return contextlib.nullcontext()
 
 

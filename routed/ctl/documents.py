@@ -40,7 +40,9 @@ def read(files: Sequence[Path]) -> list[tuple[Kind, Document]]:
                 name = (document.get("metadata") or {}).get("name", "")
                 causes = error.causes or (Cause("", str(error)),)
                 problems.extend(
-                    Cause(f"{where}: {kind.kind} {name!r}: {cause.field}".rstrip(": "), cause.message)
+                    Cause(
+                        f"{where}: {kind.kind} {name!r}: {cause.field}".rstrip(": "), cause.message
+                    )
                     for cause in causes
                 )
     if problems:
@@ -53,7 +55,9 @@ def _texts(files: Sequence[Path], problems: list[Cause]) -> Iterator[tuple[str, 
         if str(path) == "-":
             yield "stdin", sys.stdin.read()
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
+        inside = (
+            sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
+        )
         for one in inside:
             try:
                 yield str(one), one.read_text(encoding="utf-8")

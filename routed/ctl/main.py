@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.resources.errors import ConfigError, IntentError, RoutedError
+
+if TYPE_CHECKING:
+    from routed.ctl.remote import Remote
 
 DEFAULT_KUBECONFIG = Path("/etc/routed/admin.kubeconfig")
 DEFAULT_SOCKET = Path("/run/routed/agent.sock")
@@ -57,10 +60,10 @@ def common(
     Globals.server = server
 
 
-def _remote():  # type: ignore[no-untyped-def]
-    from routed.ctl.remote import Remote
+def _remote() -> Remote:
+    from routed.ctl import remote
 
-    return Remote(Globals.kubeconfig or DEFAULT_KUBECONFIG, Globals.server)
+    return remote.Remote(Globals.kubeconfig or DEFAULT_KUBECONFIG, Globals.server)
 
 
 @app.command()

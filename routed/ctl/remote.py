@@ -93,7 +93,9 @@ class Remote:
         if kind is not None:
             targets += [(kind, name) for name in names]
         if not targets and not selector:
-            raise ConfigError("delete", [Cause("", "say KIND NAME..., KIND -l SELECTOR, or -f FILE")])
+            raise ConfigError(
+                "delete", [Cause("", "say KIND NAME..., KIND -l SELECTOR, or -f FILE")]
+            )
 
         async def work(client: Client) -> None:
             if selector and kind is not None:
@@ -143,9 +145,7 @@ def _said(kind: Kind, document: Document) -> str:
     return said(kind, document["metadata"]["name"])
 
 
-async def _find(
-    client: Client, kind: Kind, names: Sequence[str], selector: str
-) -> list[Document]:
+async def _find(client: Client, kind: Kind, names: Sequence[str], selector: str) -> list[Document]:
     if names:
         return [await _one(client, kind, name) for name in names]
     query = {"labelSelector": selector}

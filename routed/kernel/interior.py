@@ -42,7 +42,7 @@ def socket_inside(home: int, path: str, *, v6_name: str | None = None) -> Netlin
 
 def configure(inside: Netlink, index: int, endpoint: Endpoint) -> None:
     """Everything inside, for a link just made. ApplyError names what the kernel refused."""
-    batch = [("set up lo in", m.link_up(1))] + wanted(index, endpoint)
+    batch = [("set up lo in", m.link_up(1)), *wanted(index, endpoint)]
     failed = inside.transact([message for _, message in batch])
     for place, number in failed.items():
         raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", batch[place][0], number)

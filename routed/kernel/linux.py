@@ -93,7 +93,9 @@ class LinuxKernel:
             with _descriptor(endpoint.netns) as inner:
                 return self._create(endpoint, inner)
         except OSError as error:
-            raise ApplyError(endpoint.workload, "open the namespace of", error.errno or 0) from error
+            raise ApplyError(
+                endpoint.workload, "open the namespace of", error.errno or 0
+            ) from error
 
     def _create(self, endpoint: Endpoint, inner: int | None) -> int:
         replaced = False
@@ -129,7 +131,7 @@ class LinuxKernel:
         six = any(value.version == 6 for value in endpoint.addresses)
         before = [m.no_link_local(index)] if six else []
         self._v6_off(endpoint.host_interface, off=not six)
-        batch = before + [m.host_link_up(index, endpoint.alias)]
+        batch = [*before, m.host_link_up(index, endpoint.alias)]
         batch += host_messages(index, endpoint)
         for number in self._netlink.transact(batch).values():
             raise ApplyError(endpoint.workload, "configure the host side of", number)
@@ -138,12 +140,16 @@ class LinuxKernel:
             try:
                 inside = interior.socket_inside(self._home, endpoint.netns, v6_name=name)
             except OSError as error:
-                raise ApplyError(endpoint.workload, "enter the namespace of", error.errno or 0) from error
+                raise ApplyError(
+                    endpoint.workload, "enter the namespace of", error.errno or 0
+                ) from error
             with inside:
                 interior.configure(inside, index + 1, endpoint)
         for value in endpoint.addresses:
             if observe.route_index(self._netlink, value) != index:
-                raise ApplyError(f"{endpoint.workload} {value}", "read back the route of", errno.ENODEV)
+                raise ApplyError(
+                    f"{endpoint.workload} {value}", "read back the route of", errno.ENODEV
+                )
 
     def _v6_off(self, name: str, *, off: bool) -> None:
         """IPv6 on the host side only where it is used: with it on, an attach costs O(links)."""
@@ -161,7 +167,11 @@ class LinuxKernel:
             self._visited.pop(workload, None)
             if held is None:
                 link = observe.one_link(self._netlink, host_interface_name(workload))
-                if link is None or link.group != LINK_GROUP or link.alias != ALIAS_PREFIX + workload:
+                if (
+                    link is None
+                    or link.group != LINK_GROUP
+                    or link.alias != ALIAS_PREFIX + workload
+                ):
                     continue
                 on_link = [a for i, a in observe.neighbours(self._netlink) if i == link.index]
                 held = (link.index, tuple(on_link))

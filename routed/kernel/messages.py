@@ -130,9 +130,7 @@ def link_up(index: int) -> bytearray:
 
 
 def rename_link(index: int, name: str) -> bytearray:
-    return message(
-        RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attr_text(IFLA_IFNAME, name)
-    )
+    return message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attr_text(IFLA_IFNAME, name))
 
 
 def to_reap(index: int) -> bytearray:
@@ -190,7 +188,15 @@ def device_route(
     """`PREFIX dev INDEX scope link`; never replaces another's route."""
     kind, flags = (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL) if add else (RTM_DELROUTE, 0)
     body = _RTMSG.pack(
-        family(prefix), prefix.prefixlen, 0, 0, RT_TABLE_MAIN, protocol, RT_SCOPE_LINK, RTN_UNICAST, 0
+        family(prefix),
+        prefix.prefixlen,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        protocol,
+        RT_SCOPE_LINK,
+        RTN_UNICAST,
+        0,
     )
     body += attr(RTA_DST, prefix.network_address.packed) + attr_u32(RTA_OIF, index)
     return message(kind, flags, body)

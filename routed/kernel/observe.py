@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from api.resources.net import IPAddress, IPNetwork
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink, attributes
-from routed.state import ALIAS_PREFIX, LINK_GROUP, REAP_GROUP
+from routed.state import ALIAS_PREFIX, LINK_GROUP, REAP_GROUP, ROUTE_PROTOCOL
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
@@ -39,7 +39,9 @@ class Link:
     @property
     def workload(self) -> str | None:
         """The workload whose link this is; None for a link that was never completed."""
-        return self.alias.removeprefix(ALIAS_PREFIX) if self.alias.startswith(ALIAS_PREFIX) else None
+        return (
+            self.alias.removeprefix(ALIAS_PREFIX) if self.alias.startswith(ALIAS_PREFIX) else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def neighbours(netlink: Netlink) -> dict[tuple[int, IPAddress], bytes]:
     return found
 
 
-def routes(netlink: Netlink, family: int, protocol: int = m.ROUTE_PROTOCOL) -> list[Route]:
+def routes(netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL) -> list[Route]:
     return [
         route
         for data in netlink.dump(m.dump_routes(family, protocol))

@@ -69,7 +69,7 @@ class Repair:
         except OSError as error:
             self.failed[str(path)] = ApplyError(str(path), "set", error.errno or errno.EIO)
 
-    # -- links -------------------------------------------------------------------------------------
+    # -- links ------------------------------
 
     def _link(self, endpoint: Endpoint) -> Link | None:
         held = self.observed.links.get(endpoint.host_interface)
@@ -137,7 +137,7 @@ class Repair:
         held = self.observed.routes.get((prefix, metric))
         return held is not None and held.hops == ((None, index),)
 
-    # -- routes ------------------------------------------------------------------------------------
+    # -- routes ------------------------------
 
     def blackholes(self) -> None:
         for prefix in self.desired.blackholes:
@@ -175,13 +175,15 @@ class Repair:
             else:
                 self._routed.add(prefix)
 
-    # -- what nobody wants any more ------------------------------------------------------------------
+    # -- what nobody wants any more ------------------------------
 
     def sweep(self) -> int:
         """Remove what is ours and not desired; the number of links on their way out."""
         wanted = {endpoint.host_interface for endpoint in self.desired.endpoints.values()}
         batch = [
-            m.to_reap(link.index) for name, link in self.observed.links.items() if name not in wanted
+            m.to_reap(link.index)
+            for name, link in self.observed.links.items()
+            if name not in wanted
         ]
         links = len(batch)
         hosts = {host_prefix(a) for e in self.desired.endpoints.values() for a in e.addresses}
@@ -204,7 +206,7 @@ class Repair:
                     self.failed["sweep"] = ApplyError("orphans", "sweep", number)
         return links
 
-    # -- the end -----------------------------------------------------------------------------------
+    # -- the end ------------------------------
 
     def known(self) -> dict[str, tuple[int, tuple[IPAddress, ...]]]:
         """(index, addresses) of every endpoint whose link is there, for fast detaches."""
@@ -238,5 +240,3 @@ def _same(held: Route, wanted: LearnedRoute) -> bool:
     return held.kind == m.RTN_UNICAST and [gateway for gateway, _ in held.hops] == [
         hop.gateway for hop in wanted.next_hops
     ]
-
-

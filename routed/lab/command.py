@@ -77,8 +77,10 @@ def _summary(lab: Lab) -> str:
             f"  {host.name:<14} agent {_running(agent.pid)}, speaker {_running(speaker.pid)}, "
             f"socket {lab.socket(host.name)}"
         )
-    lines.append(f"  use it: nsenter --net=/run/netns/{lab.top.management} "
-                 f"routectl --kubeconfig {lab.admin} get nodes")
+    lines.append(
+        f"  use it: nsenter --net=/run/netns/{lab.top.management} "
+        f"routectl --kubeconfig {lab.admin} get nodes"
+    )
     return "\n".join(lines)
 
 

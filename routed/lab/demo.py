@@ -10,14 +10,16 @@ import json
 import shlex
 import signal
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from api.auth import kubeconfig
 from routed.lab import bird, fabric
 from routed.lab.fabric import LabError, command, inside
 from routed.lab.lab import PORT, Lab
+from routed.lab.prober import Probe, Stream
 from routed.lab.processes import wait_for
-from routed.lab.prober import Probe
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STREAM_SECONDS = 3.0
@@ -68,7 +70,9 @@ class Demo:
         self.lab.up()
         for host in self.lab.top.hosts:
             agent, speaker = self.lab.agents[host.name], self.lab.speakers[host.name]
-            self.tell(f"{host.name}: routed agent pid {agent.pid}, routed speaker pid {speaker.pid}")
+            self.tell(
+                f"{host.name}: routed agent pid {agent.pid}, routed speaker pid {speaker.pid}"
+            )
 
     def declare(self) -> None:
         self.say("Declare an address pool and the switches to speak with")
@@ -78,7 +82,9 @@ class Demo:
         self.tell(f"all four BGP sessions are Established ({took:.1f} s)")
 
     def attach(self) -> None:
-        self.say("Attach four workloads: routectl on the host, curl to the agent, curl to the service")
+        self.say(
+            "Attach four workloads: routectl on the host, curl to the agent, curl to the service"
+        )
         for host, label in (("host1", "web"), ("host1", "db"), ("host2", "web"), ("host2", "db")):
             key = f"{label}.{host}"
             self.namespaces[key] = self.lab.workload_namespace(host, label)
@@ -95,17 +101,23 @@ class Demo:
         self.tell(self.service_curl("db2", "host2", self.namespaces["db.host2"]))
         for key, name in (("web.host1", "web.host1"), ("db.host1", "db.host1"),
                           ("web.host2", "web.host2"), ("db.host2", "db2")):  # fmt: skip
-            wait_for(f"{name} being Ready", lambda n=name: self.workload(n)["phase"] == "Ready")
+            wait_for(f"{name} being Ready", partial(self.is_ready, name))
             self.addresses[key] = self.workload(name)["addresses"][0]
         for address in self.addresses.values():
-            wait_for(f"both switches knowing {address}/32",
-                     lambda a=address: self.lab.tor_has(f"{a}/32"))  # fmt: skip
+            known = partial(self.lab.tor_has, f"{address}/32")
+            wait_for(f"both switches knowing {address}/32", known)
 
     def look(self) -> None:
         self.say("Look: the workloads, and what each switch has learned")
         self.tell(self.ctl("get", "workloads", "-o", "wide"))
         for namespace in self.lab.tor_namespaces:
-            words = ["birdc", "-s", str(bird.control(self.lab.directory, namespace)), "show", "route"]
+            words = [
+                "birdc",
+                "-s",
+                str(bird.control(self.lab.directory, namespace)),
+                "show",
+                "route",
+            ]
             said = self.shown(words, [*fabric.prefix(namespace), *words])
             self.tell("\n".join(line for line in said.splitlines() if line.strip()))
 
@@ -124,7 +136,10 @@ class Demo:
 
     def refuse(self) -> None:
         self.say("Refused: what overlaps, is taken, is nobody's, is another node's")
-        overlap = "apiVersion: routed.dev/v1\nkind: IPPool\nmetadata: {name: second}\nspec: {cidr: 10.65.128.0/20}\n"
+        overlap = (
+            "apiVersion: routed.dev/v1\nkind: IPPool\n"
+            "metadata: {name: second}\nspec: {cidr: 10.65.128.0/20}\n"
+        )
         path = self.lab.directory / "overlap.yaml"
         path.write_text(overlap, encoding="ascii")
         spare = self.lab.workload_namespace("host1", "spare")
@@ -152,8 +167,8 @@ class Demo:
         except BaseException:
             probe.abort()
             raise
-        self.tell(f"client to workload: lost {down.lost} of {down.sent}, longest gap {down.gap * 1000:.0f} ms")
-        self.tell(f"workload to client: lost {back.lost} of {back.sent}, longest gap {back.gap * 1000:.0f} ms")
+        self.tell(f"client to workload: {_lost(down)}")
+        self.tell(f"workload to client: {_lost(back)}")
         if down.lost or back.lost or not down.sent or not back.sent:
             raise LabError("packets were lost while the agent was down")
 
@@ -165,7 +180,9 @@ class Demo:
                  str(self.lab.socket("host2")), "--wait", "-o", "json"]  # fmt: skip
         made = json.loads(self.shown(["routectl", *words], self.lab.ctl(*words)))
         self.addresses["late"] = made["addresses"][0]
-        wait_for("both switches knowing it", lambda: self.lab.tor_has(f"{self.addresses['late']}/32"))
+        wait_for(
+            "both switches knowing it", lambda: self.lab.tor_has(f"{self.addresses['late']}/32")
+        )
         self.tell(f"attached and announced without a control plane: {self.addresses['late']}")
         self.lab.server.start()
         self.lab.wait_server()
@@ -207,7 +224,7 @@ class Demo:
 
     def service_curl(self, name: str, node: str, namespace: str) -> str:
         """A workload declared through the service; the token stays out of the command line."""
-        url, ca, token = kubeconfig.parse(self.lab.admin)
+        _, ca, token = kubeconfig.parse(self.lab.admin)
         options = self.lab.directory / "curl.conf"
         options.touch(mode=0o600)
         ca_file = self.lab.directory / "ca.crt"
@@ -222,13 +239,16 @@ class Demo:
             raise LabError(f"the service refused: {made.get('message')}")
         return f"workload {made['metadata']['name']} declared for node {made['spec']['node']}"
 
-    def workload(self, name: str) -> dict[str, list[str]]:
+    def workload(self, name: str) -> dict[str, Any]:
         """The status of a workload, as the service has it."""
         words = ["--kubeconfig", str(self.lab.admin), "get", "workload", name, "-o", "json"]
-        status: dict[str, list[str]] = json.loads(
-            inside(self.lab.top.management, *self.lab.ctl(*words))
-        )["status"]
+        status: dict[str, Any] = json.loads(inside(self.lab.top.management, *self.lab.ctl(*words)))[
+            "status"
+        ]
         return status
+
+    def is_ready(self, name: str) -> bool:
+        return bool(self.workload(name)["phase"] == "Ready")
 
     def late_is_reported(self) -> bool:
         return bool(self.workload("late.host2")["addresses"])
@@ -255,3 +275,6 @@ class Demo:
             print(f"  {line}", flush=True)
 
 
+def _lost(stream: Stream) -> str:
+    gap = f"{stream.gap * 1000:.0f} ms"
+    return f"lost {stream.lost} of {stream.sent} packets, longest gap {gap}"

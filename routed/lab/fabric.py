@@ -54,8 +54,10 @@ def build(top: Topology) -> None:
     """Make the fabric; a lab of the same name that is still there is an error."""
     present = set(namespaces()) & set(top.namespaces)
     if present:
-        raise LabError(f"cannot build lab {top.name}: {', '.join(sorted(present))} exist; "
-                       f"remove it with: routed lab down --name {top.name}")
+        raise LabError(
+            f"cannot build lab {top.name}: {', '.join(sorted(present))} exist; "
+            f"remove it with: routed lab down --name {top.name}"
+        )
     for name in top.namespaces:
         command("ip", "netns", "add", name)
         inside(name, "sysctl", "-qw", *(f"{key}={value}" for key, value in SYSCTLS.items()))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -33,10 +34,8 @@ class Lab:
         server = ["server", "--data-dir", str(self.directory / "server")]
         server += ["--listen", f"{self.top.server}:{PORT}"]
         self.server = self._program("server", self.top.management, server)
-        self.agents = {h.name: self._program(f"{h.name}-agent", h.namespace, ["agent", *self._host(h)])
-                       for h in self.top.hosts}  # fmt: skip
-        self.speakers = {h.name: self._program(f"{h.name}-speaker", h.namespace, ["speaker", *self._host(h)])
-                         for h in self.top.hosts}  # fmt: skip
+        self.agents = {h.name: self._of_host(h, "agent") for h in self.top.hosts}
+        self.speakers = {h.name: self._of_host(h, "speaker") for h in self.top.hosts}
 
     @property
     def exists(self) -> bool:
@@ -72,7 +71,7 @@ class Lab:
             self.speakers[host.name].start()
             self.agents[host.name].start()
         for host in self.top.hosts:
-            wait_for(f"{host.name}'s agent being ready", lambda h=host: self.ready(h.name))
+            wait_for(f"{host.name}'s agent being ready", partial(self.ready, host.name))
 
     def down(self) -> list[str]:
         """Stop every process and remove everything; what was removed."""
@@ -132,9 +131,7 @@ class Lab:
 
     def ping(self, namespace: str, address: str) -> bool:
         """Whether one echo request is answered within a second."""
-        said = fabric.inside(
-            namespace, "ping", "-n", "-c", "1", "-W", "1", address, check=False
-        )
+        said = fabric.inside(namespace, "ping", "-n", "-c", "1", "-W", "1", address, check=False)
         return " 1 received" in said
 
     def _birds(self) -> list[Process]:
@@ -151,8 +148,10 @@ class Lab:
         program = [*prefix(namespace), sys.executable, "-m", "routed.main", *words]
         return Process(name, program, self.directory)
 
-    def _host(self, host: Host) -> list[str]:
-        return ["--config", str(self.directory / host.name / "agent.yaml")]
+    def _of_host(self, host: Host, program: str) -> Process:
+        settings = self.directory / host.name / "agent.yaml"
+        words = [program, "--config", str(settings)]
+        return self._program(f"{host.name}-{program}", host.namespace, words)
 
     def _prepare(self, host: Host) -> None:
         """The host's settings and credentials."""
@@ -192,5 +191,3 @@ def lab_of(name: str) -> Lab:
     if not found.exists:
         raise LabError(f"cannot find lab {name}: start it with: routed lab up --name {name}")
     return found
-
-

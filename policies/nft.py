@@ -1,0 +1,76 @@
+"""nftables in process, by libnftables: one transaction is one call, without a process.
+
+Only the namespace that the calling thread is in is touched, and in it only the table
+``inet routed``. Source: libnftables(3).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from typing import Any
+
+from api.resources.errors import ApplyError, Cause, ConfigError
+from policies import base
+
+NFT_CTX_OUTPUT_JSON = 1 << 4
+ENOTSUP, ENOENT = 95, 2
+
+
+class Nft:
+    """A context of libnftables; not for two users at a time."""
+
+    def __init__(self) -> None:
+        try:
+            self._lib = ctypes.CDLL("libnftables.so.1")
+        except OSError as error:
+            problem = "libnftables.so.1 is missing: install libnftables1"
+            raise ConfigError("this host", [Cause("nftables", problem)]) from error
+        self._lib.nft_ctx_new.restype = ctypes.c_void_p
+        for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+            function = getattr(self._lib, name)
+            function.argtypes = [ctypes.c_void_p]
+            function.restype = ctypes.c_char_p
+        for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
+            getattr(self._lib, name).argtypes = [ctypes.c_void_p]
+        self._lib.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        self._lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        self._context = self._lib.nft_ctx_new(0)
+        self._lib.nft_ctx_buffer_output(self._context)
+        self._lib.nft_ctx_buffer_error(self._context)
+        self._lib.nft_ctx_output_set_flags(self._context, NFT_CTX_OUTPUT_JSON)
+
+    def close(self) -> None:
+        self._lib.nft_ctx_free(self._context)
+        self._context = None
+
+    def run(self, commands: str) -> str:
+        """Run `commands` as one transaction; its output. ApplyError if refused."""
+        failed = self._lib.nft_run_cmd_from_buffer(self._context, commands.encode())
+        said = self._lib.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
+        output: bytes = self._lib.nft_ctx_get_output_buffer(self._context)
+        if failed:
+            key = f"table inet {base.TABLE} ({' '.join(said.split())[:200]})"
+            raise ApplyError(key, "change", ENOENT if "No such file" in said else ENOTSUP)
+        return output.decode(errors="replace")
+
+    def sync(self) -> bool:
+        """Make the base table so; whether it had to be changed. ApplyError."""
+        if self._is_right():
+            return False
+        self.run(base.render())
+        if not self._is_right():
+            raise ApplyError(f"table inet {base.TABLE}", "read back", ENOENT)
+        return True
+
+    def _is_right(self) -> bool:
+        """Whether the table is there, of this version, with all its rules."""
+        try:
+            listed: list[dict[str, Any]] = json.loads(self.run(f"list table inet {base.TABLE}"))[
+                "nftables"
+            ]
+        except ApplyError:
+            return False
+        chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
+        rules = sum("rule" in entry for entry in listed)
+        return f"version-{base.version()}" in chains and rules == base.expected_rules()
