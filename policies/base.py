@@ -37,7 +37,8 @@ _BODY = f"""
     iifgroup != {LINK_GROUP} accept
     ct state established,related accept
     icmp type echo-request accept
-    icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} accept
+    icmpv6 type {{ echo-request, nd-router-solicit }} accept
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     counter drop
   }}
   chain leaving {{

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from api.resources import Condition, Node, ObjectMeta
+from api.resources import Node, ObjectMeta
 from api.resources.errors import (
     AlreadyExists,
     ApplyError,
@@ -36,16 +36,18 @@ from api.resources.errors import (
 )
 from api.resources.net import host_prefix
 from api.resources.node import NodeSpec
-from api.resources.workload import Mode, Origin, Phase, Workload, WorkloadStatus
+from api.resources.workload import Mode, Origin
 from routed.agent.addresses import AddressBook
-from routed.agent.attachment import Attachment, Step, failed_status, node_born_id
+from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.control import Control
+from routed.agent.declared import Declared
 from routed.agent.intent import Intent
 from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records
 from routed.agent.reporting import Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
 from routed.agent.speech import Speech
+from routed.agent.views import conditions
 from routed.agent.writer import Writer
 from routed.kernel.seam import Kernel
 from routed.settings import AgentSettings
@@ -87,9 +89,8 @@ class Agent:
         self.writer = Writer(self._round)
         self.intent: Intent | None = None
         self.report = Report()
-        self.failures: dict[str, WorkloadStatus] = {}
+        self.declared = Declared(self)
         self.rounds = 0
-        self._declared_wanted = asyncio.Event()
         self._short: set[str] = set()  # pools that had no block more for us
 
     # -- life ----------------------------------------------------------------------------------
@@ -105,12 +106,12 @@ class Agent:
     async def serve(self) -> None:
         """Run every task of the agent; one that ends ends all."""
         self.writer.wake()
-        self._declared_wanted.set()
+        self.declared.wake()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.writer.serve(), name="writer")
             tasks.create_task(self._watch_kernel(), name="kernel")
             tasks.create_task(self._tick(), name="tick")
-            tasks.create_task(self._keep_declared(), name="declared")
+            tasks.create_task(self.declared.serve(), name="declared")
             tasks.create_task(self.speech.serve(self.writer.wake), name="speech")
             tasks.create_task(self.control.serve(self), name="control")
 
@@ -131,7 +132,7 @@ class Agent:
         """A whole newer intent: from the watches, or with a block just claimed."""
         self.intent = intent
         self.book.own(intent)
-        self._declared_wanted.set()
+        self.declared.wake()
         self.writer.wake()
 
     # -- one round -----------------------------------------------------------------------------
@@ -207,7 +208,7 @@ class Agent:
             return
         log.info("namespace gone workload=%s netns=%s", workload, record.netns)
         await self._take_away(record)
-        self._declared_wanted.set()
+        self.declared.wake()
 
     # -- attach and detach ---------------------------------------------------------------------
 
@@ -241,14 +242,15 @@ class Agent:
             addresses=[],
             container_id=wanted.container_id,
             labels=wanted.labels,
-            mtu=wanted.mtu or self.settings.mtu or self.kernel.uplink_mtu(),
+            mtu=self.mtu(wanted.mtu),
         )
         held = self._existing(candidate)
         if held is not None:
             return held, False
-        return await self._attach(candidate)
+        return await self.attach_candidate(candidate)
 
-    async def _attach(self, candidate: Attachment) -> tuple[Attachment, bool]:
+    async def attach_candidate(self, candidate: Attachment) -> tuple[Attachment, bool]:
+        """Own the blocks it needs, then attach it in the writer's turn."""
         if not candidate.addresses or candidate.requested:
             await self.book.prepare(self._known_intent(), candidate, self.control)
         return await self.writer.run(lambda: self._put(candidate))
@@ -274,7 +276,6 @@ class Agent:
         self.report = replace(
             self.report, ready={**self.report.ready, record.id: tuple(record.addresses)}
         )
-        self.failures.pop(record.id, None)
         facts = self.facts()
         one = Report(ready={record.id: tuple(record.addresses)})
         self.speech.advertise(announce(facts, one).values())
@@ -315,6 +316,10 @@ class Agent:
             return False
         return True
 
+    def mtu(self, asked: int | None) -> int:
+        """The MTU of a workload's link, in bytes: as asked, as set, or the uplinks'."""
+        return asked or self.settings.mtu or self.kernel.uplink_mtu()
+
     def _existing(self, wanted: Attachment) -> Attachment | None:
         """The attachment that `wanted` already is; AlreadyExists or Conflict if in its way."""
         held = self.records.by_container(wanted.container_id, wanted.if_name)
@@ -354,57 +359,6 @@ class Agent:
             )
         return self.intent
 
-    # -- workloads declared through the service ---------------------------------------------------
-
-    async def _keep_declared(self) -> None:
-        """Attach what the service declares; what fails is reported, and tried again."""
-        while True:
-            pending = False
-            for workload in self._undone():
-                pending = True
-                await self._attach_declared(workload)
-            try:
-                async with asyncio.timeout(RETRY_SECONDS if pending else None):
-                    await self._declared_wanted.wait()
-            except TimeoutError:
-                continue
-            self._declared_wanted.clear()
-
-    def _undone(self) -> list[Workload]:
-        if self.intent is None:
-            return []
-        return [w for n, w in self.intent.declared().items() if self.records.get(n) is None]
-
-    async def _attach_declared(self, workload: Workload) -> None:
-        name, spec = workload.metadata.name, workload.spec
-        try:
-            if spec.mode is not Mode.VETH:
-                raise Invalid(f"cannot attach {name}: mode {spec.mode} is not available here")
-            checked = self.kernel.check_netns(spec.netns)
-            candidate = Attachment(
-                id=name,
-                name=name,
-                node=spec.node,
-                origin=Origin.API,
-                netns=checked.path,
-                netns_id=checked.identity,
-                if_name=spec.if_name,
-                mode=spec.mode,
-                pools=spec.pools,
-                requested=spec.addresses,
-                addresses=workload.status.addresses,
-                container_id=spec.container_id,
-                labels=workload.metadata.labels,
-                mtu=self.settings.mtu or self.kernel.uplink_mtu(),
-            )
-            await self._attach(candidate)
-        except RoutedError as error:
-            status = failed_status(workload, type(error).__name__, str(error), Phase.PENDING)
-            if self.failures.get(name) != status:
-                log.warning("not attached workload=%s why=%s", name, error)
-            self.failures[name] = status
-            self.control.wake()
-
     # -- for the control plane ---------------------------------------------------------------------
 
     async def keep_blocks(self) -> None:
@@ -440,33 +394,11 @@ class Agent:
     def writes(self, intent: Intent) -> list[Write]:
         """What the service should be told now."""
         ready = frozenset(self.report.ready)
-        found = workload_writes(intent, self.records.all(), ready, self.failures)
+        found = workload_writes(intent, self.records.all(), ready, self.declared.failures)
         found += block_writes(intent, self.book.counts(intent))
         if intent.node is not None:
-            found += node_writes(intent.node, self.conditions(), {"routed": VERSION})
+            found += node_writes(intent.node, conditions(self), {"routed": VERSION})
         return found
-
-    def conditions(self) -> list[Condition]:
-        """The Node's conditions: Ready when attaching works and the kernel is as planned."""
-        missing = self.not_ready()
-        ready = Condition(
-            type="Ready",
-            status="False" if missing else "True",
-            reason="NotReady" if missing else "AgentReady",
-            message="; ".join(missing),
-        )
-        down = sorted(n for n, s in self.speech.sessions.items() if s.state != "Established")
-        speaking = Condition(
-            type="BGPEstablished",
-            status="True" if self.speech.connected and not down else "False",
-            reason="SessionsDown"
-            if down
-            else "SessionsUp"
-            if self.speech.connected
-            else "NoSpeaker",
-            message=", ".join(down),
-        )
-        return [ready, speaking]
 
     # -- views -----------------------------------------------------------------------------------
 
@@ -487,59 +419,6 @@ class Agent:
     def view(self, record: Attachment) -> dict[str, Any]:
         """What the local API says of one attachment."""
         return record.wire_view(ready=record.id in self.report.ready)
-
-    def not_ready(self) -> list[str]:
-        """Why attaching would not work; empty: it would."""
-        found = []
-        if self.intent is None:
-            found.append("the control plane has never been reached")
-        if not self.filtered:
-            found.append("the filter table is not in place")
-        if not self.rounds:
-            found.append("the kernel has not been read back yet")
-        return found
-
-    def status(self) -> dict[str, Any]:
-        """`GET /v1/status`."""
-        sessions = [
-            {
-                "peer": session.peer,
-                "address": str(session.address),
-                "state": session.state,
-                "since": session.since,
-                "error": session.error,
-                "received": sum(peer == session.peer for peer, _ in self.speech.paths),
-            }
-            for session in self.speech.sessions.values()
-        ]
-        return {
-            "node": self.settings.node,
-            "ready": not self.not_ready(),
-            "controlPlane": "in sync" if self.control.in_sync else "out of reach",
-            "speaker": "connected" if self.speech.connected else "out of reach",
-            "workloads": len(self.records.all()),
-            "bgp": {
-                "sessions": sessions,
-                "advertised": self.speech.advertised,
-                "received": len(self.speech.paths),
-            },
-            "failed": {key: str(error) for key, error in self.report.failed.items()},
-            "conditions": [condition.wire() for condition in self.conditions()],
-        }
-
-    def metrics(self) -> str:
-        """Prometheus text format."""
-        established = sum(s.state == "Established" for s in self.speech.sessions.values())
-        found = {
-            "routed_attachments": len(self.records.all()),
-            "routed_attachments_ready": len(self.report.ready),
-            "routed_rounds_total": self.rounds,
-            "routed_failed_objects": len(self.report.failed),
-            "routed_bgp_sessions_established": established,
-            "routed_bgp_received_paths": len(self.speech.paths),
-            "routed_bgp_advertised_prefixes": self.speech.advertised,
-        }
-        return "".join(f"{name} {value}\n" for name, value in found.items())
 
     def _log_transitions(self, before: Report, after: Report) -> None:
         for key, error in after.failed.items():

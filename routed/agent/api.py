@@ -20,6 +20,7 @@ from api.resources.errors import (
     SpeakerError,
     TooLarge,
 )
+from routed.agent import views
 from routed.agent.request import parse_attach
 
 if TYPE_CHECKING:
@@ -50,18 +51,18 @@ def application(agent: Agent) -> FastAPI:
         return _json(agent.view(await agent.detach(request.path_params["id"])))
 
     async def status(request: Request) -> Response:
-        return _json(agent.status())
+        return _json(views.status(agent))
 
     async def healthz(request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
 
     async def readyz(request: Request) -> Response:
-        missing = agent.not_ready()
+        missing = views.not_ready(agent)
         text = "ok\n" if not missing else "".join(f"{reason}\n" for reason in missing)
         return Response(text, 503 if missing else 200, media_type="text/plain")
 
     async def metrics(request: Request) -> Response:
-        return Response(agent.metrics(), media_type="text/plain; version=0.0.4")
+        return Response(views.metrics(agent), media_type="text/plain; version=0.0.4")
 
     for path, handler, method in (
         ("/v1/attachments", attach, "POST"),

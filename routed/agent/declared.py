@@ -1,0 +1,89 @@
+"""Workloads declared through the service: attached here, retried until it works, reported."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from api.resources.errors import Invalid, RoutedError
+from api.resources.workload import Mode, Phase, Workload, WorkloadStatus
+from routed.agent.attachment import Attachment, failed_status
+
+if TYPE_CHECKING:
+    from routed.agent.agent import Agent
+
+log = logging.getLogger("routed.agent")
+
+RETRY_SECONDS = 1.0
+
+
+class Declared:
+    """`failures` has the status of those that could not be attached, by name."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.failures: dict[str, WorkloadStatus] = {}
+        self._wanted = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something may have been declared, or may be possible now."""
+        self._wanted.set()
+
+    async def serve(self) -> None:
+        """Attach what is declared; what fails is reported, and tried again."""
+        while True:
+            pending = False
+            for workload in self._undone():
+                pending |= not await self._attach(workload)
+            try:
+                async with asyncio.timeout(RETRY_SECONDS if pending else None):
+                    await self._wanted.wait()
+            except TimeoutError:
+                continue
+            self._wanted.clear()
+
+    def _undone(self) -> list[Workload]:
+        intent = self.agent.intent
+        if intent is None:
+            return []
+        declared = intent.declared()
+        self.failures = {name: why for name, why in self.failures.items() if name in declared}
+        return [w for name, w in declared.items() if self.agent.records.get(name) is None]
+
+    async def _attach(self, workload: Workload) -> bool:
+        """Whether it is attached now."""
+        name = workload.metadata.name
+        try:
+            await self.agent.attach_candidate(self._candidate(workload))
+        except RoutedError as error:
+            status = failed_status(workload, type(error).__name__, str(error), Phase.PENDING)
+            if self.failures.get(name) != status:
+                log.warning("not attached workload=%s why=%s", name, error)
+            self.failures[name] = status
+            self.agent.control.wake()
+            return False
+        self.failures.pop(name, None)
+        return True
+
+    def _candidate(self, workload: Workload) -> Attachment:
+        name, spec = workload.metadata.name, workload.spec
+        if spec.mode is not Mode.VETH:
+            raise Invalid(f"cannot attach {name}: mode {spec.mode} is not available here")
+        namespace = self.agent.kernel.check_netns(spec.netns)
+        return Attachment(
+            id=name,
+            name=name,
+            node=spec.node,
+            origin=spec.origin,
+            netns=namespace.path,
+            netns_id=namespace.identity,
+            if_name=spec.if_name,
+            mode=spec.mode,
+            pools=spec.pools,
+            requested=spec.addresses,
+            addresses=workload.status.addresses,
+            container_id=spec.container_id,
+            labels=workload.metadata.labels,
+            mtu=self.agent.mtu(None),
+        )

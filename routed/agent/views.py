@@ -1,0 +1,91 @@
+"""What an agent says of itself: readiness, status, the Node's conditions, metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from api.resources import Condition
+
+if TYPE_CHECKING:
+    from routed.agent.agent import Agent
+
+
+def not_ready(agent: Agent) -> list[str]:
+    """Why attaching would not work; empty: it would."""
+    found = []
+    if agent.intent is None:
+        found.append("the control plane has never been reached")
+    if not agent.filtered:
+        found.append("the filter table is not in place")
+    if not agent.rounds:
+        found.append("the kernel has not been read back yet")
+    return found
+
+
+def conditions(agent: Agent) -> list[Condition]:
+    """The Node's conditions: Ready when attaching works, BGPEstablished when all sessions are."""
+    missing = not_ready(agent)
+    ready = Condition(
+        type="Ready",
+        status="False" if missing else "True",
+        reason="NotReady" if missing else "AgentReady",
+        message="; ".join(missing),
+    )
+    sessions = agent.speech.sessions
+    down = sorted(name for name, one in sessions.items() if one.state != "Established")
+    if not agent.speech.connected:
+        reason = "NoSpeaker"
+    else:
+        reason = "SessionsDown" if down else "SessionsUp"
+    speaking = Condition(
+        type="BGPEstablished",
+        status="True" if reason == "SessionsUp" else "False",
+        reason=reason,
+        message=", ".join(down),
+    )
+    return [ready, speaking]
+
+
+def status(agent: Agent) -> dict[str, Any]:
+    """`GET /v1/status`."""
+    speech = agent.speech
+    sessions = [
+        {
+            "peer": session.peer,
+            "address": str(session.address),
+            "state": session.state,
+            "since": session.since,
+            "error": session.error,
+            "received": sum(peer == session.peer for peer, _ in speech.paths),
+        }
+        for session in speech.sessions.values()
+    ]
+    return {
+        "node": agent.settings.node,
+        "ready": not not_ready(agent),
+        "controlPlane": "in sync" if agent.control.in_sync else "out of reach",
+        "speaker": "connected" if speech.connected else "out of reach",
+        "workloads": len(agent.records.all()),
+        "bgp": {
+            "sessions": sessions,
+            "advertised": speech.advertised,
+            "received": len(speech.paths),
+        },
+        "failed": {key: str(error) for key, error in agent.report.failed.items()},
+        "conditions": [condition.wire() for condition in conditions(agent)],
+    }
+
+
+def metrics(agent: Agent) -> str:
+    """Prometheus text format."""
+    established = sum(s.state == "Established" for s in agent.speech.sessions.values())
+    found = {
+        "routed_attachments": len(agent.records.all()),
+        "routed_attachments_ready": len(agent.report.ready),
+        "routed_rounds_total": agent.rounds,
+        "routed_failed_objects": len(agent.report.failed),
+        "routed_bgp_sessions_established": established,
+        "routed_bgp_received_paths": len(agent.speech.paths),
+        "routed_bgp_advertised_prefixes": agent.speech.advertised,
+    }
+    return "".join(f"{name} {value}\n" for name, value in found.items())
