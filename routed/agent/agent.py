@@ -24,7 +24,6 @@ from typing import Any, Protocol
 
 from api.resources import Node, ObjectMeta
 from api.resources.errors import (
-    AlreadyExists,
     ApplyError,
     Cause,
     Conflict,
@@ -43,7 +42,7 @@ from routed.agent.control import Control
 from routed.agent.declared import Declared
 from routed.agent.intent import Intent
 from routed.agent.plan import Facts, announce, peers_of, plan
-from routed.agent.records import Records
+from routed.agent.records import Records, existing
 from routed.agent.reporting import Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
 from routed.agent.speech import Speech
@@ -244,7 +243,7 @@ class Agent:
             labels=wanted.labels,
             mtu=self.mtu(wanted.mtu),
         )
-        held = self._existing(candidate)
+        held = existing(self.records, candidate)
         if held is not None:
             return held, False
         return await self.attach_candidate(candidate)
@@ -257,7 +256,7 @@ class Agent:
 
     async def _put(self, candidate: Attachment) -> tuple[Attachment, bool]:
         """The writer's job: address, record, kernel, announcement; or nothing at all."""
-        held = self._existing(candidate)
+        held = existing(self.records, candidate)
         if held is not None:
             return held, False
         if not self.filtered and (refused := self._keep_filter()) is not None:
@@ -319,37 +318,6 @@ class Agent:
     def mtu(self, asked: int | None) -> int:
         """The MTU of a workload's link, in bytes: as asked, as set, or the uplinks'."""
         return asked or self.settings.mtu or self.kernel.uplink_mtu()
-
-    def _existing(self, wanted: Attachment) -> Attachment | None:
-        """The attachment that `wanted` already is; AlreadyExists or Conflict if in its way."""
-        held = self.records.by_container(wanted.container_id, wanted.if_name)
-        if held is not None and held.step is not Step.DETACHING:
-            return held
-        held = self.records.get(wanted.id)
-        if held is not None:
-            if (held.netns_id, held.if_name, held.container_id) == (
-                wanted.netns_id,
-                wanted.if_name,
-                wanted.container_id,
-            ):
-                return held
-            raise AlreadyExists(
-                f"cannot attach {wanted.name}: {held.id} is attached to {held.netns or 'a link'} "
-                f"as {held.if_name}; detach it first, or take another name",
-                kind="Workload",
-                name=held.id,
-            )
-        for other in self.records.all().values():
-            if wanted.netns_id and (other.netns_id, other.if_name) == (
-                wanted.netns_id,
-                wanted.if_name,
-            ):
-                raise Conflict(
-                    f"cannot attach {wanted.name}: {wanted.if_name} in {wanted.netns} belongs to "
-                    f"{other.id}; take another ifName",
-                    causes=[Cause("ifName", f"is taken by {other.id}", "FieldValueDuplicate")],
-                )
-        return None
 
     def _known_intent(self) -> Intent:
         if self.intent is None:

@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from routed.agent.attachment import Attachment
+from api.resources.errors import AlreadyExists, Cause, Conflict
+from routed.agent.attachment import Attachment, Step
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool) -> None:
@@ -105,3 +106,35 @@ class Records:
 
     def _path(self, attachment_id: str) -> Path:
         return self.directory / f"{attachment_id}.json"
+
+
+def existing(records: Records, wanted: Attachment) -> Attachment | None:
+    """The attachment that `wanted` already is; AlreadyExists or Conflict if in its way."""
+    held = records.by_container(wanted.container_id, wanted.if_name)
+    if held is not None and held.step is not Step.DETACHING:
+        return held
+    held = records.get(wanted.id)
+    if held is not None:
+        if (held.netns_id, held.if_name, held.container_id) == (
+            wanted.netns_id,
+            wanted.if_name,
+            wanted.container_id,
+        ):
+            return held
+        raise AlreadyExists(
+            f"cannot attach {wanted.name}: {held.id} is attached to {held.netns or 'a link'} "
+            f"as {held.if_name}; detach it first, or take another name",
+            kind="Workload",
+            name=held.id,
+        )
+    for other in records.all().values():
+        if wanted.netns_id and (other.netns_id, other.if_name) == (
+            wanted.netns_id,
+            wanted.if_name,
+        ):
+            raise Conflict(
+                f"cannot attach {wanted.name}: {wanted.if_name} in {wanted.netns} belongs to "
+                f"{other.id}; take another ifName",
+                causes=[Cause("ifName", f"is taken by {other.id}", "FieldValueDuplicate")],
+            )
+    return None
