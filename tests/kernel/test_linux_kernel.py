@@ -20,9 +20,7 @@ Make = Callable[[str], str]
 
 
 def endpoint(name: str, netns: str, *addresses: str) -> Endpoint:
-    return Endpoint(
-        name, "eth0", tuple(ip_address(a) for a in addresses), f"/run/netns/{netns}"
-    )
+    return Endpoint(name, "eth0", tuple(ip_address(a) for a in addresses), f"/run/netns/{netns}")
 
 
 def pings(netns: str, address: str) -> bool:
@@ -245,7 +243,18 @@ def test_a_source_that_is_not_the_workloads_is_dropped(namespaces: Make) -> None
         assert pings(one, "10.65.0.2")
         assert pings(one, "169.254.1.1")
         run("ip", "-n", one, "addr", "add", "10.65.0.77/32", "dev", "eth0")
-        spoofed = ["ip", "netns", "exec", one, "ping", "-c1", "-W1", "-I", "10.65.0.77", "10.65.0.2"]
+        spoofed = [
+            "ip",
+            "netns",
+            "exec",
+            one,
+            "ping",
+            "-c1",
+            "-W1",
+            "-I",
+            "10.65.0.77",
+            "10.65.0.2",
+        ]
         assert subprocess.run(spoofed, check=False, capture_output=True).returncode != 0
         rules = run("nft", "list", "chain", "inet", "routed", "antispoof")
         missing = next(line for line in rules.splitlines() if "oif missing" in line)

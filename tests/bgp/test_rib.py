@@ -1,0 +1,154 @@
+"""Adj-RIB-Out and Adj-RIB-In, the pure parts of the speaker."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, ip_address, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.resources.net import IPNetwork
+from bgp.events import Received
+from bgp.rib import REST, Inbound, Outbound
+from bgp.seam import Advertisement, Peer
+
+PEER = Peer("tor1", ip_address("192.0.2.1"), 65001, 4200000000, "192.0.2.9")
+LOCAL = ip_address("192.0.2.9")
+PREFIXES = [IPv4Network(f"10.65.0.{n}/32") for n in range(6)]
+
+
+def adv(prefix: IPNetwork) -> Advertisement:
+    return Advertisement(prefix)
+
+
+def drain(out: Outbound, wanted: dict[IPNetwork, Advertisement], now: float) -> list[str]:
+    found = []
+    while (command := out.next_command(wanted, now, complete=True)) is not None:
+        found.append(command)
+    return found
+
+
+def test_end_of_rib_comes_after_everything_and_only_when_complete() -> None:
+    wanted: dict[IPNetwork, Advertisement] = {p: adv(p) for p in PREFIXES}
+    out = Outbound(PEER)
+    out.touch(wanted)
+    assert out.next_command(wanted, 0.0, complete=True) is None, "nothing while it is down"
+    out.came_up(LOCAL)
+    first = out.next_command(wanted, 0.0, complete=False)
+    assert first is not None
+    assert first.startswith("neighbor 192.0.2.1 announce attributes next-hop 192.0.2.9 nlri ")
+    assert all(str(p) in first for p in PREFIXES)
+    rest = [out.next_command(wanted, 0.0, complete=False) for _ in range(3)]
+    assert not any("eor" in command for command in rest if command)
+    last = out.next_command(wanted, 0.0, complete=True)
+    assert last == "neighbor 192.0.2.1 announce eor ipv4 unicast"
+    assert out.next_command(wanted, 0.0, complete=True) is None
+
+
+def test_a_prefix_rests_between_two_changes_and_they_coalesce() -> None:
+    prefix = PREFIXES[0]
+    wanted: dict[IPNetwork, Advertisement] = {prefix: adv(prefix)}
+    out = Outbound(PEER)
+    out.came_up(LOCAL)
+    out.touch([prefix])
+    assert len(drain(out, wanted, 0.0)) == 2  # the announcement, End-of-RIB
+    out.touch([prefix])
+    assert drain(out, {}, 0.1) == [], "it changed 0.1 s ago"
+    assert out.wake_at() == REST
+    out.touch([prefix])
+    assert drain(out, wanted, REST) == [], "withdrawn and announced again: nothing to say"
+    out.touch([prefix])
+    assert drain(out, {}, REST) == [
+        "neighbor 192.0.2.1 withdraw attributes next-hop 192.0.2.9 nlri 10.65.0.0/32"
+    ]
+
+
+def test_what_changed_while_down_is_sent_and_flushed() -> None:
+    wanted: dict[IPNetwork, Advertisement] = {p: adv(p) for p in PREFIXES}
+    out = Outbound(PEER)
+    out.touch(wanted)
+    out.came_up(LOCAL)
+    drain(out, wanted, 0.0)
+    out.up = False
+    del wanted[PREFIXES[0]]
+    out.touch([PREFIXES[0]])
+    assert drain(out, wanted, 5.0) == []
+    out.came_up(LOCAL)
+    said = drain(out, wanted, 5.0)
+    assert [c.split()[2] for c in said] == ["withdraw", "flush", "announce"]
+    assert said[-1].endswith("eor ipv4 unicast")
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.floats(0, 1)), max_size=40))
+def test_any_sequence_ends_with_the_peer_told_what_is_wanted(
+    changes: list[tuple[int, bool, float]],
+) -> None:
+    wanted: dict[IPNetwork, Advertisement] = {}
+    peer: set[str] = set()
+    out = Outbound(PEER)
+    out.came_up(LOCAL)
+    now = 0.0
+
+    def tell(at: float) -> None:
+        for command in drain(out, wanted, at):
+            words = command.split()
+            if "nlri" in words:
+                listed = set(words[words.index("nlri") + 1 :])
+                peer.symmetric_difference_update(listed)
+                assert peer >= listed if "announce" in words else not peer & listed
+
+    for index, announced, passed in changes:
+        prefix = PREFIXES[index]
+        if announced:
+            wanted[prefix] = adv(prefix)
+        else:
+            wanted.pop(prefix, None)
+        out.touch([prefix])
+        now += passed
+        tell(now)
+    tell(now + REST)
+    assert peer == {str(prefix) for prefix in wanted}
+
+
+def received(*prefixes: str, path: tuple[int, ...] = (65001,)) -> Received:
+    hop = ip_address("192.0.2.1")
+    return Received(PEER.address, tuple((ip_network(p), hop) for p in prefixes), as_path=path)
+
+
+def test_a_path_with_our_own_as_is_a_loop() -> None:
+    rib = Inbound(PEER)
+    rib.receive(received("10.65.1.1/32"))
+    gone, new = rib.receive(received("10.65.1.1/32", path=(65001, 4200000000)))
+    assert gone == [ip_network("10.65.1.1/32")]
+    assert not new
+    assert not rib.paths
+
+
+def test_a_graceful_peers_paths_stay_until_its_end_of_rib() -> None:
+    rib = Inbound(PEER, graceful=True)
+    rib.receive(received("10.65.1.1/32", "10.65.1.2/32"))
+    gone, stale = rib.went_down(100.0)
+    assert not gone
+    assert all(path.stale for path in stale)
+    rib.receive(received("10.65.1.1/32"))
+    gone, _ = rib.receive(Received(PEER.address, end_of_rib=True))
+    assert gone == [ip_network("10.65.1.2/32")]
+    assert list(rib.paths) == [ip_network("10.65.1.1/32")]
+
+
+def test_stale_paths_expire_and_a_peer_without_gr_loses_all_at_once() -> None:
+    rib = Inbound(PEER, graceful=True)
+    rib.receive(received("10.65.1.1/32"))
+    rib.went_down(100.0)
+    assert rib.expire(100.0 + PEER.graceful_restart_time - 1) == []
+    assert rib.expire(100.0 + PEER.graceful_restart_time) == [ip_network("10.65.1.1/32")]
+    plain = Inbound(PEER)
+    plain.receive(received("10.65.1.1/32"))
+    assert plain.went_down(0.0)[0] == [ip_network("10.65.1.1/32")]
+
+
+def test_no_more_than_max_prefixes() -> None:
+    rib = Inbound(Peer("t", PEER.address, 1, 2, "192.0.2.9", max_prefixes=2))
+    _, new = rib.receive(received("10.65.1.1/32", "10.65.1.2/32", "10.65.1.3/32", path=(1,)))
+    assert len(new) == 2
+    assert rib.refused == 1
