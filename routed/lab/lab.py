@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,8 @@ class Lab:
             hosts, tors = held["hosts"], held["tors"]
         self.top: Topology = topology(name, hosts, tors)
         self._saved = saved
+        self._clients: dict[str, httpx.Client] = {}
+        self._daemons: list[Process] = []
         server = ["server", "--data-dir", str(self.directory / "server")]
         server += ["--listen", f"{self.top.server}:{PORT}"]
         self.server = self._program("server", self.top.management, server)
@@ -80,6 +83,8 @@ class Lab:
             program.signal(15)
         for program in programs:
             program.stop()
+        for client in self._clients.values():
+            client.close()
         removed = fabric.remove(self.top.name)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.directory)
@@ -90,15 +95,25 @@ class Lab:
 
     def ready(self, host: str) -> bool:
         """Whether the host's agent says that it is."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(self.socket(host)))
+            except OSError:
+                return False  # httpx would leave its socket unclosed here
         try:
             return self.local(host).get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
 
     def local(self, host: str) -> httpx.Client:
-        """The local API of a host."""
-        transport = httpx.HTTPTransport(uds=str(self.socket(host)))
-        return httpx.Client(transport=transport, base_url="http://agent", timeout=20)
+        """The local API of a host; each request is a connection of its own."""
+        held = self._clients.get(host)
+        if held is None or held.is_closed:
+            limits = httpx.Limits(max_keepalive_connections=0)
+            transport = httpx.HTTPTransport(uds=str(self.socket(host)), limits=limits)
+            held = httpx.Client(transport=transport, base_url="http://agent", timeout=20)
+            self._clients[host] = held
+        return held
 
     def workload_namespace(self, host: str, label: str) -> str:
         """Make a namespace for a workload on `host`; its name."""
@@ -135,14 +150,13 @@ class Lab:
         return " 1 received" in said
 
     def _birds(self) -> list[Process]:
-        found = [
-            bird.daemon(tor.namespace, bird.tor_configuration(self.top, tor), self.directory)
-            for tor in self.top.tors
-        ] if self.directory.is_dir() else []  # fmt: skip
-        if found:
+        if not self._daemons and self.directory.is_dir():
+            for tor in self.top.tors:
+                text = bird.tor_configuration(self.top, tor)
+                self._daemons.append(bird.daemon(tor.namespace, text, self.directory))
             text = bird.client_configuration(self.top)
-            found.append(bird.daemon(self.top.client, text, self.directory))
-        return found
+            self._daemons.append(bird.daemon(self.top.client, text, self.directory))
+        return self._daemons
 
     def _program(self, name: str, namespace: str, words: list[str]) -> Process:
         program = [*prefix(namespace), sys.executable, "-m", "routed.main", *words]

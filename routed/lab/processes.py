@@ -65,6 +65,8 @@ class Process:
         """Signal it and wait until it is gone; SIGKILL past the deadline."""
         pid = self.pid
         if pid is None:
+            if self._child is not None:
+                self._child.wait()  # it ended by itself: it must still be reaped
             return
         self._signal(pid, number)
         deadline = time.monotonic() + STOP_SECONDS
