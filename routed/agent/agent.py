@@ -343,14 +343,26 @@ class Agent:
             else:
                 self._short.discard(pool)
         for name in self.book.spare_blocks(self.intent):
-            await self._give_back(name)
+            if self.speech.all_established:
+                await self._give_back(name)
 
     async def _give_back(self, name: str) -> None:
-        """Stop using the block, take its routes and announcements away, then release it."""
+        """Stop using the block, take its routes and announcements away, then release it.
+
+        Only over established sessions that have taken the withdrawals: a switch that keeps stale
+        routes of ours would otherwise have two announcers for the next owner (ADR 1, R8).
+        """
         self.book.releasing.add(name)
         assert self.intent is not None
         self.book.own(self.intent)
         await self.writer.synced()
+        try:
+            async with asyncio.timeout(ANNOUNCE_PATIENCE):
+                await self.speech.settled()
+        except (TimeoutError, SpeakerError):
+            self.book.releasing.discard(name)
+            self.book.own(self.intent)
+            return
         await self.control.release(name)
         self.book.releasing.discard(name)
 

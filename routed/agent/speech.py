@@ -39,6 +39,12 @@ class Speech:
         """How many prefixes are stated at present."""
         return self.client.advertised
 
+    @property
+    def all_established(self) -> bool:
+        """Whether every session is up: what is withdrawn now is withdrawn everywhere."""
+        states = [session.state for session in self.sessions.values()]
+        return self.connected and all(state == "Established" for state in states)
+
     def set(self, peers: Mapping[str, Peer], wanted: Mapping[IPNetwork, Advertisement]) -> None:
         """This is everything: whom to speak with and what to announce."""
         self.client.set(dict(peers), dict(wanted))
