@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.resources.errors import ConfigError, IntentError, RoutedError
-
 if TYPE_CHECKING:
     from routed.ctl.remote import Remote
 
@@ -202,12 +200,23 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except RoutedError as error:
-        typer.echo(f"Error: {error}", err=True)
-        usage = isinstance(error, ConfigError)
-        if isinstance(error, IntentError) and error.reason == "Unauthorized":
-            typer.echo("The credentials in the kubeconfig are not valid any more.", err=True)
-        raise SystemExit(2 if usage else 1) from None
+    except Exception as error:
+        code = _told(error)
+        if code is None:
+            raise
+        raise SystemExit(code) from None
+
+
+def _told(error: Exception) -> int | None:
+    """Say an error of ours and return its exit code; None for any other."""
+    from api.resources.errors import ConfigError, IntentError, RoutedError
+
+    if not isinstance(error, RoutedError):
+        return None
+    typer.echo(f"Error: {error}", err=True)
+    if isinstance(error, IntentError) and error.reason == "Unauthorized":
+        typer.echo("The credentials in the kubeconfig are not valid any more.", err=True)
+    return 2 if isinstance(error, ConfigError) else 1
 
 
 if __name__ == "__main__":

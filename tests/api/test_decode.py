@@ -1,0 +1,124 @@
+"""Bad input: one clear error that names object and field, all mistakes at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.resources.decode import decode
+from api.resources.errors import BadRequest, Invalid
+from api.resources.registry import KINDS
+
+
+def fields(plural: str, name: str = "x", **spec: Any) -> dict[str, str]:
+    with pytest.raises(Invalid) as caught:
+        decode(KINDS[plural], {"metadata": {"name": name}, "spec": spec})
+    assert name in str(caught.value)
+    return {cause.field: cause.message for cause in caught.value.causes}
+
+
+@pytest.mark.parametrize(
+    ("cidr", "says"),
+    [
+        ("10.65.0.0", "no prefix length"),
+        ("10.65.0.0/33", "not an IPv4 or IPv6 prefix"),
+        ("10.65.0.0/x", "must be a number"),
+        ("10.65.0.1/16", "10.65.0.0/16 would be right"),
+        ("ten/8", "not an IPv4"),
+        (7, "not int"),
+    ],
+)
+def test_a_bad_cidr(cidr: Any, says: str) -> None:
+    assert says in fields("ippools", cidr=cidr)["spec.cidr"]
+
+
+@pytest.mark.parametrize(
+    "cidr",
+    [
+        "0.0.0.0/8",
+        "127.0.0.0/16",
+        "169.254.0.0/20",
+        "224.0.0.0/8",
+        "240.0.0.0/4",
+        "0.0.0.0/0",
+        "::/64",
+        "fe80::/64",
+        "ff02::/64",
+        "::/0",
+    ],
+)
+def test_reserved_ranges_are_no_pools(cidr: str) -> None:
+    assert "reserved range" in fields("ippools", cidr=cidr)["spec.cidr"]
+
+
+def test_sizes_of_blocks() -> None:
+    assert "smaller than one block" in fields("ippools", cidr="10.0.0.0/28")["spec.blockSize"]
+    assert "20 to 32" in fields("ippools", cidr="10.0.0.0/8", blockSize=16)["spec.blockSize"]
+    fixed = fields("ippools", cidr="10.0.0.0/24", blockSize=26, allocation="Fixed")
+    assert "must be 32" in fixed["spec.blockSize"]
+
+
+def test_an_unknown_field_is_a_decoding_error() -> None:
+    document = {"metadata": {"name": "x"}, "spec": {"cidr": "10.0.0.0/16", "blocksize": 26}}
+    with pytest.raises(BadRequest, match=r'strict decoding error.*"spec\.blocksize"'):
+        decode(KINDS["ippools"], document)
+
+
+def test_all_mistakes_at_once_with_paths_as_users_write_them() -> None:
+    found = fields(
+        "workloads",
+        node="H1",
+        ifName="abcdefghijklmnop",
+        addresses=["10.0.0.1", "bad"],
+        ports=[{"port": 80}, {"port": 0}],
+        mode="bridge",
+    )
+    assert set(found) == {
+        "spec.node",
+        "spec.ifName",
+        "spec.addresses[1]",
+        "spec.ports[1].port",
+        "spec.mode",
+    }
+    assert "16 characters" in found["spec.ifName"]
+
+
+@pytest.mark.parametrize(
+    ("name", "origin", "good"),
+    [
+        ("web", "API", True),
+        ("web.h1", "API", False),
+        ("web.h1", "Node", True),
+        ("web.h2", "Node", False),
+        ("web", "Node", False),
+    ],
+)
+def test_names_of_the_two_origins_never_collide(name: str, origin: str, good: bool) -> None:
+    document = {"metadata": {"name": name}, "spec": {"node": "h1", "origin": origin}}
+    if good:
+        assert decode(KINDS["workloads"], document).metadata.name == name
+    else:
+        with pytest.raises(Invalid) as caught:
+            decode(KINDS["workloads"], document)
+        assert caught.value.causes[0].field == "metadata.name"
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "a_b", "a" * 64, "a..b", 3, None])
+def test_a_name_that_is_no_dns_name(name: Any) -> None:
+    with pytest.raises(Invalid) as caught:
+        decode(KINDS["nodes"], {"metadata": {"name": name}, "spec": {}})
+    assert caught.value.causes[0].field == "metadata.name"
+
+
+def test_peers() -> None:
+    bad = fields("bgppeers", peerIP="224.0.0.1", asNumber=1, holdTime=2, sourceAddress="fd00::1")
+    assert set(bad) == {"spec.peerIP", "spec.holdTime", "spec.sourceAddress"}
+    assert (
+        "third"
+        in fields("bgppeers", peerIP="192.0.2.1", asNumber=1, keepaliveTime=4)["spec.keepaliveTime"]
+    )
+    selector = fields("bgppeers", peerIP="192.0.2.1", asNumber=1, nodeSelector="rack =")
+    assert "column 6" in selector["spec.nodeSelector"]
+    community = fields("bgpconfigurations", "default", communities=["1:2", "graceful-shutdown"])
+    assert set(community) == {"spec.communities[1]"}

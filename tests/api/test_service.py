@@ -1,0 +1,277 @@
+"""The service as its users meet it: a process, TLS, tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import Service  # type: ignore[attr-defined]
+
+from api.client import Client, Unreachable
+from api.resources import IPPool, Node, ObjectMeta
+from api.resources.errors import Conflict, Invalid, NotFound
+from api.resources.node import NodeSpec
+
+
+@pytest.fixture(scope="module")
+def admin(service: Service) -> Iterator[httpx.Client]:
+    with service.http() as client:
+        yield client
+        for plural in ("workloads", "ipblocks", "ippools"):
+            for item in client.get(f"/{plural}").json()["items"]:
+                client.delete(f"/{plural}/{item['metadata']['name']}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def world(admin: httpx.Client) -> None:
+    for node in ("h1", "h2"):
+        made = admin.post("/nodes", json=obj(node, {}))
+        assert made.status_code == 201, made.text
+    assert admin.post("/ippools", json=obj("main", {"cidr": "10.65.0.0/16"})).status_code == 201
+
+
+def obj(name: str, spec: dict[str, Any], **meta: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, **meta}, "spec": spec}
+
+
+def refused(answer: httpx.Response, code: int, reason: str, *parts: str) -> None:
+    assert answer.status_code == code, answer.text
+    status = answer.json()
+    assert (status["kind"], status["reason"], status["code"]) == ("Status", reason, code)
+    for part in parts:
+        assert part in json.dumps(status), part
+
+
+def test_an_object_lives_through_its_verbs(admin: httpx.Client) -> None:
+    spec = {"peerIP": "192.0.2.1", "asNumber": 65001}
+    made = admin.post("/bgppeers", json=obj("tor", spec)).json()
+    assert made["spec"]["holdTime"] == 9
+    assert made["metadata"]["generation"] == 1
+    assert admin.get("/bgppeers/tor").json() == made
+    refused(admin.post("/bgppeers", json=obj("tor", spec)), 409, "AlreadyExists")
+    same = admin.put("/bgppeers/tor", json=made).json()
+    assert same["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    made["spec"]["holdTime"] = 3
+    changed = admin.put("/bgppeers/tor", json=made).json()
+    assert changed["metadata"]["generation"] == 2
+    refused(admin.put("/bgppeers/tor", json=made), 409, "Conflict", "has been modified")
+    del made["metadata"]["resourceVersion"]
+    refused(admin.put("/bgppeers/tor", json=made), 422, "Invalid", "metadata.resourceVersion")
+    patched = admin.patch(
+        "/bgppeers/tor",
+        content=json.dumps({"metadata": {"labels": {"a": "b"}}}),
+        headers={"content-type": "application/merge-patch+json"},
+    ).json()
+    assert patched["metadata"]["labels"] == {"a": "b"}
+    assert patched["metadata"]["generation"] == 2
+    wrong = {"preconditions": {"uid": "other"}}
+    refused(admin.request("DELETE", "/bgppeers/tor", json=wrong), 409, "Conflict")
+    assert admin.delete("/bgppeers/tor").json()["status"] == "Success"
+    refused(admin.get("/bgppeers/tor"), 404, "NotFound")
+
+
+def test_status_and_spec_are_written_apart(admin: httpx.Client) -> None:
+    node = admin.get("/nodes/h1").json()
+    ready = [{"type": "Ready", "status": "True"}]
+    node["status"] = {"conditions": ready, "versions": {}}
+    node["spec"]["unschedulable"] = True
+    done = admin.put("/nodes/h1/status", json=node).json()
+    assert done["spec"]["unschedulable"] is False
+    assert done["status"]["conditions"][0]["lastTransitionTime"]
+    done["status"]["conditions"] = []
+    done["spec"]["unschedulable"] = True
+    after = admin.put("/nodes/h1", json=done).json()
+    assert after["spec"]["unschedulable"] is True
+    assert len(after["status"]["conditions"]) == 1
+
+
+def test_nodes_get_asns_of_their_own(admin: httpx.Client) -> None:
+    numbers = [item["spec"]["asNumber"] for item in admin.get("/nodes").json()["items"]]
+    assert sorted(numbers) == [4200000000, 4200000001]
+
+
+def test_pools_never_overlap_and_are_immutable_where_it_matters(admin: httpx.Client) -> None:
+    for cidr in ("10.65.4.0/24", "10.64.0.0/10", "10.65.0.0/16"):
+        refused(admin.post("/ippools", json=obj("b", {"cidr": cidr})), 422, "Invalid", "pool main")
+    pool = admin.get("/ippools/main").json()
+    pool["spec"]["cidr"] = "10.70.0.0/16"
+    pool["spec"]["blockSize"] = 27
+    refused(admin.put("/ippools/main", json=pool), 422, "Invalid", "spec.cidr", "spec.blockSize")
+    six = admin.post("/ippools", json=obj("six", {"cidr": "fd00:65::/64"}))
+    assert six.json()["spec"]["blockSize"] == 122
+
+
+def test_blocks_are_claimed_once(admin: httpx.Client) -> None:
+    first = admin.post("/ipblocks", json={"spec": {"node": "h1", "pool": "main"}}).json()
+    assert first["metadata"]["name"] == "10-65-0-0-26"
+    second = admin.post("/ipblocks", json={"spec": {"node": "h2", "pool": "main"}}).json()
+    assert second["spec"]["cidr"] == "10.65.0.64/26"
+    again = admin.post("/ipblocks", json={"spec": {"node": "h1", "address": "10.65.0.9"}})
+    assert again.status_code == 200
+    assert again.json()["metadata"]["name"] == "10-65-0-0-26"
+    other = admin.post("/ipblocks", json={"spec": {"node": "h2", "address": "10.65.0.9"}})
+    refused(other, 409, "Conflict", "10.65.0.0/26", "node h1")
+    refused(admin.post("/ipblocks", json={"spec": {"node": "h9", "pool": "main"}}), 422, "Invalid")
+    refused(admin.delete("/ippools/main"), 409, "Conflict", "10-65-0-0-26")
+
+
+def test_workloads_that_no_node_could_carry_out(admin: httpx.Client) -> None:
+    def declare(name: str, address: str, node: str = "h1") -> httpx.Response:
+        return admin.post("/workloads", json=obj(name, {"node": node, "addresses": [address]}))
+
+    assert declare("one", "10.65.0.3").status_code == 201
+    refused(declare("two", "10.65.0.3"), 409, "Conflict", "workload one", "node h1")
+    refused(declare("two", "192.0.2.1"), 422, "Invalid", "outside every pool", "main 10.65.0.0/16")
+    refused(declare("two", "10.65.0.70"), 409, "Conflict", "10.65.0.64/26", "node h2")
+    refused(declare("two", "10.65.0.4", "h9"), 422, "Invalid", "no node 'h9'")
+    refused(declare("two.h1", "10.65.0.4"), 422, "Invalid", "metadata.name")
+    held = admin.get("/workloads/one").json()
+    held["spec"]["origin"] = "Node"
+    refused(admin.put("/workloads/one", json=held), 422, "Invalid")
+
+
+def test_lists_are_selected_and_paged(admin: httpx.Client) -> None:
+    for place in range(5):
+        spec = {"peerIP": f"192.0.2.{place + 1}", "asNumber": 1}
+        admin.post("/bgppeers", json=obj(f"p{place}", spec, labels={"odd": str(place % 2)}))
+    odd = admin.get("/bgppeers", params={"labelSelector": "odd=1"}).json()
+    assert [item["metadata"]["name"] for item in odd["items"]] == ["p1", "p3"]
+    names: list[str] = []
+    token = ""
+    while True:
+        page = admin.get("/bgppeers", params={"limit": 2, "continue": token}).json()
+        names += [item["metadata"]["name"] for item in page["items"]]
+        token = page["metadata"].get("continue", "")
+        if not token:
+            break
+    assert names == [f"p{place}" for place in range(5)]
+    refused(admin.get("/bgppeers", params={"limit": "x"}), 400, "BadRequest")
+    refused(admin.get("/bgppeers", params={"fieldSelector": "spec.x=1"}), 400, "BadRequest")
+
+
+def test_a_watch_shows_the_set_then_changes(service: Service) -> None:
+    async def body() -> None:
+        client = Client.from_kubeconfig(service.admin)
+        seen: list[str] = []
+        whole = asyncio.Event()
+        deleted = asyncio.Event()
+
+        async def watch() -> None:
+            async for event in client.watch("nodes", field_selector="metadata.name=w1"):
+                name = event.object.metadata.name if event.object else ""
+                seen.append(f"{event.type} {name}".strip())
+                whole.set() if event.type == "END" else None
+                deleted.set() if event.type == "DELETED" else None
+
+        watching = asyncio.create_task(watch())
+        await asyncio.wait_for(whole.wait(), 10)
+        made = await client.create(Node(kind="Node", metadata=ObjectMeta(name="w1")))
+        await client.create(Node(kind="Node", metadata=ObjectMeta(name="w2")))
+        spec = NodeSpec(as_number=made.spec.as_number, unschedulable=True)
+        await client.update(made.model_copy(update={"spec": spec}))
+        await client.delete(Node, "w1")
+        await client.delete(Node, "w2")
+        await asyncio.wait_for(deleted.wait(), 10)
+        watching.cancel()
+        assert seen == ["BEGIN", "END", "ADDED w1", "MODIFIED w1", "DELETED w1"]
+        await asyncio.gather(watching, return_exceptions=True)
+        await client.close()
+
+    asyncio.run(body())
+
+
+def test_the_clients_errors_are_typed(service: Service) -> None:
+    async def body() -> None:
+        client = Client.from_kubeconfig(service.admin)
+        with pytest.raises(NotFound):
+            await client.get(IPPool, "none")
+        pool = await client.get(IPPool, "main")
+        with pytest.raises(Invalid) as caught:
+            await client.create(pool.model_copy(update={"metadata": ObjectMeta(name="main2")}))
+        assert caught.value.causes[0].field == "spec.cidr"
+        stale = pool.metadata.model_copy(update={"resource_version": "1", "labels": {"a": "b"}})
+        with pytest.raises(Conflict):
+            await client.update(pool.model_copy(update={"metadata": stale}))
+        await client.close()
+        nobody = Client.from_kubeconfig(service.admin, "https://127.0.0.1:1")
+        with pytest.raises(Unreachable):
+            await nobody.get(IPPool, "main")
+        await nobody.close()
+
+    asyncio.run(body())
+
+
+def test_who_is_nobody_gets_nothing(service: Service) -> None:
+    for token in ("", "rt-wrong"):
+        with service.http(token=token) as client:
+            refused(client.get("/nodes"), 401, "Unauthorized")
+            refused(client.post("/nodes", json=obj("x", {})), 401, "Unauthorized")
+
+
+def test_a_node_touches_only_its_own(service: Service, admin: httpx.Client, tmp_path: Path) -> None:
+    text = admin.post("/nodes/h1/credentials").text
+    config = tmp_path / "h1"
+    config.write_text(text)
+    merge = {"content-type": "application/merge-patch+json"}
+    with service.http(config) as node:
+        assert node.get("/nodes").status_code == 200
+        own = node.post("/ipblocks", json={"spec": {"node": "h1", "pool": "main"}})
+        assert own.status_code == 201
+        report = obj("a.h1", {"node": "h1", "origin": "Node"})
+        assert node.post("/workloads", json=report).status_code == 201
+        assert node.delete("/workloads/a.h1").status_code == 200
+        foreign = admin.get("/nodes/h2").json()
+        block = admin.get("/ipblocks/10-65-0-64-26").json()
+        for answer in (
+            node.post("/ipblocks", json={"spec": {"node": "h2", "pool": "main"}}),
+            node.delete("/ipblocks/10-65-0-64-26"),
+            node.put("/ipblocks/10-65-0-64-26/status", json=block),
+            node.put("/nodes/h2", json=foreign),
+            node.put("/nodes/h2/status", json=foreign),
+            node.patch("/nodes/h2", content="{}", headers=merge),
+            node.delete("/nodes/h1"),
+            node.post("/workloads", json=obj("a.h2", {"node": "h2", "origin": "Node"})),
+            node.post("/workloads", json=obj("a", {"node": "h1"})),
+            node.delete("/workloads/one"),
+            node.post("/ippools", json=obj("mine", {"cidr": "10.99.0.0/16"})),
+            node.delete("/ippools/main"),
+            node.post("/bgppeers", json=obj("p", {"peerIP": "192.0.2.9", "asNumber": 1})),
+            node.post("/nodes/h1/credentials"),
+            node.post("/nodes/h2/credentials"),
+            node.delete("/nodes/none"),
+        ):
+            refused(answer, 403, "Forbidden")
+    newer = admin.post("/nodes/h1/credentials").text
+    assert newer != text
+    with service.http(config) as node:
+        refused(node.get("/nodes"), 401, "Unauthorized")
+
+
+def test_what_is_too_large_or_no_json_is_refused(admin: httpx.Client) -> None:
+    refused(admin.post("/nodes", content=b" " * (2 << 20)), 413, "RequestEntityTooLarge")
+    refused(admin.post("/nodes", content=b"{"), 400, "BadRequest")
+    refused(admin.post("/nodes", content=b"[]"), 400, "BadRequest")
+    refused(admin.get("/nowhere"), 404, "NotFound")
+
+
+def test_discovery_is_open_and_never_an_empty_v1(service: Service) -> None:
+    with service.http(token="") as client:
+        root = str(client.base_url).partition("/apis")[0]
+        assert client.get(f"{root}/api").json()["versions"] == []
+        kinds = client.get(f"{root}/apis/routed.dev/v1").json()["resources"]
+        assert {"name": "workloads", "kind": "Workload"}.items() <= next(
+            entry for entry in kinds if entry["name"] == "workloads"
+        ).items()
+        assert client.get(f"{root}/readyz").text == "ok"
+        assert client.get(f"{root}/docs").status_code == 200
+
+
+def test_secrets_are_the_owners_alone(service: Service) -> None:
+    for path in service.directory.iterdir():
+        if path.suffix in (".kubeconfig", ".key", ".crt", ".db"):
+            assert path.stat().st_mode & 0o077 == 0, path

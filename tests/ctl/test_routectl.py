@@ -1,0 +1,174 @@
+"""routectl against a real service process; its errors and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+Ctl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def ctl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctl]:
+    directory = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["server", "--data-dir", str(directory), "--listen", f"127.0.0.1:{port}"]
+    child = subprocess.Popen([sys.executable, "-m", "routed.main", *words])
+    admin = directory / "admin.kubeconfig"
+
+    def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "routed.ctl.main", "--kubeconfig", str(admin), *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, input=stdin, timeout=30, check=False
+        )
+
+    try:
+        deadline = time.monotonic() + 20
+        up = False
+        while not up:
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                up = admin.exists()
+            time.sleep(0.02)
+        yield run
+    finally:
+        child.terminate()
+        child.wait(15)
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_apply_says_what_it_did_and_is_idempotent(ctl: Ctl) -> None:
+    first = ok(ctl("apply", "-f", str(EXAMPLES)))
+    assert first.splitlines() == [
+        "bgppeer.routed.dev/tor1 created",
+        "bgppeer.routed.dev/tor2 created",
+        "ippool.routed.dev/main created",
+    ]
+    assert ok(ctl("apply", "-f", str(EXAMPLES))).count("unchanged") == 3
+    changed = (EXAMPLES / "bgppeers.yaml").read_text().replace("holdTime: 9", "holdTime: 3")
+    assert ok(ctl("apply", "-f", "-", stdin=changed)).count("configured") == 2
+
+
+def test_get_in_every_output(ctl: Ctl) -> None:
+    ctl("apply", "-f", str(EXAMPLES))
+    table = ok(ctl("get", "pools")).splitlines()
+    assert table[0].split() == ["NAME", "CIDR", "BLOCK", "ALLOCATION", "DISABLED", "AGE"]
+    assert table[1].split()[:5] == ["main", "10.65.0.0/16", "26", "Automatic", "false"]
+    assert "SELECTOR" in ok(ctl("get", "ippool", "main", "-o", "wide"))
+    assert ok(ctl("get", "ippool", "-o", "name")) == "ippool.routed.dev/main\n"
+    assert json.loads(ok(ctl("get", "IPPool", "main", "-o", "json")))["kind"] == "IPPool"
+    assert "kind: IPPoolList" in ok(ctl("get", "ippools", "-o", "yaml"))
+    assert ctl("get", "nodes").stderr == "No nodes found.\n"
+    assert "Cidr" not in ok(ctl("describe", "pool", "main"))
+    assert "cidr: 10.65.0.0/16" in ok(ctl("describe", "pool", "main"))
+    assert "main 10.65.0.0/16" in ok(ctl("ipam", "show"))
+
+
+def test_a_node_born_name_is_suggested(ctl: Ctl) -> None:
+    assert ctl("create", "-f", "-", stdin=NODE_AND_REPORT).returncode == 0
+    missing = ctl("get", "workload", "web")
+    assert missing.returncode == 1
+    assert "web.n1" in missing.stderr
+    assert "web.n1" in ok(ctl("get", "wl", "-l", "app=web"))
+    assert ok(ctl("get", "wl", "-l", "app!=web", "-o", "name")) == ""
+    assert ok(ctl("delete", "wl", "-l", "app=web")) == "workload.routed.dev/web.n1 deleted\n"
+    assert ok(ctl("delete", "node", "n1")) == "node.routed.dev/n1 deleted\n"
+
+
+NODE_AND_REPORT = """
+kind: Node
+metadata: {name: n1}
+---
+kind: Workload
+metadata: {name: web.n1, labels: {app: web}}
+spec: {node: n1, origin: Node}
+"""
+
+
+def test_three_mistakes_in_a_file_are_told_at_once_and_nothing_is_sent(ctl: Ctl) -> None:
+    text = """
+kind: IPPool
+metadata: {name: good}
+spec: {cidr: 10.70.0.0/16}
+---
+kind: IPPool
+metadata: {name: bad}
+spec: {cidr: 10.71.0.1/16, allocation: Sometimes}
+---
+kind: BGPPeer
+metadata: {name: worse}
+spec: {peerIP: 192.0.2.1, asNumber: 1, holdTime: 2}
+"""
+    done = ctl("apply", "-f", "-", stdin=text)
+    assert done.returncode == 2
+    assert "3 problem(s)" in done.stderr
+    for part in (
+        "document 2: IPPool 'bad': spec.cidr: '10.71.0.1/16' has host bits set",
+        "document 2: IPPool 'bad': spec.allocation",
+        "document 3: BGPPeer 'worse': spec.holdTime",
+    ):
+        assert part in done.stderr, part
+    assert "good" not in ok(ctl("get", "pools"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["get", "frogs"], 2, "no kind"),
+        (["get", "pools", "-o", "xml"], 2, "none of wide"),
+        (["apply"], 2, "-f"),
+        (["apply", "-f", "/no/such/file"], 2, "cannot be read"),
+        (["delete"], 2, "KIND NAME"),
+        (["delete", "pool", "none"], 1, "not found"),
+        (["attach", "x", "--netns", "y", "--agent", "/no/sock"], 1, "routed agent"),
+        (["attach", "x", "--netns", "y", "--label", "z"], 2, "KEY=VALUE"),
+        (["attach", "x", "--netns", "y", "--node", "none"], 1, "no node 'none'"),
+        (["--kubeconfig", "/no/file", "get", "pools"], 2, "cannot read it"),
+        (["--server", "https://127.0.0.1:1", "get", "pools"], 1, "cannot reach"),
+    ],
+)
+def test_errors_say_what_to_do_and_exit_codes_tell_them_apart(
+    ctl: Ctl, words: list[str], code: int, says: str
+) -> None:
+    done = ctl(*words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_watch_goes_on_with_changes(ctl: Ctl) -> None:
+    ctl("apply", "-f", str(EXAMPLES))
+    command = ctl("get", "pools").args[:-2]
+    watching = subprocess.Popen([*command, "get", "pools", "-w"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().startswith("NAME")
+        assert watching.stdout.readline().startswith("main")
+        pool = "kind: IPPool\nmetadata: {name: new}\nspec: {cidr: 10.80.0.0/16}"
+        ok(ctl("apply", "-f", "-", stdin=pool))
+        assert watching.stdout.readline().startswith("new")
+    finally:
+        watching.terminate()
+        watching.wait(10)
+        if watching.stdout:
+            watching.stdout.close()
+
+
+def test_a_nodes_credentials(ctl: Ctl) -> None:
+    assert "current-context: routed" in ok(ctl("token", "create", "--node", "n7"))

@@ -1,0 +1,157 @@
+"""The house's rules that no linter knows (DESIGN, section 3)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("api", "bgp", "policies", "routed")
+TOP = {"routed", "bgp", "api", "policies", "tests", "pyproject.toml", "Dockerfile"}
+ALSO = {"docs", "examples", "deploy", "benchmarks", "scripts", "Makefile", "README.md"}
+ALSO |= {"CHANGELOG.md", "LICENSE", ".ci", ".gitignore", "requirements.lock"}
+
+PURE = (
+    "api/resources/*.py",
+    "api/ipam/*.py",
+    "api/auth/rights.py",
+    "api/service/selection.py",
+    "api/service/errors.py",
+    "api/service/codec.py",
+    "bgp/seam.py",
+    "bgp/wire.py",
+    "bgp/config.py",
+    "bgp/commands.py",
+    "bgp/events.py",
+    "bgp/rib.py",
+    "policies/base.py",
+    "routed/state.py",
+    "routed/agent/plan.py",
+    "routed/agent/reporting.py",
+    "routed/agent/attachment.py",
+    "routed/agent/request.py",
+    "routed/kernel/messages.py",
+)
+IMPURE_MODULES = {"asyncio", "socket", "subprocess", "time", "logging", "threading"}
+ONE_PLACE = {
+    "pyroute2": "routed/kernel/",
+    "exabgp": "bgp/",
+    "sqlite3": "api/store/sqlite.py",
+    "aetcd": "api/store/",
+}
+
+
+def tracked() -> list[str]:
+    done = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    return done.stdout.splitlines()
+
+
+def sources() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def test_the_top_level() -> None:
+    present = {name.partition("/")[0] for name in tracked()}
+    assert present >= TOP
+    assert present <= TOP | ALSO
+
+
+@pytest.mark.parametrize("pattern", PURE)
+def test_pure_modules_do_no_io(pattern: str) -> None:
+    paths = list(ROOT.glob(pattern))
+    assert paths, f"{pattern} names nothing"
+    for path in paths:
+        assert not IMPURE_MODULES & set(imported(path)), path
+
+
+@pytest.mark.parametrize(("library", "place"), ONE_PLACE.items())
+def test_one_foreign_library_one_place(library: str, place: str) -> None:
+    for path in sources():
+        name = str(path.relative_to(ROOT))
+        if not name.startswith(place):
+            assert library not in set(imported(path)), name
+
+
+def test_nftables_and_the_environment_have_one_place() -> None:
+    for path in sources():
+        name = str(path.relative_to(ROOT))
+        text = path.read_text(encoding="utf-8")
+        if name != "policies/nft.py":
+            assert "libnftables" not in text, name
+        if name not in ("routed/ctl/main.py", "bgp/exabgp.py"):  # KUBECONFIG; a child's own
+            assert "os.environ" not in text, name
+
+
+def test_files_are_rooms_not_halls() -> None:
+    for path in sources():
+        lines = path.read_text(encoding="utf-8").count("\n")
+        assert lines <= 420, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in sources():
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_no_registry_and_no_path_of_a_machine_is_named() -> None:
+    words = ("py" + "pi.", "python" + "hosted", "/ro" + "ot/", "/ho" + "me/", "deb." + "debian")
+    for name in tracked():
+        if name == "LICENSE":
+            continue
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for word in words:
+            assert word not in text, f"{name} has {word}"
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "http" not in re.sub(r"^(http\w+)==", "", lock, flags=re.M).replace("httpx", "").replace(
+        "httpcore", ""
+    ).replace("httptools", "")
+
+
+def test_help_imports_little() -> None:
+    code = (
+        "import sys; sys.argv = ['routectl', '--help']\n"
+        "from routed.ctl.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', *sorted({'pydantic', 'httpx', 'yaml', 'fastapi'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_the_readmes_commands_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)$", readme, flags=re.M):
+        assert f"\n{target}:" in makefile
+    for words in re.findall(r"\b(routed|routectl) ([a-z]+)(?: ([a-z]+))?", readme):
+        program = "routed.main" if words[0] == "routed" else "routed.ctl.main"
+        group = words[1] in ("lab", "bgp", "ipam", "token")
+        command = [words[1], *([words[2]] if group and words[2] else []), "--help"]
+        done = subprocess.run(
+            [sys.executable, "-m", program, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert done.returncode == 0, f"{words}: {done.stderr}"

@@ -1,0 +1,89 @@
+"""Blocks: lowest free, aligned, inside the pool, refused with the owner's name."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.ipam import blocks
+from api.resources import IPBlock, IPPool
+from api.resources.errors import Conflict, Invalid, PoolExhausted
+
+
+def pool(cidr: str, name: str = "main", **spec: Any) -> IPPool:
+    return IPPool.model_validate({"metadata": {"name": name}, "kind": "IPPool",
+                                  "spec": {"cidr": cidr, **spec}})  # fmt: skip
+
+
+def block(node: str = "h1", **spec: Any) -> IPBlock:
+    return IPBlock.model_validate({"metadata": {"name": "claim"}, "kind": "IPBlock",
+                                   "spec": {"node": node, **spec}})  # fmt: skip
+
+
+@given(st.sets(st.integers(0, 15)), st.sampled_from(["10.65.0.0/24", "fd00::/64"]))
+def test_the_lowest_free_block_is_the_lowest_free(taken: set[int], cidr: str) -> None:
+    size = 28 if "." in cidr else 68
+    one = pool(cidr, blockSize=size if "." in cidr else 120)
+    if ":" in cidr:
+        one = pool("fd00::/116", blockSize=120)
+    inside = list(one.spec.cidr.subnets(new_prefix=one.spec.block_size))
+    found = blocks.lowest_free(one, [inside[i] for i in taken])
+    free = [cidr for i, cidr in enumerate(inside) if i not in taken]
+    assert found == (free[0] if free else None)
+
+
+@given(st.integers(0, 2**16 - 1))
+def test_the_block_of_an_address_holds_it_and_is_aligned(offset: int) -> None:
+    one = pool("10.65.0.0/16")
+    address = ip_address("10.65.0.0") + offset
+    found = blocks.block_of(address, one)
+    assert address in found
+    assert found.prefixlen == 26
+    assert found.subnet_of(one.spec.cidr)  # type: ignore[arg-type]
+
+
+def test_names_of_blocks_are_unique_also_for_v6() -> None:
+    names = {blocks.block_name(ip_network(c)) for c in ("::1:0/122", "1::/122", "0:1::/122")}
+    assert len(names) == 3
+
+
+def claim(wanted: IPBlock, held: dict[str, IPBlock], **spec: Any) -> str:
+    pools = {"main": pool("10.65.0.0/24", **spec), "other": pool("10.66.0.0/24", "other")}
+    return str(blocks.claim(wanted, pools, held, {}))
+
+
+def test_claims() -> None:
+    owned = block("h2", cidr="10.65.0.0/26", pool="main")
+    held = {"10-65-0-0-26": owned}
+    assert claim(block(pool="main"), held) == "10.65.0.64/26"
+    assert claim(block(address="10.65.0.200"), held) == "10.65.0.192/26"
+    assert claim(block("h2", address="10.65.0.3"), held) == "10.65.0.0/26", "its own, again"
+    with pytest.raises(Conflict, match="of node h2"):
+        claim(block("h1", address="10.65.0.3"), held)
+    with pytest.raises(Conflict, match="of node h2"):
+        claim(block("h1", cidr="10.65.0.0/26"), held)
+    with pytest.raises(Invalid, match="outside every pool"):
+        claim(block(address="192.0.2.1"), held)
+    with pytest.raises(Invalid, match=r"10\.65\.0\.64/26 is"):
+        claim(block(cidr="10.65.0.64/27"), held)
+    with pytest.raises(Invalid, match="is in pool main, not other"):
+        claim(block(address="10.65.0.200", pool="other"), held)
+    with pytest.raises(Invalid, match="no pool 'none'"):
+        claim(block(pool="none"), held)
+    with pytest.raises(Invalid, match="disabled"):
+        claim(block(pool="main"), held, disabled=True)
+    with pytest.raises(Invalid, match="excludes node h1"):
+        claim(block(pool="main"), held, nodeSelector="has(gpu)")
+
+
+def test_an_exhausted_pool_says_how_big_it_is() -> None:
+    held = {
+        blocks.block_name(c): block("h2", cidr=str(c), pool="main")
+        for c in ip_network("10.65.0.0/24").subnets(new_prefix=26)
+    }
+    with pytest.raises(PoolExhausted, match=r"10\.65\.0\.0/24.*all 4 blocks of /26"):
+        claim(block(pool="main"), held)
