@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import free_port, process  # type: ignore[attr-defined]
+from support.service import free_port, process
 
 from api.auth import tokens
 from api.resources.errors import StorageError

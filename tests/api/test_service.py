@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Service  # type: ignore[attr-defined]
+from support.service import Service
 
 from api.client import Client, Unreachable
 from api.resources import IPPool, Node, ObjectMeta

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
 import pytest
-from conftest import in_fresh_namespace, run
+from support.netns import in_fresh_namespace, run
 
 from api.resources.errors import ApplyError, Conflict, Invalid
 from policies.nft import Nft

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.labs import Workloads, ctl
 
-from routed.lab.fabric import command, inside
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 
@@ -27,39 +27,6 @@ def lab() -> Iterator[Lab]:
         yield found
     finally:
         found.down()
-
-
-def ctl(lab: Lab, *words: str) -> str:
-    """`routectl` to the service."""
-    whole = lab.ctl("--kubeconfig", str(lab.admin), *words)
-    return inside(lab.top.management, *whole)
-
-
-class Workloads:
-    """Attaches by the local API, and detaches whatever is left when the test ends."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.made: list[tuple[str, str]] = []
-
-    def attach(self, host: str, name: str) -> tuple[str, str]:
-        """(namespace, address) of a new workload."""
-        namespace = self.lab.workload_namespace(host, name)
-        self.made.append((host, name))
-        body = {"name": name, "netns": namespace}
-        answer = self.lab.local(host).post(
-            "/v1/attachments", json=body, params={"wait": "announced"}
-        )
-        assert answer.status_code == 201, answer.text
-        document: dict[str, Any] = answer.json()
-        assert document["announced"], document
-        return namespace, document["addresses"][0]
-
-    def clean(self) -> None:
-        for host, name in self.made:
-            self.lab.local(host).delete(f"/v1/attachments/{name}")
-            namespace = f"{self.lab.top.name}-{host}-{name}"
-            command("ip", "netns", "del", namespace, check=False)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Workloads, ctl  # type: ignore[attr-defined]
+from support.labs import Workloads, ctl
 
 from routed.lab import bird, fabric
 from routed.lab.fabric import LabError, command, inside
