@@ -1,0 +1,302 @@
+"""A kernel that is only text: the same `Kernel`, for tests of everything above it.
+
+Its whole state is lines such as `ip` would print, of the host (`host`) and of each namespace
+(`inside`), so that expectations read like shell. It keeps what callers may rely on, and the suite
+that checks it (tests/kernel/test_kernel_contract.py) runs against the real kernel too:
+
+- a link that goes takes along what is on it; one set down loses its routes and neighbours;
+- a foreign route of the same prefix and metric is refused with EEXIST, never replaced;
+- an attach is whole or leaves nothing; a namespace that vanishes takes its links along.
+
+What tests do to it besides `Kernel` are the methods from `add_namespace` on, and `refuse`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_network
+
+from api.resources.errors import ApplyError, Cause, Conflict, Invalid
+from api.resources.net import IPAddress, IPNetwork, host_prefix
+from routed.kernel import lines
+from routed.kernel.seam import Namespace
+from routed.state import (
+    ALIAS_PREFIX,
+    GATEWAY_V4,
+    GATEWAY_V6,
+    LINK_GROUP,
+    Endpoint,
+    HostState,
+    Report,
+    host_interface_name,
+)
+
+
+class FakeKernel:
+    """`refuse` maps a key (a workload, ``route P``, ``blackhole P``) to the errno it fails with."""
+
+    def __init__(self) -> None:
+        self.host: set[str] = {"link lo up", "link up0 mtu 1500 up"}
+        self.inside: dict[str, set[str]] = {}
+        self.refuse: dict[str, int] = {}
+        self._identities: dict[str, tuple[int, int]] = {}
+        self._made = 0
+        self._woken = asyncio.Event()
+
+    def __str__(self) -> str:
+        lines = sorted(self.host)
+        for name, held in sorted(self.inside.items()):
+            lines += [f"netns {name}: {line}" for line in sorted(held)]
+        return "\n".join(lines)
+
+    # -- Kernel --------------------------------------------------------------------------------
+
+    async def sync(self, desired: HostState) -> Report:
+        changed = 0
+        failed: dict[str, ApplyError] = {}
+        lost: set[str] = set()
+        ready: dict[str, tuple[IPAddress, ...]] = {}
+        if desired.sweep:
+            changed += self._sweep(desired)
+        for endpoint in desired.endpoints.values():
+            key = endpoint.workload
+            if lines.link(endpoint) not in {
+                lines.as_up(line) for line in self.host
+            } and not self._there(endpoint):
+                lost.add(key)
+                continue
+            try:
+                changed += self._put(endpoint)
+                ready[key] = endpoint.addresses
+            except ApplyError as error:
+                failed[key] = error
+            except Conflict as error:
+                failed[key] = ApplyError(key, str(error), errno.EEXIST)
+        routed: set[IPNetwork] = set()
+        wanted = {f"blackhole {prefix}": lines.blackhole(prefix) for prefix in desired.blackholes}
+        wanted |= {
+            f"route {prefix}": lines.learned(route) for prefix, route in desired.learned.items()
+        }
+        for key, line in wanted.items():
+            try:
+                changed += self._add_route(key, line)
+                routed.add(ip_network(key.split()[1]))
+            except ApplyError as error:
+                failed[key] = error
+        if changed:
+            self._woken.set()
+        return Report(ready, frozenset(routed), failed, changed, frozenset(lost))
+
+    async def attach(self, endpoint: Endpoint) -> None:
+        host = set(self.host)
+        inside = {name: set(held) for name, held in self.inside.items()}
+        try:
+            if not self._there(endpoint) and endpoint.netns is not None:
+                raise ApplyError(endpoint.workload, "open the namespace of", errno.ENOENT)
+            self._put(endpoint)
+        except (ApplyError, Conflict):
+            self.host, self.inside = host, inside
+            raise
+        self._woken.set()
+
+    async def detach(self, workloads: Sequence[str]) -> None:
+        for workload in workloads:
+            name = host_interface_name(workload)
+            if any(f"alias {ALIAS_PREFIX}{workload} " in line for line in self.host):
+                self._drop_link(name)
+
+    def check_netns(self, name_or_path: str) -> Namespace:
+        name = name_or_path.removeprefix("/run/netns/")
+        if name not in self.inside:
+            why = f"{name_or_path!r} is no network namespace"
+            raise Invalid(f"cannot use netns {why}", causes=[Cause("spec.netns", why)])
+        return Namespace(f"/run/netns/{name}", self._identities[name])
+
+    def uplink_mtu(self) -> int:
+        return 1500
+
+    async def watch(self) -> AsyncIterator[None]:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            yield
+
+    async def close(self) -> None:
+        pass
+
+    # -- what tests do to it -------------------------------------------------------------------
+
+    def add_namespace(self, name: str) -> None:
+        self._made += 1
+        self.inside[name] = set()
+        self._identities[name] = (4, 1000 + self._made)
+
+    def delete_namespace(self, name: str) -> None:
+        for line in self.inside.pop(name):
+            if line.startswith("link ") and " peer " in line:
+                self._drop_link(line.partition(" peer ")[2].split()[0])
+        self._woken.set()
+
+    def remove(self, part: str, netns: str | None = None) -> None:
+        """Take away every line that contains `part`."""
+        held = self.host if netns is None else self.inside[netns]
+        gone = {line for line in held if part in line}
+        assert gone, f"there is no {part!r} in:\n{self}"
+        held -= gone
+        self._woken.set()
+
+    def add(self, line: str, netns: str | None = None) -> None:
+        """Somebody else's link or route."""
+        (self.host if netns is None else self.inside[netns]).add(line)
+        self._woken.set()
+
+    def set_down(self, name: str, netns: str | None = None) -> None:
+        """Set a link down: routes and permanent neighbours on it vanish, addresses stay."""
+        held = self.host if netns is None else self.inside[netns]
+        for line in list(held):
+            if line.startswith(f"link {name} ") and line.endswith(" up"):
+                held.discard(line)
+                held.add(line.removesuffix(" up") + " down")
+            elif not line.startswith("address ") and lines.is_on(line, name):
+                held.discard(line)
+        self._woken.set()
+
+    def delete_link(self, name: str) -> None:
+        self._drop_link(name)
+        self._woken.set()
+
+    def reaches(self, netns: str, address: str) -> bool:
+        """Whether a ping from inside `netns` would be answered."""
+        source = self._peer_of(netns)
+        if source is None or not self._can_send(netns, source):
+            return False
+        if address in (GATEWAY_V4, GATEWAY_V6):
+            return any(line.startswith(f"address {address}/") for line in self.host)
+        for line in self.host:
+            if line.startswith(f"route {lines.host_prefix_text(address)} dev "):
+                other = self._netns_of(line.split()[3])
+                return other is not None and self._can_send(other, line.split()[3])
+        return False
+
+    # -- the parts of a workload ---------------------------------------------------------------
+
+    def _put(self, endpoint: Endpoint) -> int:
+        """Add what is missing; the number of changes."""
+        if endpoint.workload in self.refuse:
+            raise ApplyError(endpoint.workload, "make the link of", self.refuse[endpoint.workload])
+        before = set(self.host)
+        count = 0
+        name = endpoint.host_interface
+        made = lines.link(endpoint) not in {lines.as_up(line) for line in self.host}
+        if made and endpoint.netns is not None:
+            held = self.inside[lines.netns_name(endpoint.netns)]
+            if any(line.startswith(f"link {endpoint.if_name} ") for line in held):
+                raise Conflict(
+                    f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
+                    "already; take another ifName",
+                    causes=[Cause("spec.ifName", f"{endpoint.if_name} exists in the namespace")],
+                )
+        if made and any(line.startswith(f"link {name} ") for line in self.host):
+            raise ApplyError(endpoint.workload, f"make {name} of", errno.EEXIST)
+        self.host.discard(lines.link(endpoint).removesuffix(" up") + " down")
+        self.host.add(lines.link(endpoint))
+        self.host |= set(lines.addresses_and_neighbours(endpoint))
+        for value in endpoint.addresses:
+            line = f"route {host_prefix(value)} dev {name}{lines.OURS} scope link"
+            try:
+                count += self._add_route(endpoint.workload, line)
+            except ApplyError:
+                if made:
+                    self.host = before
+                raise
+        if endpoint.netns is not None and lines.netns_name(endpoint.netns) in self.inside:
+            held = self.inside[lines.netns_name(endpoint.netns)]
+            held.discard(f"link {endpoint.if_name} peer {name} down")
+            wanted = set(lines.interior(endpoint))
+            count += len(wanted - held)
+            held |= wanted
+        elif made:
+            self.host.add(f"link {endpoint.if_name} peer {name} down")
+        return count + len(self.host - before)
+
+    def _sweep(self, desired: HostState) -> int:
+        links = {endpoint.host_interface for endpoint in desired.endpoints.values()}
+        before = len(self.host)
+        for line in list(self.host):
+            if f"group {LINK_GROUP} " in line and line.split()[1] not in links:
+                self._drop_link(line.split()[1])
+        wanted = {
+            f"route {host_prefix(a)} dev {e.host_interface} "
+            for e in desired.endpoints.values()
+            for a in e.addresses
+        }
+        for line in list(self.host):
+            if not line.startswith("route ") or lines.OURS not in line:
+                continue
+            prefix = lines.route_key(line)[0]
+            if line.startswith("route blackhole "):
+                keep = prefix in desired.blackholes
+            elif " dev rt" in line:
+                keep = line.partition(lines.OURS)[0] + " " in wanted
+            else:
+                route = desired.learned.get(prefix)
+                keep = not desired.sweep_learned or (
+                    route is not None
+                    and lines.route_key(lines.learned(route)) == lines.route_key(line)
+                )
+            if not keep:
+                self.host.discard(line)
+        return before - len(self.host)
+
+    def _add_route(self, key: str, line: str) -> int:
+        if key in self.refuse:
+            raise ApplyError(key, "add", self.refuse[key])
+        if line in self.host:
+            return 0
+        for other in list(self.host):
+            if other.startswith("route ") and lines.route_key(other) == lines.route_key(line):
+                if lines.OURS not in other:
+                    raise ApplyError(key, "add", errno.EEXIST)
+                self.host.discard(other)
+        self.host.add(line)
+        return 1
+
+    def _drop_link(self, name: str) -> None:
+        self.host = {
+            line
+            for line in self.host
+            if not line.startswith(f"link {name} ")
+            and not lines.is_on(line, name)
+            and f" peer {name} " not in line
+        }
+        for held in self.inside.values():
+            for line in list(held):
+                if f" peer {name} " in line:
+                    inner = line.split()[1]
+                    gone = {other for other in held if lines.is_on(other, inner)}
+                    held.difference_update(gone | {line})
+
+    def _there(self, endpoint: Endpoint) -> bool:
+        if endpoint.netns is None or lines.netns_name(endpoint.netns) not in self.inside:
+            return False
+        return endpoint.netns_id in (None, self._identities[lines.netns_name(endpoint.netns)])
+
+    def _peer_of(self, netns: str) -> str | None:
+        for line in self.inside[netns]:
+            if line.startswith("link ") and line.endswith(" up") and " peer " in line:
+                return line.partition(" peer ")[2].split()[0]
+        return None
+
+    def _netns_of(self, host_interface: str) -> str | None:
+        return next((n for n in self.inside if self._peer_of(n) == host_interface), None)
+
+    def _can_send(self, netns: str, host_interface: str) -> bool:
+        held = self.inside[netns]
+        up = any(
+            line.startswith(f"link {host_interface} ") and line.endswith(" up")
+            for line in self.host
+        )
+        default = any(line.startswith("route default ") for line in held)
+        return up and default and any(line.startswith("address ") for line in held)

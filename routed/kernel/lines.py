@@ -1,0 +1,93 @@
+"""The lines that `ip` would print of what is ours: the state of the fake kernel, as text.
+
+Pure: one function a kind of object. `route_key` tells which routes cannot be in one table together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_network
+
+from api.resources.net import IPNetwork, host_prefix
+from routed.state import (
+    GATEWAY_V4,
+    GATEWAY_V6,
+    HOST_MAC,
+    LINK_GROUP,
+    Endpoint,
+    LearnedRoute,
+)
+
+OURS = " proto 82"
+
+
+def host_prefix_text(address: str) -> str:
+    return str(ip_network(address))
+
+
+def netns_name(path: str) -> str:
+    return path.removeprefix("/run/netns/")
+
+
+def is_on(line: str, name: str) -> bool:
+    return f" dev {name} " in f"{line} "
+
+
+def as_up(line: str) -> str:
+    return line.removesuffix(" down") + " up" if line.endswith(" down") else line
+
+
+def link(endpoint: Endpoint) -> str:
+    return (
+        f"link {endpoint.host_interface} group {LINK_GROUP} alias {endpoint.alias} "
+        f"mtu {endpoint.mtu} up"
+    )
+
+
+def addresses_and_neighbours(endpoint: Endpoint) -> Iterable[str]:
+    name = endpoint.host_interface
+    for gateway, length in _gateways(endpoint):
+        yield f"address {gateway}/{length} dev {name} scope link"
+    for value in endpoint.addresses:
+        yield f"neighbour {value} dev {name} lladdr {endpoint.mac.hex(':')} PERMANENT"
+
+
+def interior(endpoint: Endpoint) -> Iterable[str]:
+    name = endpoint.if_name
+    yield f"link {name} peer {endpoint.host_interface} up"
+    for value in endpoint.addresses:
+        yield f"address {host_prefix(value)} dev {name}"
+    for gateway, length in _gateways(endpoint):
+        if length == 32:
+            yield f"route {gateway} dev {name} scope link"
+        yield f"neighbour {gateway} dev {name} lladdr {HOST_MAC.hex(':')} PERMANENT"
+        yield f"route default via {gateway} dev {name}"
+
+
+def _gateways(endpoint: Endpoint) -> list[tuple[str, int]]:
+    versions = {value.version for value in endpoint.addresses}
+    known = ((4, GATEWAY_V4, 32), (6, GATEWAY_V6, 64))
+    return [(gateway, length) for version, gateway, length in known if version in versions]
+
+
+def blackhole(prefix: IPNetwork) -> str:
+    last = " metric 2147483648" if prefix.prefixlen == prefix.max_prefixlen else ""
+    return f"route blackhole {prefix}{OURS}{last}"
+
+
+def learned(route: LearnedRoute) -> str:
+    hops = " ".join(
+        f"nexthop via {hop.gateway}" + (f" dev {hop.interface}" if hop.interface else "")
+        for hop in route.next_hops
+    )
+    return f"route {route.prefix}{OURS} metric {route.metric} {hops}"
+
+
+def route_key(line: str) -> tuple[IPNetwork, int]:
+    """What two routes of one table cannot have in common: prefix and metric."""
+    words = line.removeprefix("route ").removeprefix("blackhole ").split()
+    default = "::/0" if ":" in line else "0.0.0.0/0"
+    prefix = ip_network(default if words[0] == "default" else words[0])
+    if "metric" in words:
+        return prefix, int(words[words.index("metric") + 1])
+    return prefix, 0 if prefix.version == 4 else 1024
