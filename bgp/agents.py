@@ -68,6 +68,8 @@ class Agents:
         try:
             while line := await reader.readline():
                 await listener.take(wire.parse_op(line))
+        except asyncio.CancelledError:
+            return  # the loop ends; its callback would take the cancellation for a failure
         except (SpeakerError, ValueError, OSError) as error:
             log.warning("agent's connection ended: %s", error)
         finally:

@@ -56,6 +56,8 @@ class ExaBGP:
         self._started = started
         self._writer: asyncio.StreamWriter | None = None
         self._asked = 0.0
+        self._version = 0  # of the configuration
+        self._started_with = 0  # what the running ExaBGP may have read
         self._stopping = False
 
     @property
@@ -75,7 +77,9 @@ class ExaBGP:
         candidate.write_text(text, encoding="ascii")
         await _validate(candidate)
         candidate.rename(self.configuration)
+        self._version += 1
         if self.ready:
+            self._started_with = self._version
             self.send(RELOAD)
 
     def send(self, command: str) -> None:
@@ -108,6 +112,7 @@ class ExaBGP:
     async def _run_once(self) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("exabgp")}
         program = [sys.executable, "-m", "exabgp", "server", str(self.configuration)]
+        self._started_with = self._version
         child = await asyncio.create_subprocess_exec(
             *program,
             env={**environment, **SETTINGS},
@@ -147,6 +152,9 @@ class ExaBGP:
         self._writer = writer
         self.outstanding = 0
         log.info("exabgp ready pid=%s", self.pid)
+        if self._started_with != self._version:  # configured anew while it was starting
+            self._started_with = self._version
+            self.send(RELOAD)
         self._started()
         try:
             while line := await reader.readline():
@@ -158,6 +166,8 @@ class ExaBGP:
                         log.error("exabgp refused a command")
                 if said is not None:
                     self._heard(said)
+        except asyncio.CancelledError:
+            return  # the loop ends; its callback would take the cancellation for a failure
         except (OSError, ValueError) as error:
             log.warning("bridge lost: %s", error)
         finally:
