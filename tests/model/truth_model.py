@@ -24,6 +24,7 @@ class Rules:
     announce_after_read_back: bool = True  # R5
     owner_down_keeps_blocks: bool = True  # R7
     boot_forgets_reports: bool = True  # R4
+    freed_addresses_cool: bool = True  # R8
 
 
 @dataclass
@@ -164,7 +165,7 @@ def _take_away(world: World, host: Host, name: str) -> None:
     record = host.records.pop(name)
     host.advertised.discard(record.address)  # withdrawn first
     host.links.pop(name, None)
-    host.cooling[record.address] = world.now + COOL
+    host.cooling[record.address] = world.now + COOL * world.rules.freed_addresses_cool
 
 
 def _report(world: World, number: int, host: Host) -> None:
@@ -278,42 +279,3 @@ def vanish(world: World, number: int, name: str) -> None:
         host.links.pop(name, None)
         if name not in world.declared:
             world.ended.add(name)
-
-
-# -- failing and recovering ------------------------------------------------------------------------
-
-
-def fail(world: World, component: str) -> None:
-    host = world.hosts[0]
-    if component == "agent":
-        host.agent, host.intent, host.read_back = False, None, False
-    elif component == "service":
-        world.service = False
-    elif component == "speaker":
-        host.speaker, host.advertised, host.complete = False, set(), False
-    elif component == "tor":
-        world.tor = False
-        world.rib = {}
-        for one in world.hosts:
-            one.session = False
-    else:
-        world.ended |= {n for n, r in host.records.items() if r.origin == "node"}
-        stored = host.stored
-        world.hosts[0] = Host(up=False, stored=stored, session=host.session, marker=False)
-
-
-def recover(world: World, component: str, down: set[str]) -> None:
-    host = world.hosts[0]
-    if component == "agent":
-        host.agent = True
-    elif component == "service":
-        world.service = True
-    elif component == "speaker":
-        host.speaker = True
-    elif component == "tor":
-        world.tor = True
-    else:
-        host.up = True
-        host.agent, host.speaker = "agent" not in down, "speaker" not in down
-        host.complete = True  # first start after a boot: nothing that the switch keeps is true
-        host.spaces = {n for n, owner in world.declared.items() if owner == 0}
