@@ -22,8 +22,10 @@ from api.resources.net import IPAddress, IPNetwork
 
 LINK_GROUP = 0x7264
 REAP_GROUP = 0x7265  # links whose workload is gone, deleted in groups
+REAPING_GROUP = 0x7266  # those of them that are being deleted right now
 ROUTE_PROTOCOL = 82
 ALIAS_PREFIX = "routed:"
+BLACKHOLE_METRIC = 8192  # of blocks: behind the host route of a block of one address
 LEARNED_METRIC = 512  # of routes learned by BGP; our own /32s have metric 0
 
 GATEWAY_V4 = "169.254.1.1"

@@ -50,7 +50,7 @@ class Attachment(Model):
         """What the kernel should hold for it."""
         return Endpoint(
             workload=self.id,
-            if_name=self.if_name,
+            if_name=self.if_name if self.netns else self.peer_interface,
             addresses=tuple(self.addresses),
             netns=self.netns or None,
             mtu=self.mtu,
@@ -61,6 +61,11 @@ class Attachment(Model):
     def gateway(self) -> str:
         six_only = all(address.version == 6 for address in self.addresses)
         return GATEWAY_V6 if six_only else GATEWAY_V4
+
+    @property
+    def peer_interface(self) -> str:
+        """What the inner end is called in the hand-over form, until the runtime moves it."""
+        return "rp" + host_interface_name(self.id).removeprefix("rt")
 
     @property
     def host_interface(self) -> str:
@@ -116,6 +121,7 @@ class Attachment(Model):
             "hostInterface": self.host_interface,
             "mac": self.mac,
             "mtu": self.mtu,
+            "peerInterface": "" if self.netns else self.peer_interface,
             "phase": (Phase.READY if ready else Phase.PENDING).value,
             "labels": self.labels,
         }

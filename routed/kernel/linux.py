@@ -23,7 +23,7 @@ from routed.kernel import interior, netns, observe
 from routed.kernel import messages as m
 from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
-from routed.kernel.repair import Repair
+from routed.kernel.repair import Repair, reachable
 from routed.kernel.seam import Namespace
 from routed.state import (
     ALIAS_PREFIX,
@@ -89,6 +89,8 @@ class LinuxKernel:
         """The pair, both ends down; the host side's index."""
         if endpoint.netns is None:
             return self._create(endpoint, None)
+        if not reachable(endpoint):
+            raise ApplyError(endpoint.workload, "find the namespace of", errno.ENOENT)
         try:
             with _descriptor(endpoint.netns) as inner:
                 return self._create(endpoint, inner)
@@ -209,6 +211,7 @@ class LinuxKernel:
         repair = Repair(self._netlink, observe.read(self._netlink), desired)
         repair.sysctls()
         lost = repair.lost()
+        repair.moved()
         for endpoint in repair.missing():
             await asyncio.sleep(0)
             try:
@@ -237,6 +240,8 @@ class LinuxKernel:
             if endpoint.netns is None:
                 continue
             due = now - self._visited.get(endpoint.workload, -FULL_INSIDE_SECONDS)
+            if not reachable(endpoint):
+                continue  # the path names another namespace by now: nothing to do in there
             if link.peer_nsid not in touched and due < FULL_INSIDE_SECONDS:
                 continue
             try:

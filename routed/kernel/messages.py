@@ -23,7 +23,15 @@ from routed.kernel.netlink import (
     message,
     nested,
 )
-from routed.state import HOST_MAC, LINK_GROUP, REAP_GROUP, ROUTE_PROTOCOL, Endpoint, NextHop
+from routed.state import (
+    BLACKHOLE_METRIC,
+    HOST_MAC,
+    LINK_GROUP,
+    REAP_GROUP,
+    ROUTE_PROTOCOL,
+    Endpoint,
+    NextHop,
+)
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
@@ -224,7 +232,8 @@ def blackhole(prefix: IPNetwork, *, add: bool = True) -> bytearray:
         RTN_BLACKHOLE,
         0,
     )
-    return message(kind, flags, body + attr(RTA_DST, prefix.network_address.packed))
+    body += attr(RTA_DST, prefix.network_address.packed)
+    return message(kind, flags, body + attr_u32(RTA_PRIORITY, BLACKHOLE_METRIC))
 
 
 def learned_route(

@@ -18,7 +18,7 @@ from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink
 from routed.kernel.netns import identity
 from routed.kernel.observe import Link, Observed, Route
-from routed.state import Endpoint, HostState, LearnedRoute, Report
+from routed.state import BLACKHOLE_METRIC, Endpoint, HostState, LearnedRoute, Report
 
 FORWARD_V4 = Path("/proc/sys/net/ipv4/ip_forward")
 FORWARD_V6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
@@ -84,9 +84,35 @@ class Repair:
     def lost(self) -> frozenset[str]:
         """Workloads without a link whose namespace is gone: nothing can be made again."""
         for endpoint in self.desired.endpoints.values():
-            if self._link(endpoint) is None and not _reachable(endpoint):
+            if self._link(endpoint) is None and not reachable(endpoint):
                 self._lost.add(endpoint.workload)
         return frozenset(self._lost)
+
+    def moved(self) -> None:
+        """Host routes of ours that lead to another workload than their address belongs to now:
+        they would be in the way of the right one."""
+        links = {link.index: link.alias for link in self.observed.links.values()}
+        owners = {
+            host_prefix(address): endpoint.alias
+            for endpoint in self.desired.endpoints.values()
+            for address in endpoint.addresses
+        }
+        stale = [
+            (prefix, metric, route.hops[0][1])
+            for (prefix, metric), route in self.observed.routes.items()
+            if route.kind == m.RTN_UNICAST
+            and route.hops[0][0] is None
+            and prefix in owners
+            and links.get(route.hops[0][1]) != owners[prefix]
+        ]
+        if not stale:
+            return
+        batch = [m.device_route(index, prefix, add=False) for prefix, _, index in stale]
+        failed = self.netlink.transact(batch)
+        self.changed += len(batch) - len(failed)
+        for place, (prefix, metric, _) in enumerate(stale):
+            if place not in failed:
+                del self.observed.routes[(prefix, metric)]
 
     def missing(self) -> list[Endpoint]:
         return [
@@ -141,8 +167,7 @@ class Repair:
 
     def blackholes(self) -> None:
         for prefix in self.desired.blackholes:
-            metric = 0 if prefix.version == 4 else 1024
-            held = self.observed.routes.get((prefix, metric))
+            held = self.observed.routes.get((prefix, BLACKHOLE_METRIC))
             if held is None or held.kind != m.RTN_BLACKHOLE:
                 failed = self.netlink.transact([m.blackhole(prefix)])
                 if failed:
@@ -228,7 +253,7 @@ class Repair:
         )
 
 
-def _reachable(endpoint: Endpoint) -> bool:
+def reachable(endpoint: Endpoint) -> bool:
     """Whether the namespace is still where it was: the same one, not another of that name."""
     if endpoint.netns is None:
         return False

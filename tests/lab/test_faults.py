@@ -245,3 +245,24 @@ def test_a_clean_stop_of_the_speaker_withdraws_first(lab: Lab, workloads: Worklo
 def test_two_agents_of_one_host_are_kept_apart(lab: Lab) -> None:
     with pytest.raises(LabError, match="another agent"):
         inside(f"{lab.top.name}-host1", *lab.agents["host1"].words[3:], timeout=15)
+
+
+def test_hand_over_leaves_the_inner_link_for_the_runtime_to_move(lab: Lab) -> None:
+    api = lab.local("host1")
+    host = f"{lab.top.name}-host1"
+    namespace = lab.workload_namespace("host1", "moved")
+    made = api.post("/v1/attachments", json={"name": "given", "handOver": True}).json()
+    try:
+        peer, address = made["peerInterface"], made["addresses"][0]
+        command("ip", "-n", host, "link", "set", peer, "netns", namespace)
+        command("ip", "-n", namespace, "link", "set", peer, "name", "eth0")
+        command("ip", "-n", namespace, "addr", "add", f"{address}/32", "dev", "eth0")
+        command("ip", "-n", namespace, "link", "set", "eth0", "up")
+        command("ip", "-n", namespace, "route", "add", "169.254.1.1", "dev", "eth0")
+        command("ip", "-n", namespace, "route", "add", "default", "via", "169.254.1.1")
+        wait_for("the switches knowing it", lambda: lab.tor_has(f"{address}/32"))
+        wait_for("a ping from outside", lambda: lab.ping(lab.top.client, address), 5)
+    finally:
+        assert api.delete("/v1/attachments/given").status_code == 200
+        command("ip", "netns", "del", namespace)
+    wait_for("the withdrawal", lambda: lab.tor_lacks(f"{address}/32"), 5)
