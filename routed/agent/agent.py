@@ -29,7 +29,6 @@ from api.resources.errors import (
     Conflict,
     Invalid,
     NotFound,
-    PoolExhausted,
     RoutedError,
     SpeakerError,
 )
@@ -38,6 +37,7 @@ from api.resources.node import NodeSpec
 from api.resources.workload import Mode, Origin
 from routed.agent.addresses import AddressBook
 from routed.agent.attachment import Attachment, Step, node_born_id
+from routed.agent.blocks import BlockKeeper
 from routed.agent.control import Control
 from routed.agent.declared import Declared
 from routed.agent.intent import Intent
@@ -89,8 +89,8 @@ class Agent:
         self.intent: Intent | None = None
         self.report = Report()
         self.declared = Declared(self)
+        self.blocks = BlockKeeper(self)
         self.rounds = 0
-        self._short: set[str] = set()  # pools that had no block more for us
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -330,41 +330,8 @@ class Agent:
     # -- for the control plane ---------------------------------------------------------------------
 
     async def keep_blocks(self) -> None:
-        """Hold the low-water mark of free addresses; give spare empty blocks back."""
-        if self.intent is None:
-            return
-        for pool in self.book.pools_below_mark(self.intent):
-            try:
-                await self.control.claim(pool=pool)
-            except (PoolExhausted, Invalid, Conflict) as error:
-                if pool not in self._short:
-                    log.warning("pool below its mark pool=%s why=%s", pool, error)
-                self._short.add(pool)
-            else:
-                self._short.discard(pool)
-        for name in self.book.spare_blocks(self.intent):
-            if self.speech.all_established:
-                await self._give_back(name)
-
-    async def _give_back(self, name: str) -> None:
-        """Stop using the block, take its routes and announcements away, then release it.
-
-        Only over established sessions that have taken the withdrawals: a switch that keeps stale
-        routes of ours would otherwise have two announcers for the next owner (ADR 1, R8).
-        """
-        self.book.releasing.add(name)
-        assert self.intent is not None
-        self.book.own(self.intent)
-        await self.writer.synced()
-        try:
-            async with asyncio.timeout(ANNOUNCE_PATIENCE):
-                await self.speech.settled()
-        except (TimeoutError, SpeakerError):
-            self.book.releasing.discard(name)
-            self.book.own(self.intent)
-            return
-        await self.control.release(name)
-        self.book.releasing.discard(name)
+        """Hold enough free addresses; give spare blocks back. Called by the connection."""
+        await self.blocks.keep()
 
     def node_object(self) -> Node:
         """Our Node as we register it; the service adds the ASN."""

@@ -39,11 +39,11 @@ class Speech:
         """How many prefixes are stated at present."""
         return self.client.advertised
 
-    @property
-    def all_established(self) -> bool:
-        """Whether every session is up: what is withdrawn now is withdrawn everywhere."""
-        states = [session.state for session in self.sessions.values()]
-        return self.connected and all(state == "Established" for state in states)
+    def all_established(self, peers: Iterable[str]) -> bool:
+        """Whether the session of every one of `peers` is up: what is withdrawn now is withdrawn
+        everywhere. Without peers nobody was told anything."""
+        states = {name: session.state for name, session in self.sessions.items()}
+        return self.received_whole and all(states.get(name) == "Established" for name in peers)
 
     def set(self, peers: Mapping[str, Peer], wanted: Mapping[IPNetwork, Advertisement]) -> None:
         """This is everything: whom to speak with and what to announce."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from itertools import permutations, product
 
 import pytest
-from truth_model import (  # type: ignore[import-not-found]
+from truth_model import (
     GR,
     STALE_PATH,
     Host,

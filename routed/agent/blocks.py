@@ -1,0 +1,74 @@
+"""Keeping blocks: enough free addresses for an outage, nothing that others could use.
+
+A block goes back only over established sessions that have taken its withdrawals: a switch that
+keeps stale routes of ours would otherwise have two announcers for the next owner (ADR 1, R8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from api.resources.errors import Conflict, Invalid, PoolExhausted, SpeakerError
+from routed.agent.plan import peers_of
+
+if TYPE_CHECKING:
+    from routed.agent.agent import Agent
+
+log = logging.getLogger("routed.agent")
+
+SETTLE_SECONDS = 10.0  # for ExaBGP to take the withdrawals
+
+
+class BlockKeeper:
+    """Claims and gives back, outside the writer's turn."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self._short: set[str] = set()  # pools that had no block more for us
+
+    async def keep(self) -> None:
+        """Hold the low-water mark of free addresses; give spare empty blocks back."""
+        if self.agent.intent is None:
+            return
+        for pool in self.agent.book.pools_below_mark(self.agent.intent):
+            try:
+                await self.agent.control.claim(pool=pool)
+            except (PoolExhausted, Invalid, Conflict) as error:
+                if pool not in self._short:
+                    log.warning("pool below its mark pool=%s why=%s", pool, error)
+                self._short.add(pool)
+            else:
+                self._short.discard(pool)
+        for name in self.agent.book.spare_blocks(self.agent.intent):
+            if self._sessions_up():
+                await self._give_back(name)
+
+    def _sessions_up(self) -> bool:
+        return self.agent.intent is not None and self.agent.speech.all_established(
+            peers_of(self.agent.intent)
+        )
+
+    async def _give_back(self, name: str) -> None:
+        """Stop using the block, take its routes and announcements away, then release it.
+
+        Only over established sessions that have taken the withdrawals: a switch that keeps stale
+        routes of ours would otherwise have two announcers for the next owner (ADR 1, R8).
+        """
+        self.agent.book.releasing.add(name)
+        assert self.agent.intent is not None
+        self.agent.book.own(self.agent.intent)
+        await self.agent.writer.synced()
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self.agent.speech.settled()
+            still_up = self._sessions_up()
+        except (TimeoutError, SpeakerError):
+            still_up = False
+        if not still_up:
+            self.agent.book.releasing.discard(name)
+            self.agent.book.own(self.agent.intent)
+            return
+        await self.agent.control.release(name)
+        self.agent.book.releasing.discard(name)
