@@ -33,7 +33,7 @@ class Outbound:
     up: bool = False
     told: dict[IPNetwork, Advertisement] = field(default_factory=dict)
     dirty: dict[IPNetwork, None] = field(default_factory=dict)
-    changed: dict[IPNetwork, float] = field(default_factory=dict)
+    rests: dict[IPNetwork, float] = field(default_factory=dict)  # until when
     owes_flush: bool = False
     owes_eor: bool = False
 
@@ -54,7 +54,7 @@ class Outbound:
         """ExaBGP is a new one, or knows this peer anew: it has been told nothing."""
         self.up = False
         self.told.clear()
-        self.changed.clear()
+        self.rests.clear()
         self.dirty.clear()
         self.touch(wanted)
 
@@ -70,7 +70,7 @@ class Outbound:
             want, held = wanted.get(prefix), self.told.get(prefix)
             if _same(want, held):
                 del self.dirty[prefix]
-            elif now - self.changed.get(prefix, -REST) < REST:
+            elif now < self.rests.get(prefix, now):
                 continue
             elif want is None:
                 gone.append(prefix)
@@ -102,16 +102,16 @@ class Outbound:
 
     def wake_at(self) -> float | None:
         """When the first resting prefix may change again."""
-        return min((self.changed.get(p, 0.0) + REST for p in self.dirty), default=None)
+        return min((self.rests.get(p, 0.0) for p in self.dirty), default=None)
 
     def idle(self) -> bool:
         return not self.up or not self.dirty
 
     def _done(self, prefix: IPNetwork, now: float) -> None:
         del self.dirty[prefix]
-        self.changed[prefix] = now
-        if len(self.changed) > 1000 + 2 * len(self.told):
-            self.changed = {p: t for p, t in self.changed.items() if now - t < REST}
+        self.rests[prefix] = now + REST
+        if len(self.rests) > 1000 + 2 * len(self.told):
+            self.rests = {p: until for p, until in self.rests.items() if now < until}
 
 
 def _same(want: Advertisement | None, held: Advertisement | None) -> bool:
