@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import base
+from policies.watch import changes
 
 NFT_CTX_OUTPUT_JSON = 1 << 4
 ENOTSUP, ENOENT = 95, 2
@@ -62,6 +64,10 @@ class Nft:
         if not self._is_right():
             raise ApplyError(f"table inet {base.TABLE}", "read back", ENOENT)
         return True
+
+    def watch(self) -> AsyncIterator[None]:
+        """One item for every burst of changes to any table, ours included."""
+        return changes()
 
     def _is_right(self) -> bool:
         """Whether the table is there, of this version, with all its rules."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -65,6 +65,9 @@ class Filter(Protocol):
     def sync(self) -> bool:
         """Make it so; whether that changed anything. ApplyError."""
 
+    def watch(self) -> AsyncIterator[None]:
+        """One item for every burst of changes that somebody made."""
+
 
 class Agent:
     """One host's agent; `start` loads what survived, `serve` runs until cancelled."""
@@ -109,6 +112,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.writer.serve(), name="writer")
             tasks.create_task(self._watch_kernel(), name="kernel")
+            tasks.create_task(self._watch_filter(), name="filter")
             tasks.create_task(self._tick(), name="tick")
             tasks.create_task(self.declared.serve(), name="declared")
             tasks.create_task(self.speech.serve(self.writer.wake), name="speech")
@@ -116,6 +120,10 @@ class Agent:
 
     async def _watch_kernel(self) -> None:
         async for _ in self.kernel.watch():
+            self.writer.wake()
+
+    async def _watch_filter(self) -> None:
+        async for _ in self.filter.watch():
             self.writer.wake()
 
     async def _tick(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,3 +267,24 @@ def test_hand_over_leaves_the_inner_link_for_the_runtime_to_move(lab: Lab) -> No
         assert api.delete("/v1/attachments/given").status_code == 200
         command("ip", "netns", "del", namespace)
     wait_for("the withdrawal", lambda: lab.tor_lacks(f"{address}/32"), 5)
+
+
+@pytest.mark.parametrize("command_line", ["flush ruleset", "delete table inet routed"])
+def test_a_filter_table_that_somebody_flushes_is_back_at_once(lab: Lab, command_line: str) -> None:
+    host = f"{lab.top.name}-host1"
+    before = inside(host, "nft", "list", "chains")
+    assert "chain antispoof" in before
+    inside(host, "nft", *command_line.split())
+    took = wait_for("the table", lambda: inside(host, "nft", "list", "chains") == before, 5)
+    assert took < 1
+
+
+def test_a_settings_file_with_three_mistakes_is_told_at_once(lab: Lab) -> None:
+    path = lab.directory / "bad.yaml"
+    path.write_text("node: Not_A_Name\nlowWater: many\ncolour: blue\n", encoding="ascii")
+    words = [*lab.agents["host1"].words[3:6], "agent", "--config", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert "3 problem(s)" in done.stderr
+    for field in ("node:", "lowWater:", "colour: is not a setting"):
+        assert field in done.stderr
