@@ -11,7 +11,7 @@ send nothing.
 - A workload is no router and no DHCP server: router advertisements, redirects and DHCP answers
   from it are dropped.
 - Towards the host itself: replies, echo requests, and neighbour discovery; the rest is dropped.
-- A link on its way out (the reap group) sends and receives nothing.
+- A link on its way out (the reap groups) sends and receives nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import hashlib
 
 TABLE = "routed"
 LINK_GROUP = 0x7264
-REAP_GROUP = 0x7265
+REAP_GROUPS = "{ 0x7265, 0x7266 }"  # on their way out, and just being deleted
 
 _BODY = f"""
   chain antispoof {{
     type filter hook prerouting priority raw; policy accept;
-    iifgroup {REAP_GROUP} counter drop
+    iifgroup {REAP_GROUPS} counter drop
     iifgroup != {LINK_GROUP} accept
     icmpv6 type {{ nd-router-advert, nd-redirect }} counter drop
     ip6 saddr :: icmpv6 type {{ nd-neighbor-solicit, mld2-listener-report }} accept
@@ -43,7 +43,7 @@ _BODY = f"""
   }}
   chain leaving {{
     type filter hook postrouting priority raw; policy accept;
-    oifgroup {REAP_GROUP} counter drop
+    oifgroup {REAP_GROUPS} counter drop
   }}
 """
 

@@ -2,26 +2,29 @@
 
 One visit is one uninterrupted stretch: enter, make a socket, leave, use the socket, close it (an
 open socket would pin the namespace). What is checked: the link is there and up, `lo` is up, the
-/32s and /128s, the gateway routes, the permanent neighbour. Whatever else a workload configures
-in its own namespace is its own.
+MTU, the /32s and /128s, the gateway routes, the permanent neighbour. Whatever else a workload
+configures in its own namespace is its own: it may rename the link, and have another default route.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
 from api.resources.errors import ApplyError
 from api.resources.net import IPAddress, host_prefix
+from routed.kernel import fib, observe
 from routed.kernel import messages as m
-from routed.kernel import observe
 from routed.kernel.netlink import Netlink
 from routed.kernel.netns import entered
 from routed.state import GATEWAY_V4, GATEWAY_V6, HOST_MAC, Endpoint
 
 V4, V6 = IPv4Address(GATEWAY_V4), IPv6Address(GATEWAY_V6)
+LOOPBACK = 1  # the index of `lo` in every namespace
+
+Step = tuple[str, bytearray]  # what it does, and the message that does it
 
 
 def gateways(addresses: Iterable[IPAddress]) -> list[IPAddress]:
@@ -30,71 +33,89 @@ def gateways(addresses: Iterable[IPAddress]) -> list[IPAddress]:
     return [gateway for gateway in (V4, V6) if gateway.version in versions]
 
 
-def socket_inside(home: int, path: str, *, v6_name: str | None = None) -> Netlink:
-    """A socket of the namespace at `path`. With `v6_name`, that link is told not to listen to
-    router advertisements: /proc/sys/net is that of the namespace one is in."""
-    with entered(home, path):
+def socket_inside(home: int, descriptor: int, *, v6_name: str | None = None) -> Netlink:
+    """A socket of the namespace of `descriptor`. With `v6_name`, that link is told not to listen
+    to router advertisements: /proc/sys/net is that of the namespace one is in."""
+    with entered(home, descriptor):
         if v6_name is not None:
             conf = Path("/proc/sys/net/ipv6/conf") / v6_name
-            (conf / "accept_ra").write_text("0")
+            (conf / "accept_ra").write_text("0", encoding="ascii")
         return Netlink()
 
 
 def configure(inside: Netlink, index: int, endpoint: Endpoint) -> None:
     """Everything inside, for a link just made. ApplyError names what the kernel refused."""
-    batch = [("set up lo in", m.link_up(1)), *wanted(index, endpoint)]
-    failed = inside.transact([message for _, message in batch])
-    for place, number in failed.items():
-        raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", batch[place][0], number)
-
-
-def wanted(index: int, endpoint: Endpoint) -> list[tuple[str, bytearray]]:
-    """The messages that make the inside right, with what each does, in order."""
-    found: list[tuple[str, bytearray]] = [("set up the link in", m.link_up(index))]
+    steps: list[Step] = [
+        ("set up lo in", m.link_up(LOOPBACK)),
+        ("set up the link in", m.link_up(index)),
+    ]
     for value in endpoint.addresses:
-        length = value.max_prefixlen
-        found.append((f"add {value} in", m.address(index, value, add=True, length=length, scope=0)))
+        steps.append(_address(index, value))
     for gateway in gateways(endpoint.addresses):
-        if gateway.version == 4:
-            route = m.device_route(index, host_prefix(gateway), protocol=m.RTPROT_BOOT)
-            found.append((f"add the route to {gateway} in", route))
-        found.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
-        found.append(("add the default route in", m.default_route(index, gateway)))
-    return found
+        steps += [step for _, step in _gateway(index, gateway)]
+        steps.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
+    failed = inside.transact([message for _, message in steps])
+    for place, number in failed.items():
+        raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", steps[place][0], number)
 
 
-def repair(home: int, endpoint: Endpoint) -> int:
-    """Check the inside and put right what differs; the number of changes made.
+def repair(home: int, descriptor: int, index: int, endpoint: Endpoint) -> int:
+    """Check the inside of the link `index` and put right what differs; the number of changes.
 
-    OSError if the namespace is gone, ApplyError (ENODEV) if the link is not in it.
+    ApplyError if the link is not in that namespace, or if something stays wrong.
     """
-    assert endpoint.netns is not None
-    with socket_inside(home, endpoint.netns) as inside:
-        held = observe.one_link(inside, endpoint.if_name)
-        if held is None:
-            raise ApplyError(endpoint.workload, f"find {endpoint.if_name} of", errno.ENODEV)
-        changes: list[bytearray] = []
-        if not held.up:
-            changes.append(m.link_up(held.index))
-        present = set(observe.addresses(inside))
-        for value in endpoint.addresses:
-            if (held.index, value) not in present:
-                length = value.max_prefixlen
-                changes.append(m.address(held.index, value, add=True, length=length, scope=0))
-        permanent = observe.neighbours(inside)
-        for gateway in gateways(endpoint.addresses):
-            if permanent.get((held.index, gateway)) != HOST_MAC:
-                changes.append(m.neighbour(held.index, gateway, HOST_MAC))
-            family = m.family(gateway)
-            known = {route.prefix: route for route in observe.routes(inside, family, 0)}
-            host = host_prefix(gateway)
-            if gateway.version == 4 and host not in known:
-                changes.append(m.device_route(held.index, host, protocol=m.RTPROT_BOOT))
-            if not any(prefix.prefixlen == 0 for prefix in known):
-                changes.append(m.default_route(held.index, gateway))
-        if changes:
-            failed = inside.transact(changes)
-            for number in failed.values():
-                if number != errno.EEXIST:
-                    raise ApplyError(endpoint.workload, "repair the inside of", number)
-        return len(changes)
+    with socket_inside(home, descriptor) as inside:
+        steps = differences(inside, index, endpoint)
+        if not steps:
+            return 0
+        failed = inside.transact([message for _, message in steps])
+        left = differences(inside, index, endpoint)
+        if left:
+            place = next(iter(failed), None)
+            what = left[0][0] if place is None else steps[place][0]
+            number = errno.EAGAIN if place is None else failed[place]
+            raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", what, number)
+        return len(steps)
+
+
+def differences(inside: Netlink, index: int, endpoint: Endpoint) -> list[Step]:
+    """What has to be done to make the inside right, in order."""
+    held = observe.one_link(inside, index)
+    if held is None or held.mac != endpoint.mac:
+        raise ApplyError(endpoint.workload, f"find {endpoint.if_name} of", errno.ENODEV)
+    steps: list[Step] = []
+    loopback = observe.one_link(inside, LOOPBACK)
+    if loopback is not None and not loopback.up:
+        steps.append(("set up lo in", m.link_up(LOOPBACK)))
+    if held.mtu != endpoint.mtu:
+        steps.append(("set the MTU in", m.set_mtu(index, endpoint.mtu)))
+    if not held.up:
+        steps.append(("set up the link in", m.link_up(index)))
+    present = observe.addresses(inside, {index})
+    for value in endpoint.addresses:
+        if (index, value) not in present:
+            steps.append(_address(index, value))
+    permanent = observe.neighbours(inside, {index})
+    for gateway in gateways(endpoint.addresses):
+        known = {key for key, _ in observe.routes(inside, m.family(gateway), 0)}
+        steps += [step for key, step in _gateway(index, gateway) if key not in known]
+        if permanent.get((index, gateway)) != HOST_MAC:
+            steps.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
+    return steps
+
+
+def _address(index: int, value: IPAddress) -> Step:
+    message = m.address(index, value, add=True, length=value.max_prefixlen, scope=0)
+    return f"add {value} in", message
+
+
+def _gateway(index: int, gateway: IPAddress) -> list[tuple[bytes, Step]]:
+    """The routes to and over `gateway`, each with its destination."""
+    found: list[tuple[bytes, Step]] = []
+    if gateway.version == 4:  # fe80::1 is on the link by itself
+        host = host_prefix(gateway)
+        route = m.device_route(index, host, protocol=m.RTPROT_BOOT)
+        found.append((fib.destination(host), (f"add the route to {gateway} in", route)))
+    default = fib.destination(ip_network("0.0.0.0/0" if gateway.version == 4 else "::/0"))
+    found.append((default, ("add the default route in", m.default_route(index, gateway))))
+    return found

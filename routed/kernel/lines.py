@@ -10,6 +10,7 @@ from ipaddress import ip_network
 
 from api.resources.net import IPNetwork, host_prefix
 from routed.state import (
+    BLACKHOLE_METRIC,
     GATEWAY_V4,
     GATEWAY_V6,
     HOST_MAC,
@@ -71,8 +72,7 @@ def _gateways(endpoint: Endpoint) -> list[tuple[str, int]]:
 
 
 def blackhole(prefix: IPNetwork) -> str:
-    last = " metric 2147483648" if prefix.prefixlen == prefix.max_prefixlen else ""
-    return f"route blackhole {prefix}{OURS}{last}"
+    return f"route blackhole {prefix}{OURS} metric {BLACKHOLE_METRIC}"
 
 
 def learned(route: LearnedRoute) -> str:

@@ -1,11 +1,12 @@
 """The Linux kernel behind `Kernel`.
 
-`attach` is the hot path: two packed batches here and one inside, nothing looked up, nothing read
-but the route at the end. `sync` reads everything of ours once and changes only what differs.
+`attach` is the hot path: two packed batches here and one inside, nothing looked up, and at the
+end link and routes read back. `sync` reads everything of ours once and changes only what differs.
 
 Index choice: an ifindex is given in the request; one that is taken (EBUSY) is passed over.
 A crash between link and alias leaves a link of our group without an alias: `sync` sweeps it, and
-`attach` of the same name replaces it.
+`attach` of the same name replaces it. A namespace is held open through an attach, so that its path
+cannot come to name another one half way.
 """
 
 from __future__ import annotations
@@ -14,32 +15,26 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator, Sequence
+from ipaddress import ip_address
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
-from routed.kernel import interior, netns, observe
+from routed.kernel import interior, netns, observe, sysctl
 from routed.kernel import messages as m
 from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
-from routed.kernel.repair import Repair, reachable
+from routed.kernel.observe import Link, Observed
+from routed.kernel.reaper import Reaper
+from routed.kernel.repair import GONE, Repair, gateway_address
 from routed.kernel.seam import Namespace
-from routed.state import (
-    ALIAS_PREFIX,
-    LINK_GROUP,
-    REAP_GROUP,
-    Endpoint,
-    HostState,
-    Report,
-    host_interface_name,
-)
+from routed.state import ALIAS_PREFIX, LINK_GROUP, Endpoint, HostState, Report, host_interface_name
 
 FIRST_INDEX = 0x10000
-REAP_DELAY = 0.05  # seconds for more links to join a group
-REAP_MOST = 24  # links in one group; a larger one stalls attaches
 FULL_INSIDE_SECONDS = 30.0  # between visits to namespaces in which nothing was seen to change
-V6_OFF = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
+VISIT_SECONDS = 0.1  # that such visits may take in one sync
+DEFAULT_MTU = 1500
+ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))  # RFC 5737, RFC 3849: nobody's
 
 
 class LinuxKernel:
@@ -49,12 +44,15 @@ class LinuxKernel:
         self._home = netns.open_own()
         self._netlink = Netlink()
         self._monitor = Monitor()
+        self._monitor.ports.add(self._netlink.port)
         self._monitor.start()
-        self._index = FIRST_INDEX
-        self._hosts: dict[str, tuple[int, tuple[IPAddress, ...]]] = {}  # by workload
+        self._reaper = Reaper()
+        taken = [link.index for link in observe.links(self._netlink)]
+        self._index = max(FIRST_INDEX, *(index + 1 for index in taken))
+        self._links: dict[str, Link] = {}  # by workload, as last read
+        self._addresses: dict[str, tuple[IPAddress, ...]] = {}  # by workload
         self._visited: dict[str, float] = {}
-        self._reaping: asyncio.Task[None] | None = None
-        self._to_reap = 0
+        self._mtu: int | None = None
 
     @property
     def overflows(self) -> int:
@@ -65,42 +63,41 @@ class LinuxKernel:
         return netns.check(name_or_path)
 
     def uplink_mtu(self) -> int:
-        """The smallest MTU of links that are up, not ours and not lo; 1500 without any."""
-        found = [
-            link.mtu
-            for link in observe.links(self._netlink)
-            if link.up and link.group not in (LINK_GROUP, REAP_GROUP) and link.name != "lo"
-        ]
-        return min(found, default=1500)
+        """The smallest MTU of the links that learned routes and the default route use; without
+        such routes, of all links that are up and not ours. As of the last sync."""
+        if self._mtu is None:
+            self._mtu = _smallest_mtu(self._netlink, observe.read(self._netlink))
+        return self._mtu
 
     # -- one endpoint ------------------------------------------------------------------------------
 
     async def attach(self, endpoint: Endpoint) -> None:
-        index = self._make(endpoint)
-        try:
-            self._finish(endpoint, index)
-        except BaseException:
-            self._netlink.transact([m.delete_link(index)])
-            raise
-        self._hosts[endpoint.workload] = (index, endpoint.addresses)
-        self._visited[endpoint.workload] = asyncio.get_running_loop().time()
+        with contextlib.ExitStack() as stack:
+            inner = self._open(stack, endpoint)
+            index = await self._create(endpoint, inner)
+            if index is None:
+                self._mend(endpoint, inner)
+                return
+            try:
+                link = self._finish(endpoint, index, inner)
+            except BaseException:
+                self._netlink.transact([m.delete_link(index)])
+                raise
+        self._keep(endpoint, link)
+        if any(value.version == 6 for value in endpoint.addresses):
+            self._monitor.wake()  # the first one needs the host to forward IPv6
 
-    def _make(self, endpoint: Endpoint) -> int:
-        """The pair, both ends down; the host side's index."""
+    def _open(self, stack: contextlib.ExitStack, endpoint: Endpoint) -> int | None:
         if endpoint.netns is None:
-            return self._create(endpoint, None)
-        if not reachable(endpoint):
-            raise ApplyError(endpoint.workload, "find the namespace of", errno.ENOENT)
+            return None
         try:
-            with _descriptor(endpoint.netns) as inner:
-                return self._create(endpoint, inner)
+            return stack.enter_context(netns.opened(endpoint.netns, endpoint.netns_id))
         except OSError as error:
-            raise ApplyError(
-                endpoint.workload, "open the namespace of", error.errno or 0
-            ) from error
+            raise _apply_error(endpoint, "open the namespace of", error) from error
 
-    def _create(self, endpoint: Endpoint, inner: int | None) -> int:
-        replaced = False
+    async def _create(self, endpoint: Endpoint, inner: int | None) -> int | None:
+        """The pair, both ends down; the host side's index, None if it is there already."""
+        patient = True
         while True:
             host, peer = self._index, self._index + 1
             self._index += 2
@@ -110,181 +107,215 @@ class LinuxKernel:
                 return host
             if number == errno.EBUSY:
                 continue  # an index that somebody has
-            if number == errno.EEXIST and not replaced:
-                replaced = self._remove_leftover(endpoint)
-                if replaced:
-                    continue
-            if number == errno.EEXIST:
-                raise Conflict(
-                    f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
-                    "already; take another ifName",
-                    causes=[Cause("spec.ifName", f"{endpoint.if_name} exists in the namespace")],
+            if number != errno.EEXIST:
+                raise ApplyError(endpoint.workload, "make the link of", number)
+            held = observe.one_link(self._netlink, endpoint.host_interface)
+            if held is not None and held.group not in observe.OUR_GROUPS:
+                raise ApplyError(
+                    endpoint.workload, f"make {held.name}, which is not ours, of", number
                 )
-            raise ApplyError(endpoint.workload, "make the link of", number)
+            if held is not None and self._is_whole(endpoint, held, inner):
+                return None
+            if held is not None and held.group == LINK_GROUP:
+                self._netlink.transact([m.delete_link(held.index)])
+                continue
+            if held is not None:
+                self._reaper.add([held.index])
+            if patient and await self._reaper.drain():
+                patient = False  # what stood in the way may have been on its way out
+                continue
+            raise Conflict(
+                f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
+                "already; take another ifName",
+                causes=[Cause("spec.ifName", f"{endpoint.if_name} exists in the namespace")],
+            )
 
-    def _remove_leftover(self, endpoint: Endpoint) -> bool:
-        """Remove a link of ours that has this endpoint's name; False if there is none."""
-        held = observe.one_link(self._netlink, endpoint.host_interface)
-        if held is None or held.group not in (LINK_GROUP, REAP_GROUP):
+    def _is_whole(self, endpoint: Endpoint, held: Link, inner: int | None) -> bool:
+        """Whether `held` is this endpoint's pair, with the inner end where it belongs."""
+        if held.group != LINK_GROUP or held.alias != endpoint.alias:
             return False
-        return not self._netlink.transact([m.delete_link(held.index)])
+        if inner is None:
+            return True
+        with interior.socket_inside(self._home, inner) as inside:
+            found = observe.one_link(inside, held.peer)
+        return found is not None and found.mac == endpoint.mac
 
-    def _finish(self, endpoint: Endpoint, index: int) -> None:
+    def _mend(self, endpoint: Endpoint, inner: int | None) -> None:
+        """Put right what differs of a pair that is there."""
+        alone = HostState(endpoints={endpoint.workload: endpoint}, sweep=False)
+        repair = Repair(self._netlink, observe.read(self._netlink), alone)
+        repair.host_sides()
+        for error in repair.failed.values():
+            raise error
+        for _, link in repair.present():
+            if inner is not None:
+                interior.repair(self._home, inner, link.peer, endpoint)
+            self._keep(endpoint, link)
+
+    def _finish(self, endpoint: Endpoint, index: int, inner: int | None) -> Link:
         six = any(value.version == 6 for value in endpoint.addresses)
-        before = [m.no_link_local(index)] if six else []
-        self._v6_off(endpoint.host_interface, off=not six)
-        batch = [*before, m.host_link_up(index, endpoint.alias)]
+        sysctl.v6_of_link(endpoint.host_interface, off=not six)
+        batch = [m.no_link_local(index)] if six else []
+        batch.append(m.host_link_up(index, endpoint.alias))
         batch += host_messages(index, endpoint)
         for number in self._netlink.transact(batch).values():
             raise ApplyError(endpoint.workload, "configure the host side of", number)
-        if endpoint.netns is not None:
-            name = endpoint.if_name if six else None
-            try:
-                inside = interior.socket_inside(self._home, endpoint.netns, v6_name=name)
-            except OSError as error:
-                raise ApplyError(
-                    endpoint.workload, "enter the namespace of", error.errno or 0
-                ) from error
-            with inside:
-                interior.configure(inside, index + 1, endpoint)
+        if inner is not None:
+            self._configure_inside(endpoint, index + 1, inner, six=six)
+        link = observe.one_link(self._netlink, index)
+        if link is None or not link.up or link.alias != endpoint.alias:
+            raise ApplyError(endpoint.workload, "read back the link of", errno.ENODEV)
         for value in endpoint.addresses:
             if observe.route_index(self._netlink, value) != index:
                 raise ApplyError(
                     f"{endpoint.workload} {value}", "read back the route of", errno.ENODEV
                 )
+        return link
 
-    def _v6_off(self, name: str, *, off: bool) -> None:
-        """IPv6 on the host side only where it is used: with it on, an attach costs O(links)."""
-        with contextlib.suppress(FileNotFoundError):
-            Path(V6_OFF.format(name)).write_text("1" if off else "0", encoding="ascii")
-            if not off:
-                conf = Path(f"/proc/sys/net/ipv6/conf/{name}")
-                (conf / "accept_ra").write_text("0", encoding="ascii")
+    def _configure_inside(self, endpoint: Endpoint, index: int, inner: int, *, six: bool) -> None:
+        name = endpoint.if_name if six else None
+        try:
+            inside = interior.socket_inside(self._home, inner, v6_name=name)
+        except OSError as error:
+            raise _apply_error(endpoint, "enter the namespace of", error) from error
+        with inside, self._monitor.deaf():
+            interior.configure(inside, index, endpoint)
+
+    def _keep(self, endpoint: Endpoint, link: Link) -> None:
+        """Remember what makes later detaches and events cheap; the kernel remains the truth."""
+        self._links[endpoint.workload] = link
+        self._addresses[endpoint.workload] = endpoint.addresses
+        self._visited[endpoint.workload] = asyncio.get_running_loop().time()
+        self._monitor.links.add(link.index)
+        if link.peer_nsid is not None:
+            self._monitor.spaces.add(link.peer_nsid)
 
     async def detach(self, workloads: Sequence[str]) -> None:
         batch: list[bytearray] = []
-        gone = 0
+        gone: list[int] = []
         for workload in workloads:
-            held = self._hosts.pop(workload, None)
+            addresses = self._addresses.pop(workload, None)
+            self._links.pop(workload, None)
             self._visited.pop(workload, None)
-            if held is None:
-                link = observe.one_link(self._netlink, host_interface_name(workload))
-                if (
-                    link is None
-                    or link.group != LINK_GROUP
-                    or link.alias != ALIAS_PREFIX + workload
-                ):
-                    continue
-                on_link = [a for i, a in observe.neighbours(self._netlink) if i == link.index]
-                held = (link.index, tuple(on_link))
-            index, addresses = held
+            link = observe.one_link(self._netlink, host_interface_name(workload))
+            if link is None or link.group != LINK_GROUP or link.alias != ALIAS_PREFIX + workload:
+                continue
+            if addresses is None:
+                held = observe.neighbours(self._netlink, {link.index})
+                addresses = tuple(address for _, address in held)
             for value in addresses:
-                batch.append(m.device_route(index, host_prefix(value), add=False))
-                batch.append(m.delete_neighbour(index, value))
-            batch.append(m.to_reap(index))
-            gone += 1
-        if not batch:
-            return
+                batch.append(m.device_route(link.index, host_prefix(value), add=False))
+                batch.append(m.delete_neighbour(link.index, value))
+            batch.append(m.to_reap(link.index))
+            gone.append(link.index)
         for number in self._netlink.transact(batch).values():
-            if number not in (errno.ENODEV, errno.ESRCH, errno.ENOENT):
+            if number not in GONE:
                 raise ApplyError(", ".join(workloads), "detach", number)
-        self._to_reap += gone
-        if self._to_reap >= REAP_MOST:
-            await self._reap()
-        elif self._reaping is None or self._reaping.done():
-            self._reaping = asyncio.create_task(self._reap_later())
-
-    async def _reap_later(self) -> None:
-        await asyncio.sleep(REAP_DELAY)
-        await self._reap()
-
-    async def _reap(self) -> None:
-        """Delete the links of the reap group. The kernel waits for an RCU grace period in this
-        call, which is why it is made off the loop's thread, on a socket of its own."""
-        self._to_reap = 0
-        await asyncio.to_thread(_delete_reaped)
+        self._monitor.links.difference_update(gone)
+        self._reaper.add(gone)
 
     # -- everything --------------------------------------------------------------------------------
 
     async def sync(self, desired: HostState) -> Report:
-        touched, self._monitor.touched = self._monitor.touched, set()
-        repair = Repair(self._netlink, observe.read(self._netlink), desired)
+        touched = self._monitor.forget()
+        observed = observe.read(self._netlink)
+        repair = Repair(self._netlink, observed, desired)
         repair.sysctls()
-        lost = repair.lost()
+        self._reaper.add(link.index for link in observed.reaping.values())
+        if desired.sweep:
+            self._reaper.add(repair.sweep())
         repair.moved()
+        made = {}
         for endpoint in repair.missing():
             await asyncio.sleep(0)
             try:
                 await self.attach(endpoint)
-                repair.made(endpoint)
             except (ApplyError, Conflict) as error:
                 repair.fail(endpoint.workload, error)
+            else:
+                repair.made(endpoint)
+                made[endpoint.workload] = endpoint
         repair.host_sides()
-        self._insides(repair, touched)
+        self._visit(repair, *touched)
         repair.blackholes()
-        repair.learned()
-        if desired.sweep:
-            swept = repair.sweep()
-            if swept:
-                self._to_reap += swept
-                await self._reap()
-        self._hosts = repair.known()
-        if repair.observed.reaping:
-            await self._reap()
-        return repair.report(lost)
+        repair.learned(self._monitor.quiet)
+        self._remember(repair, made)
+        self._mtu = _smallest_mtu(self._netlink, observed)
+        return repair.report()
 
-    def _insides(self, repair: Repair, touched: set[int]) -> None:
-        """Visit the namespaces in which something changed, and the others now and then."""
-        now = asyncio.get_running_loop().time()
+    def _remember(self, repair: Repair, made: dict[str, Endpoint]) -> None:
+        links = {name: self._links[name] for name in made}
+        addresses = {name: endpoint.addresses for name, endpoint in made.items()}
         for endpoint, link in repair.present():
-            if endpoint.netns is None:
-                continue
-            due = now - self._visited.get(endpoint.workload, -FULL_INSIDE_SECONDS)
-            if not reachable(endpoint):
-                continue  # the path names another namespace by now: nothing to do in there
-            if link.peer_nsid not in touched and due < FULL_INSIDE_SECONDS:
-                continue
+            links[endpoint.workload] = link
+            addresses[endpoint.workload] = endpoint.addresses
+        self._links, self._addresses = links, addresses
+        self._visited = {name: when for name, when in self._visited.items() if name in links}
+        self._monitor.links = {link.index for link in links.values()}
+        self._monitor.spaces = {
+            link.peer_nsid for link in links.values() if link.peer_nsid is not None
+        }
+
+    def _visit(self, repair: Repair, links: set[int], spaces: set[int], missed: bool) -> None:
+        """Check the namespaces that this driver has not seen yet or in which something changed,
+        and some of the others now and then, the longest unseen first."""
+        now = asyncio.get_running_loop().time
+        due: list[tuple[float, Endpoint, Link]] = []
+        for endpoint, link in repair.present():
+            seen = self._visited.get(endpoint.workload)
+            touched = missed or link.index in links or link.peer_nsid in spaces
+            if seen is None or touched:
+                self._visit_one(repair, endpoint, link)
+            elif now() - seen >= FULL_INSIDE_SECONDS:
+                due.append((seen, endpoint, link))
+        until = now() + VISIT_SECONDS
+        for _, endpoint, link in sorted(due, key=lambda entry: entry[0]):
+            if now() > until:
+                break
+            self._visit_one(repair, endpoint, link)
+
+    def _visit_one(self, repair: Repair, endpoint: Endpoint, link: Link) -> None:
+        if endpoint.netns is not None:
             try:
-                repair.changed += interior.repair(self._home, endpoint)
-                self._visited[endpoint.workload] = now
+                with netns.opened(endpoint.netns, endpoint.netns_id) as inner:
+                    repair.changed += interior.repair(self._home, inner, link.peer, endpoint)
             except OSError:
-                continue  # the path is gone, the namespace not: its link is still here
+                pass  # the path is gone or another's, the namespace not: its link is still here
             except ApplyError as error:
                 repair.fail(endpoint.workload, error)
+                return
+        self._visited[endpoint.workload] = asyncio.get_running_loop().time()
 
     async def watch(self) -> AsyncIterator[None]:
         async for _ in self._monitor.events():
             yield
 
     async def close(self) -> None:
-        if self._reaping is not None and not self._reaping.done():
-            await self._reaping
+        await self._reaper.drain()
         self._monitor.close()
         self._netlink.close()
         os.close(self._home)
 
 
-def host_messages(index: int, endpoint: Endpoint) -> list[bytearray]:
+def host_messages(index: int, endpoint: Endpoint) -> Iterator[bytearray]:
     """The host side: real gateway addresses, permanent neighbours, one route an address."""
-    found = []
     for gateway in interior.gateways(endpoint.addresses):
-        length = 32 if gateway.version == 4 else 64
-        found.append(m.address(index, gateway, add=True, length=length, scope=m.RT_SCOPE_LINK))
+        yield gateway_address(index, gateway)
     for value in endpoint.addresses:
-        found.append(m.neighbour(index, value, endpoint.mac))
-        found.append(m.device_route(index, host_prefix(value)))
-    return found
+        yield m.neighbour(index, value, endpoint.mac)
+        yield m.device_route(index, host_prefix(value))
 
 
-def _delete_reaped() -> None:
-    with Netlink() as netlink:
-        netlink.transact([m.delete_group(REAP_GROUP)])
+def _smallest_mtu(netlink: Netlink, observed: Observed) -> int:
+    shapes = {id(shape): shape for shape in observed.routes.values()}
+    used = {index for shape in shapes.values() for gateway, index in shape.hops if gateway}
+    used.update(observe.leaving(netlink, address) for address in ANYWHERE)
+    candidates = [
+        link for link in observed.foreign.values() if link.up and link.index != interior.LOOPBACK
+    ]
+    leading = [link.mtu for link in candidates if link.index in used]
+    return min(leading or [link.mtu for link in candidates], default=DEFAULT_MTU)
 
 
-@contextlib.contextmanager
-def _descriptor(path: str):  # type: ignore[no-untyped-def]
-    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield opened
-    finally:
-        os.close(opened)
+def _apply_error(endpoint: Endpoint, operation: str, error: OSError) -> ApplyError:
+    return ApplyError(endpoint.workload, operation, error.errno or errno.EIO)

@@ -28,6 +28,7 @@ from routed.state import (
     HOST_MAC,
     LINK_GROUP,
     REAP_GROUP,
+    REAPING_GROUP,
     ROUTE_PROTOCOL,
     Endpoint,
     NextHop,
@@ -38,24 +39,27 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
+RTM_NEWNETCONF = 80
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 27, 28, 29
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_LINK_NETNSID = 31, 32, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
-IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 8
+IFLA_INET_CONF, IFLA_INET6_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 2, 8
 IN6_ADDR_GEN_MODE_NONE = 1
 DEVCONF_FORWARDING, DEVCONF_ACCEPT_REDIRECTS, DEVCONF_RP_FILTER = 1, 4, 8
+HOST_SETTINGS = ((DEVCONF_FORWARDING, 1), (DEVCONF_ACCEPT_REDIRECTS, 0), (DEVCONF_RP_FILTER, 1))
+DEVCONF_DISABLE_IPV6 = 26
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 0x02
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH = 1, 4, 5, 6, 9
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 9, 15
 RT_TABLE_MAIN = 254
 RTN_UNICAST, RTN_BLACKHOLE = 1, 6
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 RTPROT_BOOT = 3
-IFF_UP = 1
+IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 RTM_F_FIB_MATCH = 0x2000
 
 _IFINFO = struct.Struct("=BxHiII")
@@ -72,15 +76,10 @@ def family(address: IPAddress | IPNetwork) -> int:
     return AF_INET if address.version == 4 else AF_INET6
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)
 def _host_settings() -> bytes:
     """IPv4 settings of the host side, in the message (IFLA_INET_CONF), not through /proc."""
-    conf = nested(
-        IFLA_INET_CONF,
-        attr_u32(DEVCONF_FORWARDING, 1),
-        attr_u32(DEVCONF_ACCEPT_REDIRECTS, 0),
-        attr_u32(DEVCONF_RP_FILTER, 1),
-    )
+    conf = nested(IFLA_INET_CONF, *(attr_u32(setting, value) for setting, value in HOST_SETTINGS))
     return nested(IFLA_AF_SPEC, nested(AF_INET, conf))
 
 
@@ -137,14 +136,20 @@ def link_up(index: int) -> bytearray:
     return message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP))
 
 
-def rename_link(index: int, name: str) -> bytearray:
-    return message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attr_text(IFLA_IFNAME, name))
+def set_mtu(index: int, mtu: int) -> bytearray:
+    return message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_MTU, mtu))
 
 
 def to_reap(index: int) -> bytearray:
-    return message(
-        RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_GROUP, REAP_GROUP)
-    )
+    return _to_group(index, REAP_GROUP)
+
+
+def to_reaping(index: int) -> bytearray:
+    return _to_group(index, REAPING_GROUP)
+
+
+def _to_group(index: int, group: int) -> bytearray:
+    return message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attr_u32(IFLA_GROUP, group))
 
 
 def delete_group(group: int) -> bytearray:
@@ -155,14 +160,13 @@ def delete_link(index: int) -> bytearray:
     return message(RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
 
 
-def get_link(name: str) -> bytearray:
-    return message(
-        RTM_GETLINK,
-        0,
-        _IFINFO.pack(0, 0, 0, 0, 0)
-        + attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-        + attr_text(IFLA_IFNAME, name),
-    )
+def get_link(name_or_index: str | int) -> bytearray:
+    index = name_or_index if isinstance(name_or_index, int) else 0
+    body = _IFINFO.pack(0, 0, index, 0, 0)
+    body += attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    if isinstance(name_or_index, str):
+        body += attr_text(IFLA_IFNAME, name_or_index)
+    return message(RTM_GETLINK, 0, body)
 
 
 def address(index: int, value: IPAddress, *, add: bool, length: int, scope: int) -> bytearray:
@@ -219,7 +223,7 @@ def default_route(index: int, gateway: IPAddress) -> bytearray:
     return message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def blackhole(prefix: IPNetwork, *, add: bool = True) -> bytearray:
+def blackhole(prefix: IPNetwork, *, add: bool = True, metric: int = BLACKHOLE_METRIC) -> bytearray:
     kind, flags = (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL) if add else (RTM_DELROUTE, 0)
     body = _RTMSG.pack(
         family(prefix),
@@ -233,7 +237,7 @@ def blackhole(prefix: IPNetwork, *, add: bool = True) -> bytearray:
         0,
     )
     body += attr(RTA_DST, prefix.network_address.packed)
-    return message(kind, flags, body + attr_u32(RTA_PRIORITY, BLACKHOLE_METRIC))
+    return message(kind, flags, body + attr_u32(RTA_PRIORITY, metric))
 
 
 def learned_route(
@@ -271,10 +275,11 @@ def learned_route(
     return message(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body)
 
 
-def delete_learned(prefix: IPNetwork, metric: int) -> bytearray:
+def delete_learned(destination: bytes, metric: int) -> bytearray:
+    """Remove our route to `destination`: its family, length and address (see fib)."""
     body = _RTMSG.pack(
-        family(prefix),
-        prefix.prefixlen,
+        destination[0],
+        destination[1],
         0,
         0,
         RT_TABLE_MAIN,
@@ -283,8 +288,9 @@ def delete_learned(prefix: IPNetwork, metric: int) -> bytearray:
         RTN_UNICAST,
         0,
     )
-    body += attr(RTA_DST, prefix.network_address.packed) + attr_u32(RTA_PRIORITY, metric)
-    return message(RTM_DELROUTE, 0, body)
+    if destination[1]:
+        body += attr(RTA_DST, destination[2:])
+    return message(RTM_DELROUTE, 0, body + attr_u32(RTA_PRIORITY, metric))
 
 
 def lookup(value: IPAddress) -> bytearray:

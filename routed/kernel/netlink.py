@@ -13,7 +13,6 @@ Sources: include/uapi/linux/{netlink,rtnetlink,if_link,if_addr,neighbour}.h.
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -24,12 +23,15 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_DUMP_INTR = 0x10
 
 SOL_NETLINK = 270
-NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, NETLINK_GET_STRICT_CHK = 1, 8, 12
+NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID = 1, 2, 8
+NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK = 10, 12
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
 BATCH_BYTES = 32_000  # a larger batch gains nothing measurable
 DUMP_BUFFER = 1 << 18
+DUMP_TRIES = 8
+ANSWER_SECONDS = 10  # the kernel answers at once; this only ends what would hang for ever
 
 _HEADER = struct.Struct("=IHHII")  # nlmsg_len, nlmsg_type, nlmsg_flags, nlmsg_seq, nlmsg_pid
 _ATTR = struct.Struct("=HH")
@@ -81,9 +83,20 @@ class Netlink:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0)
+        )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.bind((0, 0))
         self._sequence = 0
+
+    @property
+    def port(self) -> int:
+        """What the kernel writes into the notifications of changes made through this socket."""
+        port: int = self._socket.getsockname()[0]
+        return port
 
     def close(self) -> None:
         self._socket.close()
@@ -131,15 +144,17 @@ class Netlink:
     def dump(self, request: bytearray) -> list[bytes]:
         """Every answer to a dump request, as the payloads after the netlink header.
 
-        A dump that the kernel says was interrupted (NLM_F_DUMP_INTR) is asked for again.
+        A dump that the kernel says was interrupted (NLM_F_DUMP_INTR) is asked for again, though
+        not for ever: somebody may be changing the table without pause, and what was missed then
+        shows as EEXIST or is seen by the next read.
         """
-        for _ in range(8):
-            found = self._dump_once(request)
-            if found is not None:
-                return found
-        raise OSError(errno.EINTR, "cannot dump: the table changed under eight dumps in a row")
+        for _ in range(DUMP_TRIES):
+            found, interrupted = self._dump_once(request)
+            if not interrupted:
+                break
+        return found
 
-    def _dump_once(self, request: bytearray) -> list[bytes] | None:
+    def _dump_once(self, request: bytearray) -> tuple[list[bytes], bool]:
         self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
         struct.pack_into("=I", request, 8, self._sequence)
         self._socket.send(request)
@@ -152,7 +167,7 @@ class Netlink:
                     continue
                 interrupted |= bool(flags & NLM_F_DUMP_INTR)
                 if kind == NLMSG_DONE:
-                    return None if interrupted else found
+                    return found, interrupted
                 if kind == NLMSG_ERROR:
                     (code,) = _INT.unpack_from(data, offset)
                     raise OSError(-code, "cannot dump")

@@ -39,23 +39,35 @@ def open_own() -> int:
 
 
 @contextmanager
-def entered(home: int, path: str) -> Iterator[int]:
-    """Be inside the namespace at `path`; yields its descriptor. No `await` in the body.
+def opened(path: str, wanted: tuple[int, int] | None) -> Iterator[int]:
+    """A descriptor of the namespace at `path`, which keeps it alive.
 
-    OSError if it cannot be opened or entered. `home` is a descriptor of where to return to.
+    OSError if there is none, or (ESTALE) another than `wanted`, its (st_dev, st_ino).
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _setns(descriptor)
-        try:
-            yield descriptor
-        finally:
-            try:
-                _setns(home)
-            except OSError:
-                os.abort()
+        found = os.fstat(descriptor)
+        if wanted not in (None, (found.st_dev, found.st_ino)):
+            raise OSError(errno.ESTALE, "another namespace has taken this path")
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def entered(home: int, descriptor: int) -> Iterator[None]:
+    """Be inside the namespace of `descriptor`. No `await` in the body. OSError if refused.
+
+    `home` is a descriptor of where to return to.
+    """
+    _setns(descriptor)
+    try:
+        yield
+    finally:
+        try:
+            _setns(home)
+        except OSError:
+            os.abort()
 
 
 def check(name_or_path: str) -> Namespace:

@@ -8,25 +8,35 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 
-from api.resources.net import IPAddress, IPNetwork
+from api.resources.net import IPAddress
+from routed.kernel import fib
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink, attributes
-from routed.state import ALIAS_PREFIX, LINK_GROUP, REAP_GROUP, ROUTE_PROTOCOL
+from routed.state import ALIAS_PREFIX, LINK_GROUP, REAP_GROUP, REAPING_GROUP, ROUTE_PROTOCOL
+
+OUR_GROUPS = (LINK_GROUP, REAP_GROUP, REAPING_GROUP)
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
-_NEXTHOP = struct.Struct("=HBBi")
 _U32 = struct.Struct("=I")
 _INT = struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """The per-link settings that we set; None where the kernel does not tell."""
+
+    inet: tuple[int, ...] | None  # in the order of m.HOST_SETTINGS
+    v6_off: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
+    """`peer` and `peer_nsid` are the other end's index and its namespace's id here."""
+
     index: int
     name: str
     group: int
@@ -34,7 +44,9 @@ class Link:
     mtu: int
     up: bool
     mac: bytes
+    peer: int
     peer_nsid: int | None
+    settings: Settings | None = None  # of links of ours
 
     @property
     def workload(self) -> str | None:
@@ -44,24 +56,14 @@ class Link:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`hops` are (gateway or None, interface index), sorted."""
-
-    prefix: IPNetwork
-    kind: int
-    metric: int
-    hops: tuple[tuple[IPAddress | None, int], ...]
-
-
 @dataclass(slots=True)
 class Observed:
     links: dict[str, Link] = field(default_factory=dict)  # of LINK_GROUP, by name
     reaping: dict[str, Link] = field(default_factory=dict)
-    foreign: dict[str, int] = field(default_factory=dict)  # other links: name -> MTU
+    foreign: dict[str, Link] = field(default_factory=dict)
     addresses: set[tuple[int, IPAddress]] = field(default_factory=set)
     neighbours: dict[tuple[int, IPAddress], bytes] = field(default_factory=dict)
-    routes: dict[tuple[IPNetwork, int], Route] = field(default_factory=dict)  # (prefix, metric)
+    routes: dict[fib.Key, fib.Shape] = field(default_factory=dict)
 
 
 def read(netlink: Netlink) -> Observed:
@@ -70,128 +72,129 @@ def read(netlink: Netlink) -> Observed:
     for link in links(netlink):
         if link.group == LINK_GROUP:
             found.links[link.name] = link
-        elif link.group == REAP_GROUP:
+        elif link.group in OUR_GROUPS:
             found.reaping[link.name] = link
         else:
-            found.foreign[link.name] = link.mtu
+            found.foreign[link.name] = link
     indexes = {link.index for link in found.links.values()}
     if indexes:
-        found.addresses = {pair for pair in addresses(netlink) if pair[0] in indexes}
-        found.neighbours = {
-            key: mac for key, mac in neighbours(netlink).items() if key[0] in indexes
-        }
+        found.addresses = addresses(netlink, indexes)
+        found.neighbours = neighbours(netlink, indexes)
     for family in (m.AF_INET, m.AF_INET6):
-        for route in routes(netlink, family):
-            found.routes[(route.prefix, route.metric)] = route
+        found.routes |= routes(netlink, family)
     return found
 
 
 def links(netlink: Netlink) -> list[Link]:
-    return [_link(data) for data in netlink.dump(m.dump_links())]
+    return [link_of(data) for data in netlink.dump(m.dump_links())]
 
 
-def one_link(netlink: Netlink, name: str) -> Link | None:
-    """The link called `name`, or None."""
+def one_link(netlink: Netlink, name_or_index: str | int) -> Link | None:
+    """The link of that name or index, or None."""
     try:
-        data = netlink.get(m.get_link(name))
+        data = netlink.get(m.get_link(name_or_index))
     except OSError:
         return None
-    return _link(data) if data else None
+    return link_of(data) if data else None
 
 
-def _link(data: bytes) -> Link:
+def link_of(data: bytes) -> Link:
+    """What a link message says."""
     _, _, index, flags, _ = _IFINFO.unpack_from(data)
     found = attributes(data, 16)
     nsid = found.get(m.IFLA_LINK_NETNSID)
+    group = _number(found, m.IFLA_GROUP)
     return Link(
         index=index,
         name=found[m.IFLA_IFNAME].rstrip(b"\0").decode(errors="replace"),
-        group=_U32.unpack(found[m.IFLA_GROUP])[0] if m.IFLA_GROUP in found else 0,
+        group=group,
         alias=found.get(m.IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
-        mtu=_U32.unpack(found[m.IFLA_MTU])[0] if m.IFLA_MTU in found else 0,
+        mtu=_number(found, m.IFLA_MTU),
         up=bool(flags & m.IFF_UP),
         mac=found.get(m.IFLA_ADDRESS, b""),
+        peer=_number(found, m.IFLA_LINK),
         peer_nsid=_INT.unpack(nsid)[0] if nsid else None,
+        settings=_settings(found) if group in OUR_GROUPS else None,
     )
 
 
-def addresses(netlink: Netlink) -> list[tuple[int, IPAddress]]:
-    found = []
+def link_group(data: bytes) -> int:
+    """The group that a link message says."""
+    return _number(attributes(data, 16), m.IFLA_GROUP)
+
+
+def _number(found: dict[int, bytes], kind: int) -> int:
+    return int(_U32.unpack(found[kind])[0]) if kind in found else 0
+
+
+def _settings(found: dict[int, bytes]) -> Settings:
+    families = attributes(found.get(m.IFLA_AF_SPEC, b""), 0)
+    four = attributes(families.get(m.AF_INET, b""), 0).get(m.IFLA_INET_CONF, b"")
+    six = attributes(families.get(m.AF_INET6, b""), 0).get(m.IFLA_INET6_CONF, b"")
+    last = max(setting for setting, _ in m.HOST_SETTINGS)
+    inet = None
+    if len(four) >= 4 * last:  # an array, whose first element is setting 1
+        inet = tuple(_U32.unpack_from(four, 4 * (at - 1))[0] for at, _ in m.HOST_SETTINGS)
+    v6_off = None
+    if len(six) >= 4 * (m.DEVCONF_DISABLE_IPV6 + 1):
+        v6_off = bool(_INT.unpack_from(six, 4 * m.DEVCONF_DISABLE_IPV6)[0])
+    return Settings(inet, v6_off)
+
+
+def addresses(netlink: Netlink, indexes: set[int]) -> set[tuple[int, IPAddress]]:
+    """(interface index, address) on the interfaces `indexes`."""
+    found = set()
     for data in netlink.dump(m.dump_addresses()):
         _, _, _, _, index = _IFADDR.unpack_from(data)
-        parts = attributes(data, 8)
-        raw = parts.get(m.IFA_LOCAL) or parts.get(m.IFA_ADDRESS)
-        if raw:
-            found.append((index, _address(raw)))
+        if index in indexes:
+            parts = attributes(data, 8)
+            raw = parts.get(m.IFA_LOCAL) or parts.get(m.IFA_ADDRESS)
+            if raw:
+                found.add((index, _address(raw)))
     return found
 
 
-def neighbours(netlink: Netlink) -> dict[tuple[int, IPAddress], bytes]:
+def neighbours(netlink: Netlink, indexes: set[int]) -> dict[tuple[int, IPAddress], bytes]:
     """Permanent neighbours only: the others are the kernel's own business."""
     found = {}
     for data in netlink.dump(m.dump_neighbours()):
         _, index, state, _, _ = _NDMSG.unpack_from(data)
+        if not state & m.NUD_PERMANENT or index not in indexes:
+            continue
         parts = attributes(data, 12)
-        if state & m.NUD_PERMANENT and m.NDA_DST in parts and m.NDA_LLADDR in parts:
+        if m.NDA_DST in parts and m.NDA_LLADDR in parts:
             found[(index, _address(parts[m.NDA_DST]))] = parts[m.NDA_LLADDR]
     return found
 
 
-def routes(netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL) -> list[Route]:
-    return [
-        route
-        for data in netlink.dump(m.dump_routes(family, protocol))
-        if (route := _route(data)) is not None
-    ]
-
-
-def _route(data: bytes) -> Route | None:
-    family, length, _, _, _, _, _, kind, _ = _RTMSG.unpack_from(data)
-    parts = attributes(data, 12)
-    raw = parts.get(m.RTA_DST) or bytes(4 if family == m.AF_INET else 16)
-    prefix = _network(raw, length)
-    metric = _U32.unpack(parts[m.RTA_PRIORITY])[0] if m.RTA_PRIORITY in parts else 0
-    hops: list[tuple[IPAddress | None, int]] = []
-    if m.RTA_MULTIPATH in parts:
-        hops = _hops(parts[m.RTA_MULTIPATH])
-    elif kind == m.RTN_UNICAST:
-        gateway = _address(parts[m.RTA_GATEWAY]) if m.RTA_GATEWAY in parts else None
-        index = _U32.unpack(parts[m.RTA_OIF])[0] if m.RTA_OIF in parts else 0
-        hops = [(gateway, index)]
-    hops.sort(key=lambda hop: (int(hop[0]) if hop[0] else 0, hop[1]))
-    return Route(prefix, kind, metric, tuple(hops))
-
-
-def _hops(data: bytes) -> list[tuple[IPAddress | None, int]]:
-    found: list[tuple[IPAddress | None, int]] = []
-    offset = 0
-    while offset + 8 <= len(data):
-        length, _, _, index = _NEXTHOP.unpack_from(data, offset)
-        if length < 8:
-            break
-        parts = attributes(data[offset : offset + length], 8)
-        gateway = _address(parts[m.RTA_GATEWAY]) if m.RTA_GATEWAY in parts else None
-        found.append((gateway, index))
-        offset += (length + 3) & ~3
-    return found
+def routes(
+    netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL
+) -> dict[fib.Key, fib.Shape]:
+    """The main table's routes of one protocol, 0 for all."""
+    return fib.table(netlink.dump(m.dump_routes(family, protocol)))
 
 
 def route_index(netlink: Netlink, address: IPAddress) -> int:
-    """The interface index that the kernel would send `address` out of, 0 if nowhere."""
+    """The interface index that the kernel sends `address` out of by a host route of ours, else
+    0."""
+    data = lookup(netlink, address)
+    if data is None or data[1] != address.max_prefixlen or data[5] != ROUTE_PROTOCOL:
+        return 0
+    return _number(attributes(data, 12), m.RTA_OIF)
+
+
+def leaving(netlink: Netlink, address: IPAddress) -> int:
+    """The interface index that the kernel sends `address` out of, by whatever route, else 0."""
+    data = lookup(netlink, address)
+    return 0 if data is None else _number(attributes(data, 12), m.RTA_OIF)
+
+
+def lookup(netlink: Netlink, address: IPAddress) -> bytes | None:
     try:
-        data = netlink.get(m.lookup(address))
+        return netlink.get(m.lookup(address))
     except OSError:
-        return 0
-    if data is None:
-        return 0
-    parts = attributes(data, 12)
-    return int(_U32.unpack(parts[m.RTA_OIF])[0]) if m.RTA_OIF in parts else 0
+        return None  # nowhere
 
 
 def _address(raw: bytes) -> IPAddress:
     return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)
-
-
-@lru_cache(maxsize=65_536)
-def _network(raw: bytes, length: int) -> IPNetwork:
-    return IPv4Network((raw, length)) if len(raw) == 4 else IPv6Network((raw, length))

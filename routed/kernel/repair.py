@@ -2,27 +2,33 @@
 
 Every step goes on past what fails and notes it by key; nothing that is right is touched; nothing
 foreign is ever replaced (an exclusive create that finds somebody else's route fails with EEXIST
-and is reported). Replacing is used only for a route that was just read back as ours.
+and is reported). Replacing is used only where no foreign route shares prefix and metric.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import IPAddress, IPNetwork, host_prefix
-from routed.kernel import interior, observe
+from routed.kernel import fib, interior, observe, sysctl
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink
 from routed.kernel.netns import identity
-from routed.kernel.observe import Link, Observed, Route
-from routed.state import BLACKHOLE_METRIC, Endpoint, HostState, LearnedRoute, Report
+from routed.kernel.observe import Link, Observed
+from routed.state import (
+    BLACKHOLE_METRIC,
+    ROUTE_PROTOCOL,
+    Endpoint,
+    HostState,
+    LearnedRoute,
+    Report,
+)
 
-FORWARD_V4 = Path("/proc/sys/net/ipv4/ip_forward")
-FORWARD_V6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
-RTPROT_RA = 9
+GONE = (errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL)
+BULK = 1000  # routes; more are changed without hearing of each
 
 
 class Repair:
@@ -36,7 +42,7 @@ class Repair:
         self.failed: dict[str, ApplyError] = {}
         self._ready: dict[str, tuple[IPAddress, ...]] = {}
         self._routed: set[IPNetwork] = set()
-        self._made: dict[str, Endpoint] = {}
+        self._made: set[str] = set()
         self._lost: set[str] = set()
 
     def fail(self, key: str, error: ApplyError | Conflict) -> None:
@@ -45,29 +51,38 @@ class Repair:
         )
 
     def sysctls(self) -> None:
-        """Forwarding, where we may set it; IPv6's not where it would cost the host its own
-        default route, which it has from router advertisements (then `accept_ra` would have to
-        be 2, which is not ours to set)."""
+        """Forwarding of the host, where we may set it."""
         if not self.desired.manage_sysctls:
             return
         versions = {a.version for e in self.desired.endpoints.values() for a in e.addresses}
-        self._sysctl(FORWARD_V4)
-        if 6 not in versions:
-            return
-        advertised = observe.routes(self.netlink, m.AF_INET6, RTPROT_RA)
-        if any(route.prefix.prefixlen == 0 for route in advertised):
-            key = f"sysctl {FORWARD_V6}: the default route comes from router advertisements"
-            self.failed[key] = ApplyError(key, "set", errno.EPERM)
-            return
-        self._sysctl(FORWARD_V6)
+        for set_forwarding in (sysctl.forward_v4, sysctl.forward_v6)[: 2 if 6 in versions else 1]:
+            try:
+                self.changed += set_forwarding(self.netlink)
+            except ApplyError as error:
+                self.failed[error.key] = error
 
-    def _sysctl(self, path: Path) -> None:
-        try:
-            if path.read_text(encoding="ascii").strip() == "0":
-                path.write_text("1", encoding="ascii")
-                self.changed += 1
-        except OSError as error:
-            self.failed[str(path)] = ApplyError(str(path), "set", error.errno or errno.EIO)
+    # -- what nobody wants any more ------------------------------
+
+    def sweep(self) -> list[int]:
+        """Withdraw our links, host routes and blackholes that are not desired, before anything
+        new is made; the links' indexes, for the reaper."""
+        wanted = {endpoint.host_interface for endpoint in self.desired.endpoints.values()}
+        orphans = [link.index for name, link in self.observed.links.items() if name not in wanted]
+        hosts = {
+            fib.destination(host_prefix(address))
+            for endpoint in self.desired.endpoints.values()
+            for address in endpoint.addresses
+        }
+        holes = {fib.destination(prefix) for prefix in self.desired.blackholes}
+        batch = [m.to_reap(index) for index in orphans]
+        for (key, metric), shape in list(self.observed.routes.items()):
+            if shape.kind == m.RTN_BLACKHOLE and not (key in holes and metric == BLACKHOLE_METRIC):
+                batch.append(m.blackhole(fib.network(key), add=False, metric=metric))
+            elif shape.device is not None and (key not in hosts or shape.device in orphans):
+                batch.append(m.device_route(shape.device, fib.network(key), add=False))
+                del self.observed.routes[key, metric]
+        self._apply("sweep", batch, gone_is_fine=True)
+        return orphans
 
     # -- links ------------------------------
 
@@ -76,66 +91,60 @@ class Repair:
         return held if held is not None and held.alias == endpoint.alias else None
 
     def present(self) -> Iterator[tuple[Endpoint, Link]]:
+        """The endpoints whose links were there before this sync."""
         for endpoint in self.desired.endpoints.values():
             held = self._link(endpoint)
-            if held is not None:
+            if held is not None and endpoint.workload not in self._made:
                 yield endpoint, held
 
-    def lost(self) -> frozenset[str]:
-        """Workloads without a link whose namespace is gone: nothing can be made again."""
-        for endpoint in self.desired.endpoints.values():
-            if self._link(endpoint) is None and not reachable(endpoint):
-                self._lost.add(endpoint.workload)
-        return frozenset(self._lost)
-
-    def moved(self) -> None:
-        """Host routes of ours that lead to another workload than their address belongs to now:
-        they would be in the way of the right one."""
-        links = {link.index: link.alias for link in self.observed.links.values()}
-        owners = {
-            host_prefix(address): endpoint.alias
-            for endpoint in self.desired.endpoints.values()
-            for address in endpoint.addresses
-        }
-        stale = [
-            (prefix, metric, route.hops[0][1])
-            for (prefix, metric), route in self.observed.routes.items()
-            if route.kind == m.RTN_UNICAST
-            and route.hops[0][0] is None
-            and prefix in owners
-            and links.get(route.hops[0][1]) != owners[prefix]
-        ]
-        if not stale:
-            return
-        batch = [m.device_route(index, prefix, add=False) for prefix, _, index in stale]
-        failed = self.netlink.transact(batch)
-        self.changed += len(batch) - len(failed)
-        for place, (prefix, metric, _) in enumerate(stale):
-            if place not in failed:
-                del self.observed.routes[(prefix, metric)]
-
     def missing(self) -> list[Endpoint]:
-        return [
-            endpoint
-            for endpoint in self.desired.endpoints.values()
-            if self._link(endpoint) is None and endpoint.workload not in self._lost
-        ]
+        """The endpoints without a link that can have one. Those whose namespace is gone are
+        lost: nothing can be made again."""
+        found = []
+        for endpoint in self.desired.endpoints.values():
+            if self._link(endpoint) is None:
+                if reachable(endpoint):
+                    found.append(endpoint)
+                else:
+                    self._lost.add(endpoint.workload)
+        return found
 
     def made(self, endpoint: Endpoint) -> None:
         self.changed += 1
-        self._made[endpoint.workload] = endpoint
+        self._made.add(endpoint.workload)
         self._ready[endpoint.workload] = endpoint.addresses
 
+    def moved(self) -> None:
+        """Remove host routes of ours that lead to another workload than their address belongs to
+        now: they would be in the way of the right one."""
+        links = {link.index: link.alias for link in self.observed.links.values()}
+        owners = {
+            fib.destination(host_prefix(address)): endpoint.alias
+            for endpoint in self.desired.endpoints.values()
+            for address in endpoint.addresses
+        }
+        batch = []
+        for (key, metric), shape in list(self.observed.routes.items()):
+            device = shape.device
+            if device is not None and key in owners and links.get(device) != owners[key]:
+                batch.append(m.device_route(device, fib.network(key), add=False))
+                del self.observed.routes[key, metric]
+        self._apply("moved host routes", batch, gone_is_fine=True)
+
     def host_sides(self) -> None:
-        """Link up, gateway addresses, neighbours, host routes of every link that is there."""
+        """Link up, settings, gateway addresses, neighbours, host routes of links that are there."""
         for endpoint, link in self.present():
-            if endpoint.workload in self._made:
+            try:
+                changes = self._host_changes(endpoint, link)
+            except ApplyError as error:
+                self.fail(endpoint.workload, error)
                 continue
-            changes = self._host_changes(endpoint, link)
             if changes:
-                failed = self.netlink.transact(changes)
+                failed = self.netlink.transact([message for _, message in changes])
                 self.changed += len(changes) - len(failed)
-                for number in failed.values():
+                for place, number in failed.items():
+                    if number == errno.EEXIST and self._came_back(changes[place][0], link):
+                        continue
                     self.fail(
                         endpoint.workload,
                         ApplyError(endpoint.workload, "configure the host side of", number),
@@ -143,31 +152,43 @@ class Repair:
             if endpoint.workload not in self.failed:
                 self._ready[endpoint.workload] = endpoint.addresses
 
-    def _host_changes(self, endpoint: Endpoint, link: Link) -> list[bytearray]:
+    def _came_back(self, value: IPAddress | None, link: Link) -> bool:
+        """Whether the host route of `value`, which was not there, is by now."""
+        return value is not None and observe.route_index(self.netlink, value) == link.index
+
+    def _host_changes(
+        self, endpoint: Endpoint, link: Link
+    ) -> list[tuple[IPAddress | None, bytearray]]:
+        """The messages needed, each with the address whose host route it makes, if it does."""
         index = link.index
-        changes = [] if link.up else [m.host_link_up(index, endpoint.alias)]
+        changes: list[tuple[IPAddress | None, bytearray]] = []
+        v6_off = all(value.version == 4 for value in endpoint.addresses)
+        if link.settings is not None:
+            inet = tuple(value for _, value in m.HOST_SETTINGS)
+            if not link.up or link.settings.inet not in (None, inet):
+                changes.append((None, m.host_link_up(index, endpoint.alias)))
+            if link.settings.v6_off is not None and link.settings.v6_off != v6_off:
+                sysctl.v6_of_link(link.name, off=v6_off)
+                self.changed += 1
+        if link.mtu != endpoint.mtu:
+            changes.append((None, m.set_mtu(index, endpoint.mtu)))
         for gateway in interior.gateways(endpoint.addresses):
             if (index, gateway) not in self.observed.addresses:
-                length = 32 if gateway.version == 4 else 64
-                scope = m.RT_SCOPE_LINK
-                changes.append(m.address(index, gateway, add=True, length=length, scope=scope))
+                changes.append((None, gateway_address(index, gateway)))
         for value in endpoint.addresses:
             if self.observed.neighbours.get((index, value)) != endpoint.mac:
-                changes.append(m.neighbour(index, value, endpoint.mac))
-            if not self._on_device(host_prefix(value), index):
-                changes.append(m.device_route(index, host_prefix(value)))
+                changes.append((None, m.neighbour(index, value, endpoint.mac)))
+            key = (fib.destination(host_prefix(value)), 0 if value.version == 4 else 1024)
+            held = self.observed.routes.get(key)
+            if held is None or held.device != index:
+                changes.append((value, m.device_route(index, host_prefix(value))))
         return changes
-
-    def _on_device(self, prefix: IPNetwork, index: int) -> bool:
-        metric = 0 if prefix.version == 4 else 1024
-        held = self.observed.routes.get((prefix, metric))
-        return held is not None and held.hops == ((None, index),)
 
     # -- routes ------------------------------
 
     def blackholes(self) -> None:
         for prefix in self.desired.blackholes:
-            held = self.observed.routes.get((prefix, BLACKHOLE_METRIC))
+            held = self.observed.routes.get((fib.destination(prefix), BLACKHOLE_METRIC))
             if held is None or held.kind != m.RTN_BLACKHOLE:
                 failed = self.netlink.transact([m.blackhole(prefix)])
                 if failed:
@@ -177,80 +198,97 @@ class Repair:
                 self.changed += 1
             self._routed.add(prefix)
 
-    def learned(self) -> None:
-        """Routes learned by BGP, in batches; one that fails leaves the others."""
-        batch: list[bytearray] = []
-        keys: list[IPNetwork] = []
-        for prefix, route in self.desired.learned.items():
-            held = self.observed.routes.get((prefix, route.metric))
-            if held is not None and _same(held, route):
-                self._routed.add(prefix)
-                continue
-            hops = [(hop, 0) for hop in route.next_hops]
-            batch.append(m.learned_route(prefix, hops, route.metric, replace=held is not None))
-            keys.append(prefix)
-        if not batch:
-            return
-        failed = self.netlink.transact(batch)
-        self.changed += len(batch) - len(failed)
-        for place, prefix in enumerate(keys):
-            if place in failed:
-                key = f"route {prefix}"
-                self.failed[key] = ApplyError(key, "add", failed[place], transient=True)
+    def learned(self, quiet: Callable[[], AbstractContextManager[None]]) -> None:
+        """Routes learned by BGP, in batches; one that fails leaves the others. `quiet` is where
+        many changes are made without hearing of them."""
+        links = {**self.observed.foreign, **self.observed.links}
+        indexes = {name: link.index for name, link in links.items()}
+        changes = fib.diff(self.desired.learned, self.observed.routes, indexes)
+        removed = changes.remove if self.desired.sweep and self.desired.sweep_learned else []
+        twins = self._foreign_twins() if changes.replace else frozenset()
+        replaced = []
+        for route in changes.replace:
+            key = (fib.destination(route.prefix), route.metric)
+            if key in twins:
+                removed.append(key)
+                self._refused(route, errno.EEXIST)
             else:
-                self._routed.add(prefix)
+                replaced.append(route)
+        added = []
+        for route in changes.add:
+            if all(hop.interface is None or hop.interface in indexes for hop in route.next_hops):
+                added.append(route)
+            else:
+                self._refused(route, errno.ENODEV)
+        many = len(added) + len(replaced) + len(removed) > BULK
+        if many:
+            with quiet():
+                self._write(added, replaced, removed, indexes)
+        else:
+            self._write(added, replaced, removed, indexes)
+        self._routed.update(self.desired.learned)
+        for route in self.desired.learned.values():
+            if not self.failed:
+                break
+            if f"route {route.prefix}" in self.failed:
+                self._routed.discard(route.prefix)
 
-    # -- what nobody wants any more ------------------------------
-
-    def sweep(self) -> int:
-        """Remove what is ours and not desired; the number of links on their way out."""
-        wanted = {endpoint.host_interface for endpoint in self.desired.endpoints.values()}
-        batch = [
-            m.to_reap(link.index)
-            for name, link in self.observed.links.items()
-            if name not in wanted
-        ]
-        links = len(batch)
-        hosts = {host_prefix(a) for e in self.desired.endpoints.values() for a in e.addresses}
-        for (prefix, metric), route in self.observed.routes.items():
-            if route.kind == m.RTN_BLACKHOLE:
-                if prefix not in self.desired.blackholes:
-                    batch.append(m.blackhole(prefix, add=False))
-            elif any(gateway is not None for gateway, _ in route.hops):
-                held = self.desired.learned.get(prefix)
-                stale = held is None or held.metric != metric
-                if stale and self.desired.sweep_learned:
-                    batch.append(m.delete_learned(prefix, metric))
-            elif prefix not in hosts:
-                batch.append(m.device_route(route.hops[0][1], prefix, add=False))
-        if batch:
+    def _write(
+        self,
+        added: list[LearnedRoute],
+        replaced: list[LearnedRoute],
+        removed: list[fib.Key],
+        indexes: dict[str, int],
+    ) -> None:
+        for routes, replace in ((added, False), (replaced, True)):
+            batch = fib.messages(routes, indexes, replace=replace)
             failed = self.netlink.transact(batch)
             self.changed += len(batch) - len(failed)
-            for number in failed.values():
-                if number not in (errno.ENODEV, errno.ESRCH, errno.ENOENT):
-                    self.failed["sweep"] = ApplyError("orphans", "sweep", number)
-        return links
+            for place, number in failed.items():
+                self._refused(routes[place], number)
+        self._apply(
+            "sweep of learned routes",
+            [m.delete_learned(key, metric) for key, metric in removed],
+            gone_is_fine=True,
+        )
+
+    def _refused(self, route: LearnedRoute, number: int) -> None:
+        key = f"route {route.prefix}"
+        self.failed[key] = ApplyError(key, "add", number, transient=True)
+
+    def _foreign_twins(self) -> set[fib.Key] | frozenset[fib.Key]:
+        """Destinations and metrics of foreign routes: a replacing request might hit those."""
+        found: set[fib.Key] = set()
+        for family in (m.AF_INET, m.AF_INET6):
+            dumped = self.netlink.dump(m.dump_routes(family, 0))
+            foreign = [data for data in dumped if data[5] != ROUTE_PROTOCOL]
+            found.update(fib.table(foreign))
+        return found
+
+    def _apply(self, key: str, batch: list[bytearray], *, gone_is_fine: bool) -> None:
+        failed = self.netlink.transact(batch)
+        self.changed += len(batch) - len(failed)
+        for number in failed.values():
+            if not gone_is_fine or number not in GONE:
+                self.failed[key] = ApplyError(key, "finish the", number)
 
     # -- the end ------------------------------
 
-    def known(self) -> dict[str, tuple[int, tuple[IPAddress, ...]]]:
-        """(index, addresses) of every endpoint whose link is there, for fast detaches."""
-        found = {e.workload: (link.index, e.addresses) for e, link in self.present()}
-        for workload, endpoint in self._made.items():
-            link = observe.one_link(self.netlink, endpoint.host_interface)
-            if link is not None:
-                found[workload] = (link.index, endpoint.addresses)
-        return found
-
-    def report(self, lost: frozenset[str]) -> Report:
+    def report(self) -> Report:
         ready = {name: held for name, held in self._ready.items() if name not in self.failed}
         return Report(
             ready=ready,
             routed=frozenset(self._routed),
             failed=self.failed,
             changed=self.changed,
-            lost=lost,
+            lost=frozenset(self._lost),
         )
+
+
+def gateway_address(index: int, gateway: IPAddress) -> bytearray:
+    """A gateway as a real address of the host side, so that it always answers."""
+    length = 32 if gateway.version == 4 else 64
+    return m.address(index, gateway, add=True, length=length, scope=m.RT_SCOPE_LINK)
 
 
 def reachable(endpoint: Endpoint) -> bool:
@@ -259,9 +297,3 @@ def reachable(endpoint: Endpoint) -> bool:
         return False
     found = identity(endpoint.netns)
     return found is not None and endpoint.netns_id in (None, found)
-
-
-def _same(held: Route, wanted: LearnedRoute) -> bool:
-    return held.kind == m.RTN_UNICAST and [gateway for gateway, _ in held.hops] == [
-        hop.gateway for hop in wanted.next_hops
-    ]

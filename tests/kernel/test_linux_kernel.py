@@ -149,7 +149,7 @@ def test_orphans_are_swept_only_when_told(namespaces: Make) -> None:
         await kernel.sync(HostState(sweep=False))
         assert pings(one, "169.254.1.1"), "nothing is swept before intent is loaded"
         await kernel.sync(HostState(sweep=True))
-        assert host_interface_name("a.h") not in run("ip", "-br", "link")
+        await until(lambda: host_interface_name("a.h") not in run("ip", "-br", "link"))
         assert "10.65.0.1" not in run("ip", "route")
 
     in_fresh_namespace(body)

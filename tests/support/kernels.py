@@ -1,0 +1,208 @@
+"""Two worlds in which the same tests of `Kernel` run: the fake one and the real one.
+
+A world has a kernel, namespaces, the ways in which somebody damages them, and ways to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import uuid
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Any
+
+from routed.kernel.fake import FakeKernel
+from routed.kernel.linux import LinuxKernel
+from routed.state import Endpoint, host_interface_name
+from support.netns import in_fresh_namespace, run
+
+Body = Callable[[Any], Awaitable[None]]
+
+
+def endpoint(name: str, netns: str, *addresses: str) -> Endpoint:
+    return Endpoint(name, "eth0", tuple(ip_address(a) for a in addresses), f"/run/netns/{netns}")
+
+
+class FakeWorld:
+    """Everything is a line of the fake kernel."""
+
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+
+    @classmethod
+    def play(cls, body: Body) -> None:
+        async def whole() -> None:
+            await body(cls())
+
+        asyncio.run(whole())
+
+    def new_kernel(self) -> FakeKernel:
+        return self.kernel  # it has no memory but the host's
+
+    def netns(self, label: str) -> str:
+        self.kernel.add_namespace(label)
+        return label
+
+    def delete_netns(self, name: str) -> None:
+        self.kernel.delete_namespace(name)
+
+    def delete_route(self, prefix: str) -> None:
+        self.kernel.remove(f"route {prefix} ")
+
+    def delete_blackhole(self, prefix: str) -> None:
+        self.kernel.remove(f"route blackhole {prefix} ")
+
+    def delete_gateway(self, workload: str) -> None:
+        self.kernel.remove(f"address 169.254.1.1/32 dev {host_interface_name(workload)} ")
+
+    def delete_neighbour(self, workload: str, address: str) -> None:
+        self.kernel.remove(f"neighbour {address} dev {host_interface_name(workload)} ")
+
+    def delete_link(self, workload: str) -> None:
+        self.kernel.delete_link(host_interface_name(workload))
+
+    def link_down(self, workload: str) -> None:
+        self.kernel.set_down(host_interface_name(workload))
+
+    def inner_link_down(self, netns: str) -> None:
+        self.kernel.set_down("eth0", netns)
+
+    def inner_address_gone(self, netns: str, address: str) -> None:
+        self.kernel.remove(f"address {address}/32 ", netns)
+
+    def inner_routes_gone(self, netns: str) -> None:
+        self.kernel.remove("route ", netns)
+
+    def foreign_route(self, prefix: str, metric: int = 0) -> None:
+        last = f" metric {metric}" if metric else ""
+        self.kernel.add(f"route {prefix} via 192.0.2.99 dev up0 proto static{last}")
+
+    def foreign_inner_link(self, netns: str, name: str) -> None:
+        self.kernel.add(f"link {name} peer elsewhere down", netns)
+
+    def foreign(self) -> str:
+        return "\n".join(
+            line
+            for line in str(self.kernel).splitlines()
+            if " proto static" in line or "up0" in line
+        )
+
+    def routes(self) -> list[str]:
+        return [line.removeprefix("route ") for line in self.kernel.host if "route " in line]
+
+    def links(self) -> set[str]:
+        return {line.split()[1] for line in self.kernel.host if line.startswith("link ")}
+
+    def inner_links(self, netns: str) -> set[str]:
+        return {
+            line.split()[1] for line in self.kernel.inside[netns] if line.startswith("link ")
+        } | {"lo"}
+
+    def reaches(self, netns: str, address: str) -> bool:
+        return self.kernel.reaches(netns, address)
+
+
+class RealWorld:
+    """The kernel itself, in a namespace made for the one test."""
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+        for name, own in (("up0", "192.0.2.1/24"), ("up1", "198.51.100.1/24")):
+            run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+            run("ip", "addr", "add", own, "dev", name)
+            run("ip", "link", "set", f"{name}p", "up")
+            run("ip", "link", "set", name, "up")
+        self.kernel = LinuxKernel()
+
+    @classmethod
+    def play(cls, body: Body) -> None:
+        async def whole() -> None:
+            world = cls()
+            try:
+                await body(world)
+            finally:
+                await world.kernel.close()
+                for name in world._made:
+                    subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+        in_fresh_namespace(whole)
+
+    def new_kernel(self) -> LinuxKernel:
+        self.kernel = LinuxKernel()
+        return self.kernel
+
+    def netns(self, label: str) -> str:
+        name = f"rtk-{label}-{uuid.uuid4().hex[:8]}"
+        run("ip", "netns", "add", name)
+        self._made.append(name)
+        return name
+
+    def delete_netns(self, name: str) -> None:
+        run("ip", "netns", "del", name)
+
+    def delete_route(self, prefix: str) -> None:
+        run("ip", *_six(prefix), "route", "del", prefix)
+
+    def delete_blackhole(self, prefix: str) -> None:
+        run("ip", *_six(prefix), "route", "del", "blackhole", prefix)
+
+    def delete_gateway(self, workload: str) -> None:
+        run("ip", "addr", "del", "169.254.1.1/32", "dev", host_interface_name(workload))
+
+    def delete_neighbour(self, workload: str, address: str) -> None:
+        run("ip", "neigh", "del", address, "dev", host_interface_name(workload))
+
+    def delete_link(self, workload: str) -> None:
+        run("ip", "link", "del", host_interface_name(workload))
+
+    def link_down(self, workload: str) -> None:
+        run("ip", "link", "set", host_interface_name(workload), "down")
+
+    def inner_link_down(self, netns: str) -> None:
+        run("ip", "-n", netns, "link", "set", "eth0", "down")
+
+    def inner_address_gone(self, netns: str, address: str) -> None:
+        run("ip", "-n", netns, "addr", "del", address, "dev", "eth0")
+
+    def inner_routes_gone(self, netns: str) -> None:
+        run("ip", "-n", netns, "route", "flush", "table", "main")
+
+    def foreign_route(self, prefix: str, metric: int = 0) -> None:
+        last = ("metric", str(metric)) if metric else ()
+        run("ip", "route", "add", prefix, "via", "192.0.2.99", "proto", "static", *last)
+
+    def foreign_inner_link(self, netns: str, name: str) -> None:
+        run("ip", "-n", netns, "link", "add", name, "type", "bridge")
+
+    def foreign(self) -> str:
+        return run("ip", "route", "show", "proto", "static") + run(
+            "ip", "-br", "addr", "show", "up0"
+        )
+
+    def routes(self) -> list[str]:
+        return run("ip", "route").splitlines() + run("ip", "-6", "route").splitlines()
+
+    def links(self) -> set[str]:
+        return _names(run("ip", "-br", "link"))
+
+    def inner_links(self, netns: str) -> set[str]:
+        return _names(run("ip", "-n", netns, "-br", "link"))
+
+    def reaches(self, netns: str, address: str) -> bool:
+        command = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W1", address]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _six(prefix: str) -> tuple[str, ...]:
+    return ("-6",) if ":" in prefix else ()
+
+
+def _names(listed: str) -> set[str]:
+    return {line.split()[0].partition("@")[0] for line in listed.splitlines()}
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
