@@ -162,7 +162,14 @@ def test_a_workload_deleted_in_the_service_is_detached(lab: Lab) -> None:
     assert "through the service" in refused.json()["message"]
     ctl(lab, "delete", "workload", "api1")
     wait_for("its end", lambda: attached.get("/v1/attachments/api1").status_code == 404)
-    assert "eth0" not in command("ip", "-n", namespace, "-br", "link")
+    wait_for("the link's end", lambda: not has_link(namespace, "eth0"), 2)
+
+
+def has_link(namespace: str, name: str) -> bool:
+    found = subprocess.run(
+        ["ip", "-n", namespace, "link", "show", name], check=False, capture_output=True
+    )
+    return found.returncode == 0
 
 
 def test_attaching_again_is_idempotent(lab: Lab, workloads: Workloads) -> None:
@@ -207,7 +214,7 @@ def test_bad_input_is_refused_and_nothing_changes(
         fields = [cause["field"] for cause in answer.json()["details"]["causes"]]
         assert fields == [says]
         assert api.get("/v1/attachments").json() == before
-        assert "eth0" not in command("ip", "-n", namespace, "-br", "link")
+        assert not has_link(namespace, "eth0")
     finally:
         command("ip", "netns", "del", namespace)
 
