@@ -8,6 +8,38 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.rig import Figures
+
+pytest_plugins = ["support.fixtures"]
+FIGURES = Figures()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults",
+        choices=["short", "full"],
+        default="short",
+        help="how long the tests of tests/faults go on",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of figures of the fault tests."""
+    if FIGURES.rows:
+        terminalreporter.section("under fault")
+        for fault, promise, figure in FIGURES.rows:
+            terminalreporter.write_line(f"| {fault} | {promise} | {figure} |")
+
+
+@pytest.fixture(scope="session")
+def figures() -> Figures:
+    return FIGURES
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the fault tests run for as long as they promise."""
+    return bool(request.config.getoption("--faults") == "full")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -51,6 +51,7 @@ from routed.agent.writer import Writer
 from routed.kernel.seam import Kernel
 from routed.settings import AgentSettings
 from routed.state import Report
+from routed.steps import Point, reached
 
 log = logging.getLogger("routed.agent")
 
@@ -271,21 +272,26 @@ class Agent:
             raise refused
         addresses = self.book.assign(self._known_intent(), candidate)
         record = candidate.model_copy(update={"addresses": addresses})
+        reached(Point.ASSIGNED)
         try:
             self.records.put(record)
+            reached(Point.RECORDED)
             await self.kernel.attach(record.endpoint())
+            reached(Point.READ_BACK)
         except (ApplyError, OSError):
             self.records.remove(record.id)
             self.book.forget(record.id)
             raise
         record = record.model_copy(update={"step": Step.ATTACHED})
         self.records.put(record)
+        reached(Point.CONFIRMED)
         self.report = replace(
             self.report, ready={**self.report.ready, record.id: tuple(record.addresses)}
         )
         facts = self.facts()
         one = Report(ready={record.id: tuple(record.addresses)})
         self.speech.advertise(announce(facts, one).values())
+        reached(Point.ANNOUNCED)
         self.control.wake()
         return record, True
 
@@ -306,10 +312,15 @@ class Agent:
         if self.records.get(record.id) is None:
             return  # two detaches of one attachment: the first has done it
         self.records.put(record.model_copy(update={"step": Step.DETACHING}))
+        reached(Point.MARKED)
         self.speech.withdraw(host_prefix(address) for address in record.addresses)
+        reached(Point.WITHDRAWN)
         await self.kernel.detach([record.id])
+        reached(Point.ROUTES_GONE)
         self.book.release(record.id)
+        reached(Point.COOLED)
         self.records.remove(record.id)
+        reached(Point.FORGOTTEN)
         ready = {name: held for name, held in self.report.ready.items() if name != record.id}
         self.report = replace(self.report, ready=ready)
         self.control.wake()

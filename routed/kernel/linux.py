@@ -29,6 +29,7 @@ from routed.kernel.reaper import Reaper
 from routed.kernel.repair import GONE, Repair, gateway_address
 from routed.kernel.seam import Namespace
 from routed.state import ALIAS_PREFIX, LINK_GROUP, Endpoint, HostState, Report, host_interface_name
+from routed.steps import Point, reached
 
 FIRST_INDEX = 0x10000
 FULL_INSIDE_SECONDS = 30.0  # between visits to namespaces in which nothing was seen to change
@@ -104,6 +105,7 @@ class LinuxKernel:
             request = m.create_veth(endpoint, endpoint.host_interface, host, peer, inner)
             number = self._netlink.transact([request]).get(0)
             if number is None:
+                reached(Point.LINK_MADE)
                 return host
             if number == errno.EBUSY:
                 continue  # an index that somebody has
@@ -160,8 +162,10 @@ class LinuxKernel:
         batch += host_messages(index, endpoint)
         for number in self._netlink.transact(batch).values():
             raise ApplyError(endpoint.workload, "configure the host side of", number)
+        reached(Point.HOST_SIDE_DONE)
         if inner is not None:
             self._configure_inside(endpoint, index + 1, inner, six=six)
+            reached(Point.INSIDE_DONE)
         link = observe.one_link(self._netlink, index)
         if link is None or not link.up or link.alias != endpoint.alias:
             raise ApplyError(endpoint.workload, "read back the link of", errno.ENODEV)

@@ -144,6 +144,14 @@ class Lab:
             prefix_text in bird.prefixes(self.directory, name) for name in self.tor_namespaces
         )
 
+    def prefixes(self, tor: str) -> dict[str, list[str]]:
+        """The BGP routes of the ToR in namespace `tor`: prefix to the next hops of its paths."""
+        return bird.prefixes(self.directory, tor)
+
+    def daemon(self, namespace: str) -> Process:
+        """The routing daemon of a ToR or of the client."""
+        return next(one for one in self._birds() if one.name == namespace)
+
     def ping(self, namespace: str, address: str) -> bool:
         """Whether one echo request is answered within a second."""
         said = fabric.inside(namespace, "ping", "-n", "-c", "1", "-W", "1", address, check=False)

@@ -50,6 +50,8 @@ class Process:
         """Start it; no-op while it runs."""
         if self.pid is not None:
             return
+        if self._child is not None:
+            self._child.wait()  # one that ended by itself must still be reaped
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 self.words,

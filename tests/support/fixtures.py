@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.labs import Workloads, ctl
 
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
+from support.labs import Workloads, ctl
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
