@@ -45,3 +45,4 @@ def flush(peer: IPAddress) -> str:
 
 CLEAR = "clear adj-rib out"
 RELOAD = "reload"
+VERSION = "version"  # changes nothing: whether it answers is what is asked

@@ -23,10 +23,13 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The OPEN the peer sent; `restart` says that it keeps its forwarding state over a restart."""
+    """The OPEN the peer sent, and of it the graceful restart capability (RFC 4724, section 3):
+    `restart` is its restart time in seconds, None if it does not keep any family over a restart;
+    `forwarding` says that it has kept its forwarding state over the one just past."""
 
     peer: IPAddress
-    restart: bool
+    restart: int | None
+    forwarding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,7 @@ def parse(line: bytes) -> Said | None:
     if kind == "state":
         return _state(peer, neighbor)
     if kind == "open":
-        opened = neighbor.get("open", {})
-        return Opened(peer, GRACEFUL_RESTART in opened.get("capabilities", {}))
+        return _opened(peer, neighbor.get("open", {}).get("capabilities", {}))
     if kind == "update":
         return _update(peer, neighbor.get("message", {}))
     return None
@@ -89,6 +91,17 @@ def _state(peer: IPAddress, neighbor: dict[str, Any]) -> State:
     except ValueError:
         address = None
     return State(peer, str(neighbor.get("state", "")), str(neighbor.get("reason", "")), address)
+
+
+def _opened(peer: IPAddress, capabilities: dict[str, Any]) -> Opened:
+    """A capability without families is one of a mere helper: it keeps nothing itself."""
+    found = capabilities.get(GRACEFUL_RESTART, {})
+    families = found.get("address-family-flags", {})
+    if not families:
+        return Opened(peer, None)
+    # ExaBGP calls the family's "forwarding state" bit "restart"
+    forwarding = any("restart" in flags for flags in families.values())
+    return Opened(peer, int(found.get("time", 0)), forwarding)
 
 
 def _update(peer: IPAddress, message: dict[str, Any]) -> Received | None:

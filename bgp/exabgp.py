@@ -19,7 +19,7 @@ from pathlib import Path
 
 from api.resources.errors import SpeakerError
 from bgp import bridge
-from bgp.commands import RELOAD
+from bgp.commands import RELOAD, VERSION
 from bgp.events import Answered, Said, parse
 
 log = logging.getLogger("routed.exabgp")
@@ -28,6 +28,8 @@ WINDOW = 4
 LINE_LIMIT = 16 << 20
 PR_SET_PDEATHSIG = 1
 ANSWER_SECONDS = 15.0  # without an answer to a command ExaBGP is taken to hang
+QUIET_SECONDS = 3.0  # without anything to say to it, ExaBGP is asked whether it is there
+START_SECONDS = 30.0  # for a new one to start its bridge
 BACKOFF = (0.1, 5.0)
 SETTINGS = {
     "exabgp.daemon.user": "root",
@@ -132,11 +134,16 @@ class ExaBGP:
             self._drop()
 
     async def _watch(self, child: asyncio.subprocess.Process) -> None:
-        """Kill an ExaBGP that has stopped to answer."""
+        """Kill an ExaBGP that has stopped to answer, or never began to."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         while True:
             await asyncio.sleep(1.0)
-            silent = asyncio.get_running_loop().time() - self._asked
-            if self.outstanding and silent > ANSWER_SECONDS:
+            if self.ready and not self.outstanding and clock() - self._asked > QUIET_SECONDS:
+                self.send(VERSION)
+            silent = clock() - (self._asked if self.ready else began)
+            patience = ANSWER_SECONDS if self.ready else START_SECONDS
+            if silent > patience and (self.outstanding or not self.ready):
                 log.error("exabgp hangs silent=%.0fs pid=%s", silent, child.pid)
                 child.kill()
                 return

@@ -7,8 +7,8 @@ again, and changes meanwhile coalesce into the last one. While the session is do
 ExaBGP repeats what it knew when the session comes up, and we add what has changed.
 
 In: ExaBGP keeps nothing of a peer that restarts, so we do: its paths become stale when the session
-ends, stay until its End-of-RIB or its restart time, and go at once if it never offered graceful
-restart (RFC 4724, section 4.2).
+ends, stay until its End-of-RIB or its restart time, and go at once if it does not restart
+gracefully or the session ended by a NOTIFICATION (RFC 4724, section 4.2).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from api.resources.net import IPAddress, IPNetwork
 from bgp import commands
-from bgp.events import Received
+from bgp.events import Opened, Received
 from bgp.seam import Advertisement, Path, Peer
 
 REST = 0.25  # seconds between two changes of one prefix
@@ -126,10 +126,11 @@ class Inbound:
     """What one peer has told us. Changes are (gone prefixes, new paths)."""
 
     peer: Peer
-    graceful: bool = False
+    restart: int | None = None  # seconds, as the peer's OPEN had it
     paths: dict[IPNetwork, Path] = field(default_factory=dict)
     stale_until: float | None = None
     refused: int = 0
+    ours: bool = False  # it was our side that restarted: the peer has lost nothing
 
     def receive(self, said: Received) -> tuple[list[IPNetwork], list[Path]]:
         """Take in an UPDATE. A path with our own AS in it is a loop (RFC 4271, section 9)."""
@@ -164,18 +165,42 @@ class Inbound:
             new.append(path)
         return gone, new
 
-    def went_down(self, now: float) -> tuple[list[IPNetwork], list[Path]]:
-        """The session ended: keep what is stale, or let it all go."""
-        if not self.graceful:
+    def opened(self, said: Opened, now: float) -> list[IPNetwork]:
+        """A new session: what is stale waits for its End-of-RIB, or goes at once if the peer did
+        not keep its forwarding state."""
+        self.restart = said.restart
+        if self.stale_until is None:
+            return []
+        if not self.ours and (said.restart is None or not said.forwarding):
+            return self._purge_stale()
+        self.stale_until = now + self.peer.graceful_restart_time
+        return []
+
+    def went_down(
+        self, now: float, *, notified: bool = False
+    ) -> tuple[list[IPNetwork], list[Path]]:
+        """The session ended: keep what is stale for the peer's restart time, or let it all go;
+        so too if it ended by a NOTIFICATION, the hold timer's included (section 4.2)."""
+        self.ours = False
+        if self.restart is None or notified:
             gone = list(self.paths)
             self.paths.clear()
             self.stale_until = None
             return gone, []
         if self.stale_until is None:
-            self.stale_until = now + self.peer.graceful_restart_time
+            self.stale_until = now + min(self.restart, self.peer.graceful_restart_time)
+        return [], self._all_stale()
+
+    def restarted(self, now: float) -> list[Path]:
+        """Our own ExaBGP is a new one: the peer's paths wait for it to say them again."""
+        self.ours = True
+        self.stale_until = now + self.peer.graceful_restart_time
+        return self._all_stale()
+
+    def _all_stale(self) -> list[Path]:
         stale = [replace(path, stale=True) for path in self.paths.values() if not path.stale]
         self.paths.update((path.prefix, path) for path in stale)
-        return [], stale
+        return stale
 
     def expire(self, now: float) -> list[IPNetwork]:
         """What was stale for longer than the restart time."""
@@ -184,7 +209,7 @@ class Inbound:
         return self._purge_stale()
 
     def _purge_stale(self) -> list[IPNetwork]:
-        self.stale_until = None
+        self.stale_until, self.ours = None, False
         gone = [prefix for prefix, path in self.paths.items() if path.stale]
         for prefix in gone:
             del self.paths[prefix]

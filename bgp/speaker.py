@@ -261,14 +261,15 @@ class Speaker:
         now = asyncio.get_running_loop().time()
         for address, outbound in self.outbound.items():
             outbound.restarted(self.wanted)
-            self._lost(address, now)
+            self._changed(self.inbound[address], [], self.inbound[address].restarted(now))
         self.pump()
 
     def _heard(self, said: Said) -> None:
         if isinstance(said, State):
             self._state(said)
         elif isinstance(said, Opened) and said.peer in self.inbound:
-            self.inbound[said.peer].graceful = said.restart
+            inbound = self.inbound[said.peer]
+            self._changed(inbound, inbound.opened(said, asyncio.get_running_loop().time()), [])
         elif isinstance(said, Received) and said.peer in self.inbound:
             self._changed(self.inbound[said.peer], *self.inbound[said.peer].receive(said))
         self.pump()
@@ -285,13 +286,14 @@ class Speaker:
             was_up, outbound.up = outbound.up, False
             self._session(name, said.peer, "Idle", said.reason)
             if was_up:
-                self._lost(said.peer, asyncio.get_running_loop().time())
+                notified = said.reason.startswith("notification")
+                self._lost(said.peer, asyncio.get_running_loop().time(), notified=notified)
         elif said.state == "connected":
             self._session(name, said.peer, "OpenSent")
 
-    def _lost(self, address: IPAddress, now: float) -> None:
+    def _lost(self, address: IPAddress, now: float, *, notified: bool = False) -> None:
         inbound = self.inbound[address]
-        self._changed(inbound, *inbound.went_down(now))
+        self._changed(inbound, *inbound.went_down(now, notified=notified))
 
     async def _expire(self) -> None:
         while True:

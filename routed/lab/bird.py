@@ -34,12 +34,15 @@ protocol bgp hosts {{
   dynamic name "host";
   graceful restart aware;
   hold time 9;
+  error wait time 1, 5;
   ipv4 {{ import all; export filter to_hosts; next hop self; }};
 }}
 protocol bgp outside {{
   local {tor.client_side} as {tor.as_number};
   neighbor {top.client_address(tor)} as {top.client_as};
   connect delay time 1;
+  hold time 9;
+  error wait time 1, 5;
   ipv4 {{ import all; export where source = RTS_BGP; next hop self; }};
 }}
 """
@@ -52,6 +55,7 @@ def client_configuration(top: Topology) -> str:
         f"  local {top.client_address(tor)} as {top.client_as};\n"
         f"  neighbor {tor.client_side} as {tor.as_number};\n"
         "  connect delay time 1;\n"
+        "  hold time 9;\n  error wait time 1, 5;\n"
         "  ipv4 { import all; export where source = RTS_DEVICE; };\n}\n"
         for tor in top.tors
     )

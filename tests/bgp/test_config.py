@@ -86,8 +86,14 @@ def test_exabgps_events() -> None:
     head += '"peer":"192.0.2.1"},%s}}'
     peer, local = ip_address("192.0.2.1"), ip_address("192.0.2.9")
     assert parse((head % ("state", '"state":"up"')).encode()) == State(peer, "up", "", local)
-    opened = head % ("open", '"open":{"capabilities":{"64":{}}}')
-    assert parse(opened.encode()) == Opened(peer, restart=True)
+    capability = '"64":{"time":120,"address-family-flags":{%s},"restart-flags":[]}'
+    for families, said in (
+        ("", Opened(peer, None)),  # a helper, which keeps nothing itself
+        ('"ipv4/unicast":[]', Opened(peer, 120)),
+        ('"ipv4/unicast":["restart"]', Opened(peer, 120, forwarding=True)),
+    ):
+        opened = head % ("open", f'"open":{{"capabilities":{{{capability % families}}}}}')
+        assert parse(opened.encode()) == said
     update = (
         '"message":{"update":{"attribute":{"as-path":[65001,65002],"med":5,'
         '"community":[[65001,7]]},"announce":{"ipv4 unicast":{"192.0.2.1":'

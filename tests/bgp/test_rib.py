@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, ip_address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api.resources.net import IPNetwork
-from bgp.events import Received
+from bgp.events import Opened, Received
 from bgp.rib import REST, Inbound, Outbound
 from bgp.seam import Advertisement, Peer
 
@@ -125,7 +126,7 @@ def test_a_path_with_our_own_as_is_a_loop() -> None:
 
 
 def test_a_graceful_peers_paths_stay_until_its_end_of_rib() -> None:
-    rib = Inbound(PEER, graceful=True)
+    rib = Inbound(PEER, restart=120)
     rib.receive(received("10.65.1.1/32", "10.65.1.2/32"))
     gone, stale = rib.went_down(100.0)
     assert not gone
@@ -137,7 +138,7 @@ def test_a_graceful_peers_paths_stay_until_its_end_of_rib() -> None:
 
 
 def test_stale_paths_expire_and_a_peer_without_gr_loses_all_at_once() -> None:
-    rib = Inbound(PEER, graceful=True)
+    rib = Inbound(PEER, restart=120)
     rib.receive(received("10.65.1.1/32"))
     rib.went_down(100.0)
     assert rib.expire(100.0 + PEER.graceful_restart_time - 1) == []
@@ -152,3 +153,37 @@ def test_no_more_than_max_prefixes() -> None:
     _, new = rib.receive(received("10.65.1.1/32", "10.65.1.2/32", "10.65.1.3/32", path=(1,)))
     assert len(new) == 2
     assert rib.refused == 1
+
+
+def test_a_notification_ends_it_all_although_the_peer_restarts_gracefully() -> None:
+    rib = Inbound(PEER, restart=120)
+    rib.receive(received("10.65.1.1/32"))
+    assert rib.went_down(0.0, notified=True) == ([ip_network("10.65.1.1/32")], [])
+
+
+def test_the_peers_restart_time_bounds_what_is_stale() -> None:
+    rib = Inbound(PEER, restart=20)
+    rib.receive(received("10.65.1.1/32"))
+    rib.went_down(0.0)
+    assert rib.expire(19.0) == []
+    assert rib.expire(20.0) == [ip_network("10.65.1.1/32")]
+
+
+@pytest.mark.parametrize(("forwarding", "kept"), [(True, True), (False, False)])
+def test_a_peer_back_without_its_forwarding_state_keeps_nothing(
+    forwarding: bool, kept: bool
+) -> None:
+    rib = Inbound(PEER, restart=20)
+    rib.receive(received("10.65.1.1/32"))
+    rib.went_down(0.0)
+    gone = rib.opened(Opened(PEER.address, 20, forwarding), 10.0)
+    assert (gone == []) is kept
+    assert bool(rib.paths) is kept
+
+
+def test_our_own_restart_keeps_what_a_mere_helper_told_us() -> None:
+    rib = Inbound(PEER)
+    rib.receive(received("10.65.1.1/32"))
+    assert [path.stale for path in rib.restarted(0.0)] == [True]
+    assert rib.opened(Opened(PEER.address, None), 1.0) == []
+    assert rib.receive(Received(PEER.address, end_of_rib=True))[0] == [ip_network("10.65.1.1/32")]

@@ -1,0 +1,292 @@
+"""ToRs that withdraw, restart, die, lose their cables; an agent that sleeps meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.labs import Workloads
+from support.rig import IGNORED, Figures, child_of, wait_agreed
+
+from routed.lab import bird, fabric
+from routed.lab.fabric import command, inside
+from routed.lab.lab import Lab
+from routed.lab.prober import Probe, Stream
+from routed.lab.processes import wait_for
+
+pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
+
+HOLD_SECONDS = 9.0
+
+
+@contextmanager
+def reconfigured(
+    lab: Lab, tor: str, routes: int = 0, *, restarting: bool = False
+) -> Iterator[None]:
+    """Within, the ToR announces `routes` /32s of the pool, and speaks GR for itself if
+    `restarting`."""
+    path = lab.directory / f"{tor}.conf"
+    before = path.read_text(encoding="ascii")
+    many = "".join(
+        f"  route 10.65.{200 + n // 250}.{n % 250}/32 unreachable;\n" for n in range(routes)
+    )
+    text = before.replace(
+        "filter to_hosts {", 'filter to_hosts {\n  if proto = "many" then accept;'
+    )
+    text += f"protocol static many {{ ipv4;\n{many}}}\n"
+    if restarting:
+        # BIRD's recovery waits for the listener of a range too, which never comes up
+        text = "graceful restart wait 10;\n" + text.replace("log stderr {", "log stderr { trace,")
+        text = text.replace("graceful restart aware;", "graceful restart on; debug { packets };")
+    path.write_text(text, encoding="ascii")
+    bird.ask(lab.directory, tor, "configure")
+    try:
+        yield
+    finally:
+        path.write_text(before, encoding="ascii")
+        bird.ask(lab.directory, tor, "configure")
+        wait_for("every session being up", lab.established, 30)
+
+
+def ends_of_rib(log: Path) -> int:
+    return log.read_text(encoding="utf-8", errors="replace").count("Got END-OF-RIB")
+
+
+def learned(lab: Lab, host: str) -> int:
+    """How many /32s of those routes the host's kernel holds."""
+    routes = fabric.routes(f"{lab.top.name}-{host}")
+    third = [str(route["dst"]).split(".")[2:3] for route in routes]
+    return sum(bool(found) and found[0].isdigit() and int(found[0]) >= 200 for found in third)
+
+
+def test_a_stopped_agent(lab: Lab, workloads: Workloads, figures: Figures, full: bool) -> None:
+    dying, dead = workloads.attach("host1", "dying")
+    _, alive = workloads.attach("host1", "alive")
+    first, second = lab.tor_namespaces[:2]
+    agent = lab.agents["host1"]
+    with reconfigured(lab, first, routes=100, restarting=True):
+        wait_for("every session being up", lab.established, 30)
+        wait_for("the routes", lambda: learned(lab, "host1") == 100)
+        agent.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            path = lab.directory / f"{first}.conf"
+            text = path.read_text(encoding="ascii")
+            path.write_text(text.partition("protocol static many")[0], encoding="ascii")
+            bird.ask(lab.directory, first, "configure")
+            command("ip", "netns", "del", dying)
+            gone = wait_for(
+                "the withdrawal of the dead", lambda: f"{dead}/32" not in lab.prefixes(second), 5
+            )
+            daemon = lab.daemon(first)
+            daemon.kill()
+            daemon.words.append("-R")
+            heard = ends_of_rib(daemon.log)
+            daemon.start()
+            wait_for("the ToR's routes", lambda: f"{alive}/32" in lab.prefixes(first), 40)
+            wait_for("End-of-RIB from both", lambda: ends_of_rib(daemon.log) >= heard + 2)
+            assert f"{dead}/32" not in lab.prefixes(first)
+            assert learned(lab, "host1") == 100, "nobody was there to take them away"
+            stopped = max(60.0 if full else 5.0, time.monotonic() - began)
+            time.sleep(began + stopped - time.monotonic())  # the fault's length
+        finally:
+            agent.signal(signal.SIGCONT)
+            lab.daemon(first).words[:] = [w for w in lab.daemon(first).words if w != "-R"]
+        took = wait_agreed(lab, "host1")
+        took += wait_for("the routes' end", lambda: learned(lab, "host1") == 0, 5 - took)
+    figures.add(
+        f"agent stopped {stopped:.0f} s; ToR withdraws 100 routes, restarts; a netns dies",
+        "dead /32 withdrawn and EOR sent meanwhile; agree <= 5 s after",
+        f"withdrawn in {gone:.2f} s, agree {took:.1f} s",
+    )
+
+
+def streams_through(lab: Lab, workloads: Workloads) -> tuple[str, str]:
+    namespace, address = workloads.attach("host1", "steady")
+    wait_for("the switches knowing it", lambda: lab.tor_has(f"{address}/32"))
+    wait_for("the way in", lambda: lab.ping(lab.top.client, address), 5)
+    return namespace, address
+
+
+def through_fault(lab: Lab, target: tuple[str, str], fault: object) -> tuple[Stream, Stream]:
+    """Both streams while `fault()` happens and until all sessions are up again."""
+    probe = Probe((lab.top.client, "172.28.0.1"), target)
+    try:
+        assert callable(fault)
+        fault()
+        return probe.finish()
+    except BaseException:
+        probe.abort()
+        raise
+
+
+def host_ports(lab: Lab, tor: str) -> list[str]:
+    return [f"h{host.number}" for host in lab.top.hosts]
+
+
+def test_a_tor_falls_silent(lab: Lab, workloads: Workloads, figures: Figures) -> None:
+    """Its links stay up: only the hold timer can tell."""
+    target = streams_through(lab, workloads)
+    gaps = []
+    for tor in lab.tor_namespaces:  # the flow goes through one of them
+
+        def silence(tor: str = tor) -> None:
+            inside(tor, "nft", "add", "table", "inet", "dead")
+            for hook in ("input", "forward", "output"):
+                chain = f"{{ type filter hook {hook} priority -400; policy drop; }}"
+                inside(tor, "nft", "add", "chain", "inet", "dead", hook, chain)
+            try:
+                wait_for("the hold timer", lambda: not lab.established(), HOLD_SECONDS + 3)
+                wait_for("the other way", lambda: lab.ping(lab.top.client, target[1]), 5)
+            finally:
+                inside(tor, "nft", "delete", "table", "inet", "dead")
+            wait_for("every session being up", lab.established, 40)
+            wait_agreed(lab, "host1", 10)
+
+        gaps += [stream.gap for stream in through_fault(lab, target, silence)]
+    figures.add("a ToR falls silent, links up", "gap <= hold time (9 s)", f"{max(gaps):.1f} s")
+    assert max(gaps) <= HOLD_SECONDS + 1
+
+
+def test_the_links_of_a_tor_go_down(lab: Lab, workloads: Workloads, figures: Figures) -> None:
+    target = streams_through(lab, workloads)
+    gaps = []
+    for tor in lab.tor_namespaces:
+
+        def cut(tor: str = tor) -> None:
+            for port in host_ports(lab, tor):
+                command("ip", "-n", tor, "link", "set", port, "down")
+            wait_for("the session's end", lambda: not lab.established(), HOLD_SECONDS + 3)
+            wait_for("the other way", lambda: lab.ping(lab.top.client, target[1]), 5)
+            for port in host_ports(lab, tor):
+                command("ip", "-n", tor, "link", "set", port, "up")
+            wait_for("every session being up", lab.established, 40)
+            wait_agreed(lab, "host1", 10)
+
+        gaps += [stream.gap for stream in through_fault(lab, target, cut)]
+    figures.add("the links of a ToR go down", "gap <= 1 s", f"{max(gaps):.2f} s")
+    assert max(gaps) <= 1.0
+
+
+def test_both_uplinks_flap_for_a_second(lab: Lab, workloads: Workloads, figures: Figures) -> None:
+    target = streams_through(lab, workloads)
+    number = next(h.number for h in lab.top.hosts if h.name == "host1")
+    for word in ("down", "up"):
+        for tor in lab.tor_namespaces:
+            command("ip", "-n", tor, "link", "set", f"h{number}", word)
+        if word == "down":
+            time.sleep(1.0)  # the fault's length
+    up = wait_for("every session being up", lab.established, 40)
+    took = wait_agreed(lab, "host1")
+    took += wait_for(
+        "both ways out",
+        lambda: any(
+            route["dst"] == "default" and len(route.get("nexthops", [])) == 2  # type: ignore[arg-type]
+            for route in fabric.routes(f"{lab.top.name}-host1")
+        ),
+    )
+    assert lab.ping(lab.top.client, target[1])
+    figures.add(
+        "both uplinks flap for 1 s",
+        "complete <= 2 s after the sessions are up",
+        f"sessions up after {up:.1f} s, complete {took:.2f} s later",
+    )
+    assert took <= 2.0
+
+
+def test_exabgp_hangs(lab: Lab, workloads: Workloads, figures: Figures) -> None:
+    target = streams_through(lab, workloads)
+    speaker = lab.speakers["host1"]
+    hung = child_of(speaker.pid, "exabgp")
+    missing, samples = 0, 0
+
+    def hang() -> None:
+        nonlocal missing, samples
+        os.kill(hung, signal.SIGSTOP)
+        deadline = time.monotonic() + 60
+        while child_of(speaker.pid, "exabgp") in (0, hung) or not lab.established():
+            assert time.monotonic() < deadline, "no new session in 60 s"
+            samples += 1
+            missing += not lab.tor_has(f"{target[1]}/32")
+            time.sleep(0.1)
+        wait_agreed(lab, "host1")
+
+    began = time.monotonic()
+    streams = through_fault(lab, target, hang)
+    lost, sent = sum(s.lost for s in streams), sum(s.sent for s in streams)
+    figures.add(
+        "ExaBGP hangs",
+        "replaced by the watchdog; lost 0; missing in 100 ms samples 0",
+        f"sessions back after {time.monotonic() - began:.0f} s, lost {lost}/{sent}, "
+        f"missing {missing}/{samples}",
+    )
+    assert (lost, missing) == (0, 0)
+
+
+@pytest.mark.parametrize("victim", ["exabgp", "speaker"])
+def test_killed(lab: Lab, workloads: Workloads, figures: Figures, victim: str) -> None:
+    target = streams_through(lab, workloads)
+    speaker = lab.speakers["host1"]
+    missing, samples = 0, 0
+
+    def kill() -> None:
+        nonlocal missing, samples
+        before = child_of(speaker.pid, "exabgp")
+        if victim == "exabgp":
+            os.kill(before, signal.SIGKILL)
+        else:
+            speaker.kill()
+            speaker.start()
+        deadline = time.monotonic() + 40
+        settled = 0.0
+        while not settled or time.monotonic() < settled + 2:
+            assert time.monotonic() < deadline, "no new session in 40 s"
+            new = child_of(speaker.pid, "exabgp")
+            if not settled and new not in (0, before) and lab.established():
+                settled = time.monotonic()
+            samples += 1
+            missing += not lab.tor_has(f"{target[1]}/32")
+            time.sleep(0.1)
+        wait_agreed(lab, "host1")
+
+    streams = through_fault(lab, target, kill)
+    lost, sent = sum(s.lost for s in streams), sum(s.sent for s in streams)
+    figures.add(
+        f"{victim} kill -9",
+        "lost 0; missing in 100 ms samples 0",
+        f"lost {lost}/{sent}, missing {missing}/{samples}",
+    )
+    assert (lost, missing) == (0, 0)
+
+
+def test_a_client_that_stops_to_read(lab: Lab, workloads: Workloads, figures: Figures) -> None:
+    target = streams_through(lab, workloads)
+    tor = lab.tor_namespaces[0]
+    count = 10_000
+    api = lab.local("host1")
+    before = {s["peer"]: s["since"] for s in api.get("/v1/status").json()["bgp"]["sessions"]}
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(lab.directory / "host1" / "run" / "speaker.sock"))
+
+        def flood() -> None:
+            with reconfigured(lab, tor, routes=count):
+                wait_for("the routes", lambda: learned(lab, "host1") == count, 60)
+            wait_for("the routes' end", lambda: learned(lab, "host1") == 0, 60)
+
+        streams = through_fault(lab, target, flood)
+    after = {s["peer"]: s["since"] for s in api.get("/v1/status").json()["bgp"]["sessions"]}
+    lost, sent = sum(s.lost for s in streams), sum(s.sent for s in streams)
+    figures.add(
+        f"a client of the speaker stops to read; {2 * count} changes of learned routes",
+        "flaps 0, lost 0",
+        f"flaps {sum(before[p] != after[p] for p in before)}, lost {lost}/{sent}",
+    )
+    assert after == before
+    assert lost == 0
+    wait_agreed(lab, "host1")
