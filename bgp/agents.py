@@ -48,6 +48,11 @@ class Agents:
         for writer in list(self._writers):
             self._write(writer, line)
 
+    def show_all(self) -> None:
+        """The snapshot once more, to every agent."""
+        for writer in list(self._writers):
+            self._show(writer)
+
     def answer(self, writer: asyncio.StreamWriter, message: wire.Message) -> None:
         """Say something to one agent, if it is still there."""
         if writer in self._writers:
@@ -84,7 +89,8 @@ class Agents:
         lines += [wire.event(session) for session in self.speaker.sessions.values()]
         for inbound in self.speaker.inbound.values():
             lines += [wire.event(path) for path in inbound.paths.values()]
-        lines.append(wire.event(wire.End(self._revision, complete=self.speaker.complete)))
+        end = wire.End(self._revision, self.speaker.complete, self.speaker.received_whole)
+        lines.append(wire.event(end))
         writer.write(b"".join(lines))
 
 

@@ -27,8 +27,9 @@ log = logging.getLogger("routed.exabgp")
 WINDOW = 4
 LINE_LIMIT = 16 << 20
 PR_SET_PDEATHSIG = 1
-ANSWER_SECONDS = 15.0  # without an answer to a command ExaBGP is taken to hang
-QUIET_SECONDS = 3.0  # without anything to say to it, ExaBGP is asked whether it is there
+BUSY_SECONDS = 15.0  # without an answer although it uses the CPU: it is taken to hang
+STOPPED_SHARE = 0.4  # of the hold time, without an answer and without using the CPU: the same
+QUIET_SECONDS = 0.5  # without anything to say to it, ExaBGP is asked whether it is there
 START_SECONDS = 30.0  # for a new one to start its bridge
 BACKOFF = (0.1, 5.0)
 SETTINGS = {
@@ -53,6 +54,7 @@ class ExaBGP:
         self.configuration = self.directory / "exabgp.conf"
         self.outstanding = 0
         self.pid: int | None = None
+        self.hold_time = 9.0  # seconds, the shortest of the peers'
         self._socket = self.directory / "bridge.sock"
         self._heard = heard
         self._started = started
@@ -134,19 +136,28 @@ class ExaBGP:
             self._drop()
 
     async def _watch(self, child: asyncio.subprocess.Process) -> None:
-        """Kill an ExaBGP that has stopped to answer, or never began to."""
+        """Kill an ExaBGP that has stopped to answer, or never began to.
+
+        One that is killed before the hold time is over leaves its routes to graceful restart;
+        if the peer's hold timer ends the session, they are gone (RFC 4724, section 4.2).
+        """
         clock = asyncio.get_running_loop().time
-        began = clock()
+        began, used = clock(), 0
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(QUIET_SECONDS)
             if self.ready and not self.outstanding and clock() - self._asked > QUIET_SECONDS:
                 self.send(VERSION)
+                used = _cpu_ticks(child.pid)
+            if self.ready and not self.outstanding:
+                continue
             silent = clock() - (self._asked if self.ready else began)
-            patience = ANSWER_SECONDS if self.ready else START_SECONDS
-            if silent > patience and (self.outstanding or not self.ready):
-                log.error("exabgp hangs silent=%.0fs pid=%s", silent, child.pid)
+            busy = not self.ready or _cpu_ticks(child.pid) > used
+            patience = START_SECONDS if not self.ready else BUSY_SECONDS
+            if silent > (patience if busy else min(patience, STOPPED_SHARE * self.hold_time)):
+                log.error("exabgp hangs silent=%.1fs pid=%s", silent, child.pid)
                 child.kill()
                 return
+            used = _cpu_ticks(child.pid)
 
     def stop(self) -> None:
         """End it without a word: with graceful restart it would not say NOTIFICATION anyway."""
@@ -204,6 +215,16 @@ async def _validate(path: Path) -> None:
     if child.returncode != 0:
         last = said.decode(errors="replace").strip().splitlines()[-3:]
         raise SpeakerError(f"cannot configure ExaBGP: {' / '.join(last)}")
+
+
+def _cpu_ticks(pid: int) -> int:
+    """What a process has used of the CPU, in clock ticks (proc(5)); 0 if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    fields = text.rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _die_with_parent() -> None:

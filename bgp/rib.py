@@ -131,10 +131,12 @@ class Inbound:
     stale_until: float | None = None
     refused: int = 0
     ours: bool = False  # it was our side that restarted: the peer has lost nothing
+    whole: bool = False  # End-of-RIB was heard, ever
 
     def receive(self, said: Received) -> tuple[list[IPNetwork], list[Path]]:
         """Take in an UPDATE. A path with our own AS in it is a loop (RFC 4271, section 9)."""
         if said.end_of_rib:
+            self.whole = True
             return self._purge_stale(), []
         gone = [p for p in said.withdrawn if self.paths.pop(p, None) is not None]
         hops: dict[IPNetwork, list[IPAddress]] = {}

@@ -36,6 +36,7 @@ from bgp.seam import Advertisement, Path, Peer, Session
 log = logging.getLogger("routed.speaker")
 
 LEAVE_SECONDS = 5.0  # at most, for the last withdrawals
+NO_END_SECONDS = 10.0  # after which a peer that says no End-of-RIB is taken to have said all
 SENT_SECONDS = 0.3  # from "taken by ExaBGP" to "on the wire"
 
 
@@ -58,6 +59,8 @@ class Speaker:
         self.inbound: dict[IPAddress, Inbound] = {}
         self.sessions: dict[str, Session] = {}
         self.complete = False
+        self.received_whole = False  # every peer has told us everything, or had the time to
+        self._began = 0.0
         self.exabgp = ExaBGP(settings.run_dir, self._heard, self._exabgp_started)
         self.agents = Agents(self)
         self._reconfigure = asyncio.Event()
@@ -74,7 +77,8 @@ class Speaker:
             loop.add_signal_handler(number, leaving.set)
         self.settings.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.complete = self._first_start()
+        self.complete = self.received_whole = self._first_start()
+        self._began = loop.time()
         self._use_peers(self._stored_peers())
         await self._configure()
         links = Links(self._links_gone)
@@ -148,6 +152,7 @@ class Speaker:
                 self.sessions.pop(name, None)
                 self._tell_gone(name, list(gone.paths) if gone else [])
         self.peers = dict(peers)
+        self.exabgp.hold_time = min((peer.hold_time for peer in peers.values()), default=9)
         for name, peer in peers.items():
             if peer.address not in self.outbound:
                 self.outbound[peer.address] = Outbound(peer)
@@ -272,6 +277,8 @@ class Speaker:
             self._changed(inbound, inbound.opened(said, asyncio.get_running_loop().time()), [])
         elif isinstance(said, Received) and said.peer in self.inbound:
             self._changed(self.inbound[said.peer], *self.inbound[said.peer].receive(said))
+            if said.end_of_rib:
+                self._judge_received(asyncio.get_running_loop().time())
         self.pump()
 
     def _state(self, said: State) -> None:
@@ -301,6 +308,21 @@ class Speaker:
             now = asyncio.get_running_loop().time()
             for inbound in self.inbound.values():
                 self._changed(inbound, inbound.expire(now), [])
+            self._judge_received(now)
+
+    def _judge_received(self, now: float) -> None:
+        """After a restart of the speaker: whether what we know of the peers is all there is."""
+        if self.received_whole:
+            return
+        age = now - self._began
+        for peer in self.peers.values():
+            session = self.sessions.get(peer.name)
+            up = session is not None and session.state == "Established"
+            told = up and (self.inbound[peer.address].whole or age > NO_END_SECONDS)
+            if not told and age <= peer.graceful_restart_time:
+                return
+        self.received_whole = True
+        self.agents.show_all()
 
     def _changed(self, inbound: Inbound, gone: list[IPNetwork], new: list[Path]) -> None:
         self._tell_gone(inbound.peer.name, gone)

@@ -27,8 +27,12 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class End:
+    """`complete`: the agent's set is whole. `received`: so is the set that the peers told us; if
+    not, what an earlier speaker showed and this one did not is still to be believed."""
+
     revision: int
     complete: bool = False
+    received: bool = True
 
 
 @dataclass(frozen=True, slots=True)

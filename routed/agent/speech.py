@@ -86,10 +86,12 @@ class Speech:
     def _take(self, event: object) -> None:
         if isinstance(event, Begin):
             self._growing = {}
+            self.sessions.clear()
         elif isinstance(event, End):
-            self.paths = self._growing or {}
+            # a speaker that is new itself may not know everything yet
+            self.paths = {**({} if event.received else self.paths), **(self._growing or {})}
             self._growing = None
-            self.received_whole = True
+            self.received_whole = event.received
         elif isinstance(event, Session):
             before = self.sessions.get(event.peer)
             if before is None or before.state != event.state:

@@ -47,6 +47,7 @@ class Link:
     peer: int
     peer_nsid: int | None
     settings: Settings | None = None  # of links of ours
+    carrier: bool = True
 
     @property
     def workload(self) -> str | None:
@@ -111,6 +112,7 @@ def link_of(data: bytes) -> Link:
         alias=found.get(m.IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
         mtu=_number(found, m.IFLA_MTU),
         up=bool(flags & m.IFF_UP),
+        carrier=bool(flags & m.IFF_LOWER_UP),
         mac=found.get(m.IFLA_ADDRESS, b""),
         peer=_number(found, m.IFLA_LINK),
         peer_nsid=_INT.unpack(nsid)[0] if nsid else None,

@@ -7,8 +7,9 @@ and is reported). Replacing is used only where no foreign route shares prefix an
 
 from __future__ import annotations
 
+import dataclasses
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 from api.resources.errors import ApplyError, Conflict
@@ -203,7 +204,8 @@ class Repair:
         many changes are made without hearing of them."""
         links = {**self.observed.foreign, **self.observed.links}
         indexes = {name: link.index for name, link in links.items()}
-        changes = fib.diff(self.desired.learned, self.observed.routes, indexes)
+        desired = self._over_live_links()
+        changes = fib.diff(desired, self.observed.routes, indexes)
         removed = changes.remove if self.desired.sweep and self.desired.sweep_learned else []
         twins = self._foreign_twins() if changes.replace else frozenset()
         replaced = []
@@ -232,6 +234,32 @@ class Repair:
                 break
             if f"route {route.prefix}" in self.failed:
                 self._routed.discard(route.prefix)
+
+    def _over_live_links(self) -> Mapping[IPNetwork, LearnedRoute]:
+        """The learned routes without the next hops behind links that have lost their carrier.
+
+        The kernel goes on using such a next hop unless ignore_routes_with_linkdown is set, which
+        on foreign links is not ours to set. A route that has no other is left as it is.
+        """
+        learned = self.desired.learned
+        down = {link.index for link in self.observed.foreign.values() if not link.carrier}
+        if not down:
+            return learned
+        tuples = {id(route.next_hops): route.next_hops for route in learned.values()}
+        gateways = {hop.gateway for hops in tuples.values() for hop in hops}
+        dead = {one for one in gateways if observe.leaving(self.netlink, one) in down}
+        if not dead:
+            return learned
+        live = {}
+        for key, hops in tuples.items():
+            left = tuple(hop for hop in hops if hop.gateway not in dead)
+            live[key] = left or hops
+        return {
+            prefix: route
+            if live[id(route.next_hops)] is route.next_hops
+            else dataclasses.replace(route, next_hops=live[id(route.next_hops)])
+            for prefix, route in learned.items()
+        }
 
     def _write(
         self,
