@@ -1,5 +1,6 @@
 # make demo: set up, then show the main job. make test: set up, then every check and test.
-.PHONY: setup demo test check clean
+# make test-faults: the tests of tests/faults for as long as docs/reliability.md says (half an hour).
+.PHONY: setup demo test test-faults check clean
 
 setup:
 	scripts/setup
@@ -13,6 +14,9 @@ check: setup
 test: setup
 	scripts/check
 	.venv/bin/python -m pytest
+
+test-faults: setup
+	.venv/bin/python -m pytest --faults=full tests/faults tests/lab/test_reboot.py tests/kernel/test_overflow.py tests/api/test_disk_full.py
 
 clean:
 	rm -rf .venv build *.egg-info

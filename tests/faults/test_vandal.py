@@ -20,15 +20,23 @@ from routed.lab.processes import wait_for
 pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
 
 
-def link_state(host: str, link: str) -> str:
-    """Routes, neighbours and addresses of a link of ours, as the kernel has them."""
-    found = []
-    for words in (("route", "show"), ("neigh", "show", "nud", "permanent")):
-        found.append(command("ip", "-n", host, *words, "dev", link))
-    shown = json.loads(command("ip", "-n", host, "-j", "addr", "show", "dev", link))
-    addresses = sorted(a["local"] for a in shown[0]["addr_info"] if a["family"] == "inet")
-    found.append(f"{shown[0]['operstate']} {addresses}")
+def link_state(host: str, link: str, space: str) -> str:
+    """Routes, neighbours and addresses of a link of ours, as the kernel has them, at both ends."""
+    inner = space.rpartition("/")[2]
+    found = [
+        command("ip", "-n", host, "route", "show", "dev", link),
+        command("ip", "-n", host, "neigh", "show", "nud", "permanent", "dev", link),
+        addresses(host, link),
+        command("ip", "-n", inner, "route", "show"),
+        command("ip", "-n", inner, "neigh", "show", "nud", "permanent"),
+        addresses(inner, "eth0"),
+    ]
     return "\n".join(found)
+
+
+def addresses(namespace: str, link: str) -> str:
+    shown = json.loads(command("ip", "-n", namespace, "-j", "-4", "addr", "show", "dev", link))
+    return str([(one["operstate"], sorted(a["local"] for a in one["addr_info"])) for one in shown])
 
 
 def foreign_state(host: str) -> str:
@@ -101,20 +109,22 @@ def test_a_vandal(lab: Lab, workloads: Workloads, figures: Figures, full: bool) 
             deed = deeds[count] if count < len(deeds) else dice.choice(deeds)
             _, address = dice.choice(made)
             link, space = links[address]
-            before = link_state(host, link)
+            before = link_state(host, link, space)
 
-            def whole(link: str = link, before: str = before, address: str = address) -> bool:
+            def whole(link: str = link, space: str = space, before: str = before) -> bool:
                 return (
-                    link_state(host, link) == before
+                    link_state(host, link, space) == before
                     and inside(host, "nft", "list", "table", "inet", "routed") == table
-                    and lab.ping(host, address)
                 )
 
+            start = time.monotonic()
             deed(link, address, space)
-            took = wait_for(f"the repair of {deed.__name__}", whole, 5)
+            wait_for(f"the repair of {deed.__name__}", whole, 5)
+            took = time.monotonic() - start
             slowest[deed.__name__] = max(slowest[deed.__name__], took)
             count += 1
         assert foreign_state(host) == theirs
+        assert all(lab.ping(host, address) for _, address in made)
     finally:
         command("ip", "-n", host, "link", "del", "theirs")
         inside(host, "nft", "delete", "table", "inet", "theirs")

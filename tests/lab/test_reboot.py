@@ -52,3 +52,27 @@ def test_a_reboot_without_the_service(
         lab.wait_server()
     wait_for("the new one's report", lambda: status_of("b.host2")["addresses"] == [second])
     wait_for("the old one's end", lambda: "a.host2" not in ctl(lab, "get", "wl", "-o", "name"), 10)
+
+
+def test_a_clean_shutdown_and_a_reboot_with_the_service(
+    lab: Lab, workloads: Workloads, status_of: Callable[[str], dict[str, Any]]
+) -> None:
+    namespace, first = workloads.attach("host2", "a")
+    wait_for("the switches knowing it", lambda: lab.tor_has(f"{first}/32"))
+    wait_for("the report", lambda: status_of("a.host2")["addresses"] == [first])
+    agent, speaker = lab.agents["host2"], lab.speakers["host2"]
+    agent.stop()
+    assert lab.tor_has(f"{first}/32"), "the agent's stop changes nothing"
+    speaker.stop()
+    assert wait_for("the withdrawal", lambda: lab.tor_lacks(f"{first}/32"), 2) < 1
+    command("ip", "netns", "del", namespace)
+    command("ip", "-n", f"{lab.top.name}-host2", "route", "flush", "proto", "82")
+    shutil.rmtree(lab.directory / "host2" / "run")
+    speaker.start()
+    agent.start()
+    wait_for("the agent", lambda: lab.ready("host2"))
+    wait_for("the report's end", lambda: "a.host2" not in ctl(lab, "get", "wl", "-o", "name"), 10)
+    assert lab.tor_lacks(f"{first}/32")
+    _, second = workloads.attach("host2", "b")
+    assert second != first, "the address of before cools down"
+    wait_for("the switches knowing the new one", lambda: lab.tor_has(f"{second}/32"), 30)
