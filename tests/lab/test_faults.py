@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.labs import Workloads, ctl
+from support.labs import Workloads, ctl, exabgp_of
 
 from routed.lab import bird, fabric
 from routed.lab.fabric import LabError, command, inside
@@ -115,16 +115,6 @@ def test_the_switches_keep_the_routes_while_exabgp_is_killed(
     while time.monotonic() < later:
         assert lab.tor_has(f"{address}/32"), "the route went after the session came back"
         time.sleep(0.1)
-
-
-def exabgp_of(pid: int | None, *, missing: bool = False) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    for child in children:
-        if "exabgp" in Path(f"/proc/{child}/cmdline").read_text(encoding="ascii"):
-            return int(child)
-    if missing:
-        return 0
-    raise AssertionError("the speaker has no ExaBGP")
 
 
 def test_a_new_agent_works_from_its_last_intent_while_the_service_is_down(
