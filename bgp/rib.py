@@ -101,7 +101,9 @@ class Outbound:
         return None
 
     def wake_at(self) -> float | None:
-        """When the first resting prefix may change again."""
+        """When the first resting prefix may change again; None if none waits for that."""
+        if not self.up:
+            return None
         return min((self.rests.get(p, 0.0) for p in self.dirty), default=None)
 
     def idle(self) -> bool:
