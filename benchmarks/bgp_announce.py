@@ -262,8 +262,8 @@ def table_dump(prefixes: list[str]) -> bytes:
 
     peer = struct.pack("!B4s4sI", 2, bytes([192, 0, 2, 9]), bytes([192, 0, 2, 9]), 64999)
     found = [record(1, bytes([192, 0, 2, 9]) + struct.pack("!HH", 0, 1) + peer)]
-    # ORIGIN IGP; AS_PATH empty; NEXT_HOP 192.0.1.3
-    attributes = bytes([0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 192, 0, 1, 3])
+    # ORIGIN IGP; AS_PATH empty; NEXT_HOP 0.0.0.0, which gobgpd takes for its own address
+    attributes = bytes([0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 0, 0, 0, 0])
     for number, prefix in enumerate(prefixes):
         address = ipaddress.ip_network(prefix).network_address.packed
         body = struct.pack("!IB4sH", number, 32, address, 1)
