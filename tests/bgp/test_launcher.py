@@ -71,7 +71,7 @@ def sent(rib: OutgoingRIB) -> list[int]:
 def test_the_last_of_several_unsent_changes_of_a_prefix_is_the_one_that_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(log, "logger", lambda *_: None)
+    monkeypatch.setattr(log, "debug", lambda *_: None)  # it is not set up here
 
     def queue() -> OutgoingRIB:
         rib = OutgoingRIB(True, {(AFI.ipv4, SAFI.unicast)})
