@@ -115,7 +115,7 @@ class ExaBGP:
 
     async def _run_once(self) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("exabgp")}
-        program = [sys.executable, "-m", "exabgp", "server", str(self.configuration)]
+        program = [sys.executable, "-m", "bgp.launcher", "server", str(self.configuration)]
         self._started_with = self._version
         child = await asyncio.create_subprocess_exec(
             *program,

@@ -34,6 +34,7 @@ class Outbound:
     told: dict[IPNetwork, Advertisement] = field(default_factory=dict)
     dirty: dict[IPNetwork, None] = field(default_factory=dict)
     rests: dict[IPNetwork, float] = field(default_factory=dict)  # until when
+    swept: float = 0.0  # when those that rest no more were last dropped from it
     owes_flush: bool = False
     owes_eor: bool = False
 
@@ -101,7 +102,9 @@ class Outbound:
         return None
 
     def wake_at(self) -> float | None:
-        """When the first resting prefix may change again."""
+        """When the first resting prefix may change again; None if none waits for that."""
+        if not self.up:
+            return None
         return min((self.rests.get(p, 0.0) for p in self.dirty), default=None)
 
     def idle(self) -> bool:
@@ -110,7 +113,8 @@ class Outbound:
     def _done(self, prefix: IPNetwork, now: float) -> None:
         del self.dirty[prefix]
         self.rests[prefix] = now + REST
-        if len(self.rests) > 1000 + 2 * len(self.told):
+        if len(self.rests) > 1000 + 2 * len(self.told) and now >= self.swept + REST:
+            self.swept = now  # not for every prefix of a thousand that rest
             self.rests = {p: until for p, until in self.rests.items() if now < until}
 
 

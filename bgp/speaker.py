@@ -228,10 +228,11 @@ class Speaker:
             for writer, token in self._syncs:
                 self.agents.answer(writer, wire.Synced(token))
             self._syncs.clear()
-        wakes = [at for o in self.outbound.values() if o.up and (at := o.wake_at()) is not None]
-        if wakes and self._resting is None:
-            loop = asyncio.get_running_loop()
-            self._resting = loop.call_at(max(min(wakes), now + 0.01), self._rested)
+        if self._resting is None and not self.exabgp.outstanding:  # else the answer comes back here
+            wakes = [at for o in self.outbound.values() if (at := o.wake_at()) is not None]
+            if wakes:
+                loop = asyncio.get_running_loop()
+                self._resting = loop.call_at(max(min(wakes), now + 0.01), self._rested)
 
     def _rested(self) -> None:
         self._resting = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from routed.lab.fabric import inside, prefix
 from routed.lab.processes import Process
 from routed.lab.topology import Topology, Tor
 
+PACKAGE = "bird2"
+PROGRAMS: tuple[str, ...] = ("bird", "birdc")
 _KERNEL = """
 protocol device { scan time 2; }
 protocol direct { ipv4; interface "client", "tor*", "lo"; }
@@ -65,6 +66,11 @@ def client_configuration(top: Topology) -> str:
     )
 
 
+def processes(top: Topology, tor: Tor, directory: Path) -> list[Process]:
+    """BIRD alone."""
+    return [daemon(tor.namespace, tor_configuration(top, tor), directory)]
+
+
 def daemon(namespace: str, configuration: str, directory: Path) -> Process:
     """BIRD in `namespace`, not started yet."""
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -95,8 +101,3 @@ def prefixes(directory: Path, namespace: str) -> dict[str, list[str]]:
         if via and current:
             found.setdefault(current, []).append(via[1])
     return found
-
-
-def has(directory: Path, namespaces: Iterable[str], prefix_text: str) -> bool:
-    """Whether every one of these tables holds the prefix."""
-    return all(prefix_text in prefixes(directory, name) for name in namespaces)

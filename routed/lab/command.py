@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from routed.lab import bird
 from routed.lab.lab import Lab, lab_of
+from routed.lab.switch import TorDaemon
 
 app = typer.Typer(
     name="routed lab",
@@ -22,12 +22,15 @@ app = typer.Typer(
 Name = Annotated[str, typer.Option(help="Begins every namespace of the lab.")]
 Hosts = Annotated[int, typer.Option(help="Hosts with agent and speaker.")]
 Tors = Annotated[int, typer.Option(help="Top-of-rack switches.")]
+Daemon = Annotated[TorDaemon, typer.Option("--tor-daemon", help="What routes on the switches.")]
 
 
 @app.command()
-def up(name: Name = "lab", hosts: Hosts = 2, tors: Tors = 2) -> None:
+def up(
+    name: Name = "lab", hosts: Hosts = 2, tors: Tors = 2, tor_daemon: Daemon = TorDaemon.BIRD
+) -> None:
     """Build it and leave it running."""
-    lab = Lab(name, hosts, tors)
+    lab = Lab(name, hosts, tors, tor_daemon)
     if lab.exists:
         typer.echo(f"lab {name} is up already; see: routed lab status --name {name}")
         return
@@ -52,7 +55,7 @@ def status(name: Name = "lab") -> None:
     lab = lab_of(name)
     typer.echo(_summary(lab))
     for namespace in lab.tor_namespaces:
-        known = bird.prefixes(lab.directory, namespace)
+        known = lab.tor_prefixes(namespace)
         typer.echo(f"{namespace}: {len(known)} BGP prefixes")
 
 
@@ -69,7 +72,10 @@ def demo(name: Name = "demo") -> None:
 
 
 def _summary(lab: Lab) -> str:
-    lines = [f"lab {lab.top.name}: {len(lab.top.hosts)} hosts, {len(lab.top.tors)} ToRs"]
+    lines = [
+        f"lab {lab.top.name}: {len(lab.top.hosts)} hosts, {len(lab.top.tors)} ToRs"
+        f" with {lab.tor_daemon}"
+    ]
     lines.append(f"  control plane  {_running(lab.server.pid)}  in {lab.top.management}")
     for host in lab.top.hosts:
         agent, speaker = lab.agents[host.name], lab.speakers[host.name]

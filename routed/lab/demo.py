@@ -197,7 +197,7 @@ class Demo:
         took = wait_for("both switches having withdrawn it", lambda: self.lab.tor_lacks(prefix))
         self.tell(f"{prefix} is gone from both switches after {took:.2f} s; what they have now:")
         for namespace in self.lab.tor_namespaces:
-            known = bird.prefixes(self.lab.directory, namespace)
+            known = self.lab.tor_prefixes(namespace)
             hosts = sorted(p for p in known if p.startswith("10.65."))
             self.tell(f"{namespace}: {' '.join(hosts)}")
 

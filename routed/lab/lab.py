@@ -1,4 +1,4 @@
-"""A running lab: the fabric, BIRD on the switches and the client, and the real programs."""
+"""A running lab: the fabric, routing daemons on the switches, BIRD on the client, the programs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import httpx
 from routed.lab import bird, fabric
 from routed.lab.fabric import LabError, prefix
 from routed.lab.processes import Process, wait_for
+from routed.lab.switch import TorDaemon, check_installed, switch_of
 from routed.lab.topology import Host, Topology, topology
 
 BASE = Path("/run/routed-lab")
@@ -24,12 +25,16 @@ PORT = 6780
 class Lab:
     """The lab called `name`; another command's lab of that name is the same one."""
 
-    def __init__(self, name: str, hosts: int = 2, tors: int = 2) -> None:
+    def __init__(
+        self, name: str, hosts: int = 2, tors: int = 2, tor_daemon: TorDaemon = TorDaemon.BIRD
+    ) -> None:
         self.directory = BASE / name
         saved = self.directory / "lab.json"
         if saved.exists():
             held = json.loads(saved.read_text(encoding="ascii"))
             hosts, tors = held["hosts"], held["tors"]
+            tor_daemon = TorDaemon(held["torDaemon"])
+        self.tor_daemon = tor_daemon
         self.top: Topology = topology(name, hosts, tors)
         self._saved = saved
         self._clients: dict[str, httpx.Client] = {}
@@ -59,13 +64,16 @@ class Lab:
 
     def up(self) -> None:
         """Build everything and wait until every program is ready. LabError; then call `down`."""
+        check_installed(self.tor_daemon)
         if not self.exists:
             self.down()  # what a crashed lab of that name left
         self.directory.mkdir(mode=0o755, parents=True, exist_ok=False)
-        counts = {"hosts": len(self.top.hosts), "tors": len(self.top.tors)}
-        self._saved.write_text(json.dumps(counts), encoding="ascii")
+        saved = {"hosts": len(self.top.hosts), "tors": len(self.top.tors)}
+        self._saved.write_text(
+            json.dumps({**saved, "torDaemon": self.tor_daemon}), encoding="ascii"
+        )
         fabric.build(self.top)
-        for daemon in self._birds():
+        for daemon in self._routers():
             daemon.start()
         self.server.start()
         self.wait_server()
@@ -78,7 +86,7 @@ class Lab:
 
     def down(self) -> list[str]:
         """Stop every process and remove everything; what was removed."""
-        programs = [*self.agents.values(), *self.speakers.values(), self.server, *self._birds()]
+        programs = [*self.agents.values(), *self.speakers.values(), self.server, *self._routers()]
         for program in programs:
             program.signal(15)
         for program in programs:
@@ -134,34 +142,33 @@ class Lab:
                 return False
         return True
 
+    def tor_prefixes(self, namespace: str) -> dict[str, list[str]]:
+        """A ToR's BGP routes: prefix to the next hops. LabError if it does not answer."""
+        return switch_of(self.tor_daemon).prefixes(self.directory, namespace)
+
     def tor_has(self, prefix_text: str) -> bool:
         """Whether every ToR has the prefix."""
-        return bird.has(self.directory, self.tor_namespaces, prefix_text)
+        return all(prefix_text in self.tor_prefixes(name) for name in self.tor_namespaces)
 
     def tor_lacks(self, prefix_text: str) -> bool:
         """Whether no ToR has the prefix."""
-        return not any(
-            prefix_text in bird.prefixes(self.directory, name) for name in self.tor_namespaces
-        )
-
-    def prefixes(self, tor: str) -> dict[str, list[str]]:
-        """The BGP routes of the ToR in namespace `tor`: prefix to the next hops of its paths."""
-        return bird.prefixes(self.directory, tor)
+        return not any(prefix_text in self.tor_prefixes(name) for name in self.tor_namespaces)
 
     def daemon(self, namespace: str) -> Process:
         """The routing daemon of a ToR or of the client."""
-        return next(one for one in self._birds() if one.name == namespace)
+        return next(one for one in self._routers() if one.name == namespace)
 
     def ping(self, namespace: str, address: str) -> bool:
         """Whether one echo request is answered within a second."""
         said = fabric.inside(namespace, "ping", "-n", "-c", "1", "-W", "1", address, check=False)
         return " 1 received" in said
 
-    def _birds(self) -> list[Process]:
+    def _routers(self) -> list[Process]:
+        """The daemons of the ToRs and the client, in the order of their start."""
         if not self._daemons and self.directory.is_dir():
+            switch = switch_of(self.tor_daemon)
             for tor in self.top.tors:
-                text = bird.tor_configuration(self.top, tor)
-                self._daemons.append(bird.daemon(tor.namespace, text, self.directory))
+                self._daemons += switch.processes(self.top, tor, self.directory)
             text = bird.client_configuration(self.top)
             self._daemons.append(bird.daemon(self.top.client, text, self.directory))
         return self._daemons

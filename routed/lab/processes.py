@@ -28,13 +28,17 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 20.0) ->
 
 
 class Process:
-    """One program of the lab; its pid and log are files, so that another command finds it."""
+    """One program of the lab; its pid and log are files, so that another command finds it.
+
+    `ready` is a socket that it makes when it can be used; `start` then waits for that.
+    """
 
     def __init__(self, name: str, words: list[str], directory: Path) -> None:
         self.name = name
         self.words = words
         self.log = directory / f"{name}.log"
         self.pid_file = directory / f"{name}.pid"
+        self.ready: Path | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,6 +56,8 @@ class Process:
             return
         if self._child is not None:
             self._child.wait()  # one that ended by itself must still be reaped
+        if self.ready is not None:
+            self.ready.unlink(missing_ok=True)  # of one that was killed
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 self.words,
@@ -62,6 +68,8 @@ class Process:
             )
         pid = self._child.pid
         self.pid_file.write_text(f"{pid} {_started(pid)}", encoding="ascii")
+        if self.ready is not None:
+            wait_for(f"{self.name} making {self.ready}", self.ready.exists)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Signal it and wait until it is gone; SIGKILL past the deadline."""

@@ -87,7 +87,7 @@ def test_pair(
     wait_agreed(lab, "host2", 20)
     gone = "host" in (first, second)
     for tor in lab.tor_namespaces:
-        known = lab.prefixes(tor)
+        known = lab.tor_prefixes(tor)
         assert f"{dead}/32" not in known, "the dead is not announced"
         assert (f"{alive}/32" in known) is not gone, "what lives is announced, by one host"
     figures.add(f"{first}, {second} fail; {recovers} recovers first", "all agree", f"{took:.1f} s")

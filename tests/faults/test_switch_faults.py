@@ -82,16 +82,18 @@ def test_a_stopped_agent(lab: Lab, workloads: Workloads, figures: Figures, full:
             bird.ask(lab.directory, first, "configure")
             command("ip", "netns", "del", dying)
             gone = wait_for(
-                "the withdrawal of the dead", lambda: f"{dead}/32" not in lab.prefixes(second), 5
+                "the withdrawal of the dead",
+                lambda: f"{dead}/32" not in lab.tor_prefixes(second),
+                5,
             )
             daemon = lab.daemon(first)
             daemon.kill()
             daemon.words.append("-R")
             heard = ends_of_rib(daemon.log)
             daemon.start()
-            wait_for("the ToR's routes", lambda: f"{alive}/32" in lab.prefixes(first), 40)
+            wait_for("the ToR's routes", lambda: f"{alive}/32" in lab.tor_prefixes(first), 40)
             wait_for("End-of-RIB from both", lambda: ends_of_rib(daemon.log) >= heard + 2)
-            assert f"{dead}/32" not in lab.prefixes(first)
+            assert f"{dead}/32" not in lab.tor_prefixes(first)
             assert learned(lab, "host1") == 100, "nobody was there to take them away"
             stopped = max(60.0 if full else 5.0, time.monotonic() - began)
             time.sleep(began + stopped - time.monotonic())  # the fault's length

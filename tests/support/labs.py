@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from routed.lab.fabric import command, inside
@@ -12,6 +13,17 @@ def ctl(lab: Lab, *words: str) -> str:
     """`routectl` to the service."""
     whole = lab.ctl("--kubeconfig", str(lab.admin), *words)
     return inside(lab.top.management, *whole)
+
+
+def exabgp_of(pid: int | None, *, missing: bool = False) -> int:
+    """The pid of a speaker's ExaBGP; with `missing` 0 if there is none."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    for child in children:
+        if "exabgp" in Path(f"/proc/{child}/cmdline").read_text(encoding="ascii"):
+            return int(child)
+    if missing:
+        return 0
+    raise AssertionError("the speaker has no ExaBGP")
 
 
 class Workloads:

@@ -63,7 +63,7 @@ def disagreement(lab: Lab, host: str, *, store: bool = True) -> str:
         return f"links differ: {sorted(ours ^ {item['hostInterface'] for item in items})}"
     blocks = blackholes(namespace)
     for tor in lab.tor_namespaces:
-        known = lab.prefixes(tor)
+        known = lab.tor_prefixes(tor)
         here = {p.removesuffix("/32") for p in known if inside_blocks(p, blocks)}
         if here != set(addresses):
             return f"{tor} differs: {sorted(here ^ set(addresses))}"

@@ -1,0 +1,102 @@
+"""How long 10 000 /32s take from the agent's word to the tables of one and of four switches.
+
+Two racks of namespaces: a host with one switch, and a host with four. Every switch runs BIRD and
+takes its neighbours by range; on each host our speaker, gobgpd and BIRD hold sessions of their own
+and announce in turn, in every round, so that a busy machine is busy for all. A figure is from the
+command to the moment when the last table has all routes; `birdc` is asked every 10 ms, which costs
+each announcer the same. Then all are withdrawn, and the tables are empty before the next begins.
+
+    sudo -E python benchmarks/bgp_announce.py [--rounds 5] [--routes 10000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bgp_racks import Bird, GoBGP, Ours, Rack
+
+RESULTS = Path(__file__).resolve().parent / "results"
+IDLE_SECONDS = 20.0
+
+
+@contextlib.contextmanager
+def racks(routes: int) -> Iterator[dict[int, Rack]]:
+    directory = Path(tempfile.mkdtemp(prefix="bgp-announce-"))
+    made = {count: Rack(count, routes, directory) for count in (1, 4)}
+    try:
+        for rack in made.values():
+            rack.up()
+        yield made
+    finally:
+        for rack in made.values():
+            rack.down()
+        shutil.rmtree(directory)
+
+
+async def measure(rounds: int, routes: int) -> list[dict[str, object]]:
+    kinds = {"routed": Ours, "gobgpd": GoBGP, "bird": Bird}
+    if shutil.which("gobgpd") is None:
+        del kinds["gobgpd"]
+    with racks(routes) as made:
+        announcers = {
+            (kind, count): cls(rack) for count, rack in made.items() for kind, cls in kinds.items()
+        }
+        for one in announcers.values():
+            await one.ready()
+        times: dict[tuple[str, int], list[float]] = {key: [] for key in announcers}
+        gone: dict[tuple[str, int], list[float]] = {key: [] for key in announcers}
+        for _ in range(rounds):
+            for key, one in announcers.items():
+                one.rack.turn = f"{key[0]}'s turn"
+                began = time.monotonic()
+                await one.announce()
+                times[key].append(await one.rack.until(routes, began))
+                began = time.monotonic()
+                await one.withdraw()
+                gone[key].append(await one.rack.until(0, began))
+        ours = announcers["routed", 4]
+        assert isinstance(ours, Ours)
+        before, began = ours.cpu_seconds(), time.monotonic()
+        await asyncio.sleep(IDLE_SECONDS)
+        idle = (ours.cpu_seconds() - before) / (time.monotonic() - began) * 100
+    figures: list[dict[str, object]] = []
+    for verb, found in (("announce", times), ("withdraw", gone)):
+        medians = {key: statistics.median(values) for key, values in found.items()}
+        for (kind, count), value in medians.items():
+            name = f"bgp.{verb}.{routes // 1000}k.{count}" + (kind != "routed") * f".{kind}"
+            ratio = None
+            if kind == "routed" and ("gobgpd", count) in medians:
+                ratio = {"to": "gobgpd", "value": round(value / medians["gobgpd", count], 2)}
+            figures.append(
+                {"name": name, "value": round(value, 3), "unit": "s", "n": rounds, "ratio": ratio}
+            )
+    figures.append(
+        {"name": "speaker.idle.cpu.4", "value": round(idle, 2), "unit": "%", "n": 1, "ratio": None}
+    )
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--routes", type=int, default=10_000)
+    arguments = parser.parse_args()
+    lines = [json.dumps(f) for f in asyncio.run(measure(arguments.rounds, arguments.routes))]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "bgp_announce.jsonl").write_text("\n".join(lines) + "\n", encoding="ascii")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
