@@ -13,6 +13,7 @@ from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import base
+from policies.firewall import Blocking, blocking
 from policies.watch import changes
 
 NFT_CTX_OUTPUT_JSON = 1 << 4
@@ -64,6 +65,10 @@ class Nft:
         if not self._is_right():
             raise ApplyError(f"table inet {base.TABLE}", "read back", ENOENT)
         return True
+
+    def blocking(self) -> list[Blocking]:
+        """Chains of others that cut workloads off. ApplyError."""
+        return blocking(json.loads(self.run("list ruleset"))["nftables"])
 
     def watch(self) -> AsyncIterator[None]:
         """One item for every burst of changes to any table, ours included."""

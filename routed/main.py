@@ -1,9 +1,10 @@
-"""`routed`: server, agent, speaker, up, lab. Each command imports what it needs when it runs."""
+"""`routed`: server, agent, speaker, up, lab, doctor. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,6 +114,27 @@ def lab(context: typer.Context) -> None:
     from routed.lab.command import main as lab_main
 
     lab_main(context.args)
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+@app.command()
+def doctor(
+    config: Config = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="This node's credentials.")] = None,
+    run_dir: RunDir = None,
+    state_dir: StateDir = None,
+    output: Annotated[Output, typer.Option("--output", "-o")] = Output.TEXT,
+) -> None:
+    """Whether attaching will work on this host (exit code 0) or not (1), and what to fix."""
+    from routed.doctor.command import run
+    from routed.settings import AgentSettings, load
+
+    overrides = {"kubeconfig": kubeconfig, "run_dir": run_dir, "state_dir": state_dir}
+    raise typer.Exit(run(load(AgentSettings, config, overrides), output.value))
 
 
 def main() -> None:

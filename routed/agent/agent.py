@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from api.resources import Node, ObjectMeta
 from api.resources.errors import (
@@ -40,6 +40,7 @@ from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.blocks import BlockKeeper
 from routed.agent.control import Control
 from routed.agent.declared import Declared
+from routed.agent.filtering import Filter, Filtering
 from routed.agent.intent import Intent
 from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records, existing
@@ -60,16 +61,6 @@ ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
 RETRY_SECONDS = 1.0  # until something that failed is tried again
 
 
-class Filter(Protocol):
-    """The base table of policies: in place before any link is."""
-
-    def sync(self) -> bool:
-        """Make it so; whether that changed anything. ApplyError."""
-
-    def watch(self) -> AsyncIterator[None]:
-        """One item for every burst of changes that somebody made."""
-
-
 class Agent:
     """One host's agent; `start` loads what survived, `serve` runs until cancelled."""
 
@@ -82,8 +73,7 @@ class Agent:
         speech: Speech,
     ) -> None:
         self.settings = settings
-        self.filter = filter_table
-        self.filtered = False  # the filter table was read back
+        self.filtering = Filtering(filter_table)
         self.kernel = kernel
         self.control = control
         self.speech = speech
@@ -113,7 +103,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.writer.serve(), name="writer")
             tasks.create_task(self._watch_kernel(), name="kernel")
-            tasks.create_task(self._watch_filter(), name="filter")
+            tasks.create_task(self.filtering.serve(self.writer.wake), name="filter")
             tasks.create_task(self._tick(), name="tick")
             tasks.create_task(self.declared.serve(), name="declared")
             tasks.create_task(self.speech.serve(self.writer.wake), name="speech")
@@ -123,10 +113,6 @@ class Agent:
         async for _ in self.kernel.watch():
             self.writer.wake()
 
-    async def _watch_filter(self) -> None:
-        async for _ in self.filter.watch():
-            self.writer.wake()
-
     async def _tick(self) -> None:
         """Events only wake the loop; the periodic full read catches what they missed."""
         while True:
@@ -134,6 +120,7 @@ class Agent:
             if self.report.failed or self.records.unreadable:
                 wait = min(wait, RETRY_SECONDS)
             await asyncio.sleep(wait)
+            self.filtering.look()
             self.writer.wake()
 
     def intent_changed(self, intent: Intent) -> None:
@@ -162,7 +149,7 @@ class Agent:
         if self.rounds:  # a new agent says nothing before it has read back
             self._say(facts, self.report)  # what goes is withdrawn first
         before = self.report
-        refused = self._keep_filter()
+        refused = self.filtering.keep()
         self.report = await self.kernel.sync(plan(facts))
         if refused is not None:
             self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
@@ -176,17 +163,6 @@ class Agent:
                 self.records.put(record.model_copy(update={"step": Step.ATTACHED}))
         self._say(self.facts(), self.report)
         self.control.wake()
-
-    def _keep_filter(self) -> ApplyError | None:
-        """The base table, before any link; without it nothing is attached (fail closed)."""
-        try:
-            if self.filter.sync():
-                log.info("filter table made")
-        except ApplyError as error:
-            self.filtered = False
-            return error
-        self.filtered = True
-        return None
 
     def _say(self, facts: Facts, report: Report) -> None:
         """State to the speaker what may be announced; without intent nothing is stated, so that
@@ -268,7 +244,7 @@ class Agent:
         held = existing(self.records, candidate)
         if held is not None:
             return held, False
-        if not self.filtered and (refused := self._keep_filter()) is not None:
+        if not self.filtering.ready and (refused := self.filtering.keep()) is not None:
             raise refused
         addresses = self.book.assign(self._known_intent(), candidate)
         record = candidate.model_copy(update={"addresses": addresses})

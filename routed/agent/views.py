@@ -15,10 +15,11 @@ def not_ready(agent: Agent) -> list[str]:
     found = []
     if agent.intent is None:
         found.append("the control plane has never been reached")
-    if not agent.filtered:
+    if not agent.filtering.ready:
         found.append("the filter table is not in place")
     if not agent.rounds:
         found.append("the kernel has not been read back yet")
+    found += [f"forwarding is blocked; run: {one.remedy}" for one in agent.filtering.blocking]
     return found
 
 
@@ -43,7 +44,17 @@ def conditions(agent: Agent) -> list[Condition]:
         reason=reason,
         message=", ".join(down),
     )
-    return [ready, speaking]
+    blocked = Condition(
+        type="ForwardBlocked",
+        status="True" if agent.filtering.blocking else "False",
+        reason="ForeignPolicyDrop" if agent.filtering.blocking else "NotBlocked",
+        message="; ".join(
+            f"chain {one.chain} of table {one.family} {one.table} drops what workloads send; "
+            f"run: {one.remedy}"
+            for one in agent.filtering.blocking
+        ),
+    )
+    return [ready, speaking, blocked]
 
 
 def status(agent: Agent) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""The filter table of this host, and the firewalls of others beside it.
+
+The base table is in place before any link is; without it nothing is attached (fail closed).
+Somebody else's drop beats our accept: that can only be said, with what would help.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from api.resources.errors import ApplyError
+from policies.firewall import Blocking
+
+log = logging.getLogger("routed.agent")
+
+
+class Filter(Protocol):
+    """The base table of policies: in place before any link is."""
+
+    def sync(self) -> bool:
+        """Make it so; whether that changed anything. ApplyError."""
+
+    def blocking(self) -> list[Blocking]:
+        """Chains of others that cut workloads off. ApplyError."""
+
+    def watch(self) -> AsyncIterator[None]:
+        """One item for every burst of changes that somebody made."""
+
+
+class Filtering:
+    """`ready`: the table was read back. `blocking`: other people's chains that cut workloads off,
+    as of the last look."""
+
+    def __init__(self, table: Filter) -> None:
+        self.table = table
+        self.ready = False
+        self.blocking: list[Blocking] = []
+        self._due = True
+
+    def look(self) -> None:
+        """Look at other people's firewalls with the next round."""
+        self._due = True
+
+    async def serve(self, wake: Callable[[], None]) -> None:
+        """Hear of changes of anybody's rules."""
+        async for _ in self.table.watch():
+            self._due = True
+            wake()
+
+    def keep(self) -> ApplyError | None:
+        """Make the base table so; why it cannot be."""
+        try:
+            if self.table.sync():
+                log.info("filter table made")
+        except ApplyError as error:
+            self.ready = False
+            return error
+        self.ready = True
+        if self._due:
+            self._judge()
+        return None
+
+    def _judge(self) -> None:
+        self._due = False
+        before = self.blocking
+        try:
+            self.blocking = self.table.blocking()
+        except (ApplyError, ValueError) as error:
+            log.warning("foreign firewalls unreadable: %s", error)
+            return
+        for one in self.blocking:
+            if one not in before:
+                where = f"{one.family} {one.table} {one.chain}"
+                log.warning("forwarding blocked chain=%s remedy=%s", where, one.remedy)

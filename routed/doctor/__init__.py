@@ -1,0 +1,1 @@
+"""`routed doctor`: whether attaching will work on this host, and what to fix."""

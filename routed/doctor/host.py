@@ -1,0 +1,159 @@
+"""Checks of the host itself: rights, kernel, sysctls, firewalls, other managers, links."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from api.resources.errors import RoutedError
+from policies.nft import Nft
+from routed.doctor.findings import Finding, fail, ok, skipped, warn
+from routed.kernel import inspect
+from routed.settings import AgentSettings
+
+NEEDED = ("network namespaces", "veth", "nftables")
+WISHED = {"ipvlan": "modes ipvlan-l3 and ipvlan-l3s", "vxlan": "encapsulation"}
+NETWORKD = ("ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no")
+LEAST_MTU = 1280  # RFC 8200, section 5
+NET_ADMIN = 12  # capabilities(7)
+
+
+def rights() -> Iterator[Finding]:
+    """CAP_NET_ADMIN: everything else depends on it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("CapEff"))
+    if int(line.split()[1], 16) >> NET_ADMIN & 1:
+        yield ok("rights", f"CAP_NET_ADMIN, uid {os.geteuid()}")
+    else:
+        yield fail("rights", "no CAP_NET_ADMIN", "run as root")
+
+
+def kernel() -> Iterator[Finding]:
+    """What the kernel can, tried in a namespace that is thrown away."""
+    words = ["unshare", "--net", sys.executable, "-m", "routed.doctor.trial"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield fail("kernel", f"cannot try it: {error}", "install util-linux (unshare)")
+        return
+    if done.returncode != 0:
+        why = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        yield fail("kernel", f"cannot make a network namespace: {why[0]}", "run as root")
+        return
+    features: dict[str, str] = json.loads(done.stdout)
+    for name in NEEDED:
+        if features[name]:
+            yield fail(f"kernel: {name}", features[name], f"a kernel with {name} is needed")
+        else:
+            yield ok(f"kernel: {name}", "there")
+    for name, purpose in WISHED.items():
+        if features.get(name, "not tried"):
+            yield warn(f"kernel: {name}", features.get(name, "not tried"), f"no {purpose} here")
+        else:
+            yield ok(f"kernel: {name}", "there")
+
+
+def sysctls(settings: AgentSettings) -> Iterator[Finding]:
+    """Forwarding, which the agent sets if it may; reverse path filters, which are not ours."""
+    path = Path("/proc/sys/net/ipv4")
+    if _number(path / "ip_forward") == 1:
+        yield ok("sysctl: ip_forward", "1")
+    elif settings.manage_sysctls:
+        yield ok("sysctl: ip_forward", "0; the agent sets it (manageSysctls)")
+    else:
+        yield fail("sysctl: ip_forward", "0", "sysctl -w net.ipv4.ip_forward=1")
+    strict = [
+        name.parent.name
+        for name in sorted((path / "conf").glob("*/rp_filter"))
+        if _number(name) == 1 and name.parent.name not in ("default", "lo")
+    ]
+    every = "all" in strict
+    if strict:
+        yield warn(
+            "sysctl: rp_filter",
+            f"strict on {', '.join(strict)}",
+            "packets that come back by another uplink are dropped: "
+            f"sysctl -w net.ipv4.conf.{'all' if every else strict[0]}.rp_filter=2",
+        )
+    else:
+        yield ok("sysctl: rp_filter", "not strict")
+
+
+def firewalls() -> Iterator[Finding]:
+    """Base chains of others at the forward hook that drop what no rule of theirs accepts."""
+    try:
+        found = Nft().blocking()
+    except (RoutedError, ValueError) as error:
+        yield fail("firewall", f"cannot read nftables: {error}", "install nftables; be root")
+        return
+    if not found:
+        yield ok("firewall", "nobody drops what workloads send through this host")
+    for one in found:
+        said = f"chain {one.chain} has policy drop: workloads are cut off"
+        yield fail(f"firewall: {one.family} {one.table}", said, one.remedy)
+
+
+def managers() -> Iterator[Finding]:
+    """Programs that remove routes or take over links which they did not make."""
+    if not Path("/run/systemd/netif/state").exists():
+        yield skipped("systemd-networkd", "does not run here")
+    else:
+        text = _texts("/etc/systemd", "networkd.conf", "networkd.conf.d/*.conf")
+        missing = [word for word in NETWORKD if word not in text]
+        if missing:
+            yield warn(
+                "systemd-networkd",
+                "removes routes that it did not make",
+                f"put {' and '.join(missing)} under [Network] in "
+                "/etc/systemd/networkd.conf.d/routed.conf",
+            )
+        else:
+            yield ok("systemd-networkd", "leaves foreign routes alone")
+    if not Path("/run/NetworkManager").exists():
+        yield skipped("NetworkManager", "does not run here")
+    elif "interface-name:rt" in _texts("/etc/NetworkManager", "conf.d/*.conf"):
+        yield ok("NetworkManager", "leaves our links alone")
+    else:
+        yield warn(
+            "NetworkManager",
+            "may take over our links",
+            "put unmanaged-devices=interface-name:rt* under [keyfile] in "
+            "/etc/NetworkManager/conf.d/routed.conf",
+        )
+
+
+def links() -> Iterator[Finding]:
+    """Uplinks, their MTU, the default route, other people's routing rules."""
+    found = inspect.uplinks()
+    running = [one for one in found if one.running and one.addresses]
+    if running:
+        said = ", ".join(f"{one.name} mtu {one.mtu}" for one in running)
+        least = min(one.mtu for one in running)
+        if least < LEAST_MTU:
+            yield warn("uplinks", said, f"an MTU of at least {LEAST_MTU} is needed for IPv6")
+        else:
+            yield ok("uplinks", said)
+    else:
+        yield warn("uplinks", "no link with an address is up", "connect this host to its switches")
+    rules = inspect.foreign_rules()
+    if rules:
+        remedy = "check that they do not lead past the main table for workloads' addresses"
+        yield warn("routing rules", "; ".join(rules), remedy)
+    else:
+        yield ok("routing rules", "none but the kernel's")
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return -1
+
+
+def _texts(directory: str, *patterns: str) -> str:
+    paths = [path for pattern in patterns for path in sorted(Path(directory).glob(pattern))]
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)

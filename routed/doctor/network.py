@@ -1,0 +1,138 @@
+"""Checks of what this host talks to: its agent and speaker, the control plane, the switches."""
+
+from __future__ import annotations
+
+import email.utils
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from api.auth import kubeconfig
+from api.resources.errors import ConfigError
+from routed.agent.intent import Intent
+from routed.agent.plan import peers_of
+from routed.doctor.findings import Finding, fail, ok, skipped, warn
+from routed.settings import AgentSettings
+
+SKEW_SECONDS = 60.0
+PATIENCE = 3.0
+
+
+def programs(settings: AgentSettings) -> Iterator[Finding]:
+    """Whether agent and speaker answer at their sockets."""
+    for name, path in (("agent", settings.agent_socket), ("speaker", settings.speaker_socket)):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(PATIENCE)
+            try:
+                probe.connect(str(path))
+            except OSError as error:
+                said = f"{path}: {error.strerror or error}"
+                yield warn(name, said, f"systemctl start routed-{name} (or: routed {name})")
+            else:
+                yield ok(name, f"answers at {path}")
+
+
+def secrets(settings: AgentSettings) -> Iterator[Finding]:
+    """Files that only their owner may read."""
+    path = settings.kubeconfig
+    try:
+        mode = path.stat().st_mode & 0o777
+    except OSError as error:
+        remedy = "routectl token create --node NAME > FILE, on the control plane; mode 0600"
+        yield fail("credentials", f"{path}: {error.strerror}", remedy)
+        return
+    if mode & 0o077:
+        yield fail("credentials", f"{path} has mode {mode:04o}", f"chmod 0600 {path}")
+    else:
+        yield ok("credentials", f"{path}, mode {mode:04o}")
+
+
+def service(settings: AgentSettings) -> Iterator[Finding]:
+    """TLS, the token and the clock, in one request."""
+    kept = _intent(settings)
+    try:
+        url, ca, token = kubeconfig.parse(settings.kubeconfig)
+        context = ssl.create_default_context(cadata=ca.decode())
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(verify=context, headers=headers, timeout=PATIENCE) as client:
+            answer = client.get(f"{settings.server or url}/apis/routed.dev/v1/nodes")
+    except ConfigError as error:
+        yield fail("control plane", str(error), "create the node's credentials anew")
+        return
+    except (httpx.HTTPError, ssl.SSLError, ValueError) as error:
+        said = f"{settings.server or url}: {error}"
+        if kept is None:
+            remedy = "a node that has never reached it cannot attach: check address and firewall"
+            yield fail("control plane", said, remedy)
+        else:
+            yield warn("control plane", said, "attaching goes on from the blocks that it holds")
+        return
+    if answer.status_code in (401, 403):
+        remedy = "routectl token create --node NAME > FILE, on the control plane"
+        yield fail("control plane", f"{answer.status_code}: {answer.text[:200]}", remedy)
+        return
+    yield ok("control plane", f"{settings.server or url} answers {answer.status_code}")
+    skew = time.time() - email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
+    if abs(skew) > SKEW_SECONDS:
+        yield warn("clock", f"{skew:+.0f} s from the control plane's", "run an NTP client")
+    else:
+        yield ok("clock", f"{skew:+.0f} s from the control plane's")
+
+
+def switches(settings: AgentSettings) -> Iterator[Finding]:
+    """Whether the ToRs answer at the port of BGP."""
+    kept = _intent(settings)
+    if kept is None:
+        yield skipped("switches", "the control plane has not said yet which there are")
+        return
+    peers = peers_of(kept)
+    if not peers:
+        remedy = "routectl apply -f examples/bgppeers.yaml"
+        yield warn("switches", "no BGPPeer selects this node: nothing is announced", remedy)
+    for name, peer in peers.items():
+        family = socket.AF_INET if peer.address.version == 4 else socket.AF_INET6
+        with socket.socket(family) as probe:
+            probe.settimeout(PATIENCE)
+            try:
+                probe.connect((str(peer.address), 179))
+            except ConnectionRefusedError:
+                yield warn(f"switch {name}", f"{peer.address} refuses", "let it accept this host")
+            except OSError as error:
+                if peer.password_file:
+                    yield ok(f"switch {name}", f"{peer.address} is silent, as with MD5 it must be")
+                else:
+                    said = f"{peer.address}: {error}"
+                    yield warn(f"switch {name}", said, "check cable, address and its ACLs")
+            else:
+                yield ok(f"switch {name}", f"{peer.address} answers at port 179")
+
+
+def directories(settings: AgentSettings) -> Iterator[Finding]:
+    """Room where intent is kept."""
+    directory = settings.state_dir
+    while not directory.exists():
+        directory = directory.parent
+    usage = _free(directory)
+    if usage < 16 << 20:
+        yield fail("disk", f"{usage >> 20} MiB left at {directory}", "make room")
+    else:
+        yield ok("disk", f"{usage >> 20} MiB left at {directory}")
+
+
+def _intent(settings: AgentSettings) -> Intent | None:
+    """The last good intent, only looked at."""
+    try:
+        return Intent.model_validate_json((settings.state_dir / "intent.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _free(directory: Path) -> int:
+    import shutil
+
+    return shutil.disk_usage(directory).free

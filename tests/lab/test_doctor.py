@@ -1,0 +1,126 @@
+"""`routed doctor` on a lab host, and the firewalls of others: what the remedy says, helps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.labs import Workloads, ctl
+
+from routed.lab.fabric import command, inside, prefix
+from routed.lab.lab import Lab
+from routed.lab.processes import wait_for
+
+pytestmark = pytest.mark.lab
+
+# as Docker 20.10 leaves it: the policy, and the chain for other people's rules
+DOCKER = """
+table ip filter {
+  chain DOCKER-USER { counter return; }
+  chain FORWARD { type filter hook forward priority filter; policy drop;
+    counter jump DOCKER-USER
+    oifname "docker0" ct state related,established accept
+  }
+}
+"""
+# as ufw and firewalld do it: a policy, and no chain for others
+PLAIN = """
+table inet wall {
+  chain forward { type filter hook forward priority 10; policy drop;
+    ct state established,related accept
+  }
+}
+"""
+
+
+def doctor(lab: Lab, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """The exit code, and the findings by check."""
+    agent = lab.agents["host1"].words
+    whole = [*agent[: agent.index("-m")], "-m", "routed.main", "doctor", *words, "-o", "json"]
+    done = subprocess.run(
+        [*whole, "--config", str(lab.directory / "host1" / "agent.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["attachable"] is (done.returncode == 0), done.stderr
+    return done.returncode, {one["check"]: one for one in found["findings"]}
+
+
+def test_a_healthy_host(lab: Lab) -> None:
+    code, found = doctor(lab)
+    assert code == 0, found
+    expected = ["rights", "kernel: veth", "kernel: nftables", "sysctl: ip_forward", "firewall"]
+    expected += ["uplinks", "credentials", "control plane", "clock", "agent", "speaker"]
+    expected += ["switch tor1", "switch tor2"]
+    assert {check: found[check]["verdict"] for check in expected} == dict.fromkeys(expected, "ok")
+
+
+def test_credentials_that_everybody_reads(lab: Lab) -> None:
+    path = lab.directory / "host1" / "node.kubeconfig"
+    path.chmod(0o644)
+    try:
+        code, found = doctor(lab)
+        assert code == 1
+        assert found["credentials"]["verdict"] == "fail"
+        assert f"chmod 0600 {path}" in found["credentials"]["remedy"]
+    finally:
+        path.chmod(0o600)
+
+
+def test_a_control_plane_that_is_down_is_no_reason_not_to_attach(lab: Lab) -> None:
+    lab.server.stop()
+    try:
+        code, found = doctor(lab)
+        assert code == 0
+        assert found["control plane"]["verdict"] == "warn"
+    finally:
+        lab.server.start()
+        lab.wait_server()
+
+
+def node_conditions(lab: Lab) -> dict[str, dict[str, str]]:
+    node = json.loads(ctl(lab, "get", "node", "host1", "-o", "json"))
+    return {one["type"]: one for one in node["status"]["conditions"]}
+
+
+@pytest.fixture(params=[DOCKER, PLAIN], ids=["docker", "plain"])
+def walled(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
+    """host1 with somebody's firewall; its table."""
+    host = f"{lab.top.name}-host1"
+    table = " ".join(request.param.split()[1:3])
+    subprocess.run([*prefix(host), "nft", "-f", "-"], input=request.param, text=True, check=True)
+    yield table
+    command(*prefix(host), "nft", "delete", "table", *table.split())
+    wait_for("readiness", lambda: lab.ready("host1"))
+
+
+def test_a_foreign_drop_is_told_and_the_remedy_helps(
+    lab: Lab, workloads: Workloads, walled: str
+) -> None:
+    _, address = workloads.attach("host1", "walled")
+    wait_for("the switches knowing it", lambda: lab.tor_has(f"{address}/32"))
+    wait_for("the node saying so", lambda: node_conditions(lab)["Ready"]["status"] == "False", 10)
+    blocked = node_conditions(lab)["ForwardBlocked"]
+    assert blocked["status"] == "True"
+    assert walled in blocked["message"]
+    assert not lab.ping(lab.top.client, address), "the firewall is real"
+    code, found = doctor(lab)
+    assert code == 1
+    finding = found[f"firewall: {walled}"]
+    assert finding["verdict"] == "fail"
+    assert ("DOCKER-USER" in finding["remedy"]) is ("filter" in walled)
+    for line in finding["remedy"].split("; "):
+        inside(f"{lab.top.name}-host1", *line.split())
+    wait_for("a ping from outside", lambda: lab.ping(lab.top.client, address), 5)
+    wait_for(
+        "the node being ready",
+        lambda: node_conditions(lab)["ForwardBlocked"]["status"] == "False",
+        10,
+    )
+    assert doctor(lab)[0] == 0
