@@ -53,6 +53,7 @@ class ExaBGP:
         self.directory = run_dir / "exabgp"
         self.configuration = self.directory / "exabgp.conf"
         self.outstanding = 0
+        self.starts = 0
         self.pid: int | None = None
         self.hold_time = 9.0  # seconds, the shortest of the peers'
         self._socket = self.directory / "bridge.sock"
@@ -124,6 +125,7 @@ class ExaBGP:
             preexec_fn=_die_with_parent,
         )
         self.pid = child.pid
+        self.starts += 1
         watch = asyncio.create_task(self._watch(child))
         try:
             await child.wait()

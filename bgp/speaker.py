@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -30,6 +31,7 @@ from bgp.config import render
 from bgp.events import Opened, Received, Said, State
 from bgp.exabgp import WINDOW, ExaBGP
 from bgp.links import Links, exists
+from bgp.metrics import SpeakerMetrics
 from bgp.rib import Inbound, Outbound
 from bgp.seam import Advertisement, Path, Peer, Session
 
@@ -63,6 +65,8 @@ class Speaker:
         self._began = 0.0
         self.exabgp = ExaBGP(settings.run_dir, self._heard, self._exabgp_started)
         self.agents = Agents(self)
+        self.metrics = SpeakerMetrics(self)
+        self.ended: Counter[str] = Counter()  # sessions that were Established, by peer
         self._reconfigure = asyncio.Event()
         self._resting: asyncio.TimerHandle | None = None
         self._syncs: list[tuple[asyncio.StreamWriter, int]] = []
@@ -85,6 +89,7 @@ class Speaker:
         tasks = [
             asyncio.create_task(self.exabgp.serve()),
             asyncio.create_task(self.agents.serve(self.settings.run_dir / "speaker.sock")),
+            asyncio.create_task(self.metrics.serve(self.settings.run_dir / "speaker-metrics.sock")),
             asyncio.create_task(self._keep_configured()),
             asyncio.create_task(self._expire()),
             asyncio.create_task(leaving.wait()),
@@ -294,6 +299,7 @@ class Speaker:
             was_up, outbound.up = outbound.up, False
             self._session(name, said.peer, "Idle", said.reason)
             if was_up:
+                self.ended[name] += 1
                 notified = said.reason.startswith("notification")
                 self._lost(said.peer, asyncio.get_running_loop().time(), notified=notified)
         elif said.state == "connected":

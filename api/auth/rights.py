@@ -34,7 +34,7 @@ def allowed(who: Identity, request: Request) -> bool:
     if who.role != "node" or not who.node:
         return False
     if request.verb in READS:
-        return request.plural != "credentials"
+        return request.plural not in ("credentials", "metrics")
     objects = [document for document in (request.held, request.wanted) if document is not None]
     if not objects:
         return False

@@ -7,6 +7,7 @@ is not listed here does not exist.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,6 +33,7 @@ from api.resources.registry import KINDS, Kind
 from api.service import discovery
 from api.service.codec import document_of, key_of
 from api.service.errors import status_of, success
+from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
 from api.service.selection import selection
 from api.service.watch import stream
@@ -53,9 +55,12 @@ def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastA
 
     app = FastAPI(title="routed", version=discovery.VERSION, lifespan=life)
     objects = Objects(store)
+    metrics = ServiceMetrics()
 
     def route(path: str, method: str, handler: Handler, summary: str) -> None:
-        async def answer(request: Request) -> Response:
+        resource = path.removeprefix(f"{BASE}/").partition("/")[0].removeprefix("/")
+
+        async def judged(request: Request) -> Response:
             try:
                 who = await tokens.identify(store, request.headers.get("authorization", ""))
                 if who is None:
@@ -65,10 +70,16 @@ def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastA
                 status = status_of(error)
                 return _json(status, status["code"])
 
+        async def answer(request: Request) -> Response:
+            began = time.perf_counter()
+            said = await judged(request)
+            metrics.answered(method, resource, said.status_code, began)
+            return said
+
         app.add_api_route(path, answer, methods=[method], summary=summary, response_model=None)
 
     for kind in KINDS.values():
-        verbs = Verbs(objects, kind)
+        verbs = Verbs(objects, kind, metrics)
         at, one = f"{BASE}/{kind.plural}", f"{BASE}/{kind.plural}/{{name}}"
         route(at, "GET", verbs.list, f"List or watch {kind.plural}")
         route(at, "POST", verbs.create, f"Create a {kind.kind}")
@@ -93,7 +104,28 @@ def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastA
         return Response(text, 201, media_type="application/yaml")
 
     route(f"{BASE}/nodes/{{name}}/credentials", "POST", credentials, "Make a node's kubeconfig")
+
+    async def measured(request: Request, who: Identity) -> Response:
+        _permit(who, Asked("get", "metrics"))
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    route("/metrics", "GET", measured, "Prometheus metrics")
     discovery.add_routes(app)
+
+    _add_health(app, store)
+
+    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    app.add_route("/{rest:path}", _missing, methods=every, include_in_schema=False)
+    return app
+
+
+async def _missing(request: Request) -> Response:
+    status = status_of(NotFound(f"the server has no path {request.url.path}"))
+    return _json(status, 404)
+
+
+def _add_health(app: FastAPI, store: Store) -> None:
+    """What anybody may ask: whether it lives, whether its store answers."""
 
     async def healthz(request: Request) -> Response:
         return Response("ok", media_type="text/plain")
@@ -106,21 +138,14 @@ def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastA
     app.add_route("/livez", healthz)
     app.add_route("/readyz", readyz)
 
-    async def missing(request: Request) -> Response:
-        status = status_of(NotFound(f"the server has no path {request.url.path}"))
-        return _json(status, 404)
-
-    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    app.add_route("/{rest:path}", missing, methods=every, include_in_schema=False)
-    return app
-
 
 class Verbs:
     """The handlers of one kind."""
 
-    def __init__(self, objects: Objects, kind: Kind) -> None:
+    def __init__(self, objects: Objects, kind: Kind, metrics: ServiceMetrics) -> None:
         self.objects = objects
         self.kind = kind
+        self.metrics = metrics
 
     async def get(self, request: Request, who: Identity) -> Response:
         _permit(who, Asked("get", self.kind.plural))
@@ -145,7 +170,8 @@ class Verbs:
                 mark_initial=initial,
                 seconds=_number("timeoutSeconds", query.get("timeoutSeconds") or "0"),
             )
-            return StreamingResponse(lines, media_type="application/json")
+            counted = self.metrics.counted(self.kind.plural, lines)
+            return StreamingResponse(counted, media_type="application/json")
         revision, documents = await self.objects.list(self.kind)
         chosen = [document for document in documents if selected(document)]
         chosen, metadata = _page(chosen, query.get("limit", "0"), query.get("continue", ""))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from api.resources.errors import Expired
@@ -35,7 +35,7 @@ async def stream(
     bookmarks: bool,
     mark_initial: bool,
     seconds: float | None,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The lines of one watch; `after` None: the present state first."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds if seconds else None

@@ -42,6 +42,7 @@ from routed.agent.control import Control
 from routed.agent.declared import Declared
 from routed.agent.filtering import Filter, Filtering
 from routed.agent.intent import Intent
+from routed.agent.metrics import Metrics
 from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records, existing
 from routed.agent.reporting import Write, block_writes, node_writes, workload_writes
@@ -74,6 +75,7 @@ class Agent:
     ) -> None:
         self.settings = settings
         self.filtering = Filtering(filter_table)
+        self.metrics = Metrics()
         self.kernel = kernel
         self.control = control
         self.speech = speech
@@ -150,7 +152,9 @@ class Agent:
             self._say(facts, self.report)  # what goes is withdrawn first
         before = self.report
         refused = self.filtering.keep()
-        self.report = await self.kernel.sync(plan(facts))
+        with self.metrics.measured("sync"):
+            self.report = await self.kernel.sync(plan(facts))
+        self.metrics.changes.inc(self.report.changed)
         if refused is not None:
             self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
         self.rounds += 1
@@ -241,6 +245,10 @@ class Agent:
 
     async def _put(self, candidate: Attachment) -> tuple[Attachment, bool]:
         """The writer's job: address, record, kernel, announcement; or nothing at all."""
+        with self.metrics.measured("attach"):
+            return await self._put_whole(candidate)
+
+    async def _put_whole(self, candidate: Attachment) -> tuple[Attachment, bool]:
         held = existing(self.records, candidate)
         if held is not None:
             return held, False
@@ -287,6 +295,10 @@ class Agent:
         """The writer's job; each step can be repeated by the next agent."""
         if self.records.get(record.id) is None:
             return  # two detaches of one attachment: the first has done it
+        with self.metrics.measured("detach"):
+            await self._take_away_whole(record)
+
+    async def _take_away_whole(self, record: Attachment) -> None:
         self.records.put(record.model_copy(update={"step": Step.DETACHING}))
         reached(Point.MARKED)
         self.speech.withdraw(host_prefix(address) for address in record.addresses)

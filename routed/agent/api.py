@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from fastapi import FastAPI, Request, Response
 
 from api.resources.errors import (
@@ -22,6 +23,7 @@ from api.resources.errors import (
 )
 from routed.agent import views
 from routed.agent.request import parse_attach
+from routed.settings import AgentSettings
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
@@ -62,7 +64,8 @@ def application(agent: Agent) -> FastAPI:
         return Response(text, 503 if missing else 200, media_type="text/plain")
 
     async def metrics(request: Request) -> Response:
-        return Response(views.metrics(agent), media_type="text/plain; version=0.0.4")
+        text = agent.metrics.text(agent) + await speakers_metrics(agent.settings)
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     for path, handler, method in (
         ("/v1/attachments", attach, "POST"),
@@ -77,6 +80,16 @@ def application(agent: Agent) -> FastAPI:
         app.add_route(path, _guarded(handler), methods=[method])
     app.add_route("/{rest:path}", _guarded(_unknown), methods=["GET", "POST", "PUT", "DELETE"])
     return app
+
+
+async def speakers_metrics(settings: AgentSettings) -> bytes:
+    """What the speaker measures; nothing if it does not answer."""
+    transport = httpx.AsyncHTTPTransport(uds=str(settings.run_dir / "speaker-metrics.sock"))
+    try:
+        async with httpx.AsyncClient(transport=transport, timeout=2.0) as client:
+            return (await client.get("http://speaker/metrics")).content
+    except httpx.HTTPError:
+        return b""
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -1,4 +1,4 @@
-"""What an agent says of itself: readiness, status, the Node's conditions, metrics."""
+"""What an agent says of itself: readiness, status, the Node's conditions."""
 
 from __future__ import annotations
 
@@ -85,18 +85,3 @@ def status(agent: Agent) -> dict[str, Any]:
         "failed": {key: str(error) for key, error in agent.report.failed.items()},
         "conditions": [condition.wire() for condition in conditions(agent)],
     }
-
-
-def metrics(agent: Agent) -> str:
-    """Prometheus text format."""
-    established = sum(s.state == "Established" for s in agent.speech.sessions.values())
-    found = {
-        "routed_attachments": len(agent.records.all()),
-        "routed_attachments_ready": len(agent.report.ready),
-        "routed_rounds_total": agent.rounds,
-        "routed_failed_objects": len(agent.report.failed),
-        "routed_bgp_sessions_established": established,
-        "routed_bgp_received_paths": len(agent.speech.paths),
-        "routed_bgp_advertised_prefixes": agent.speech.advertised,
-    }
-    return "".join(f"{name} {value}\n" for name, value in found.items())

@@ -1,0 +1,59 @@
+"""What the service measures of itself, for Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class ServiceMetrics:
+    """One registry for each application."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "routed_api_requests",
+            "Requests answered.",
+            ["method", "resource", "code"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "routed_api_request_seconds",
+            "Until the answer begins.",
+            ["method", "resource"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.watches = Gauge(
+            "routed_api_watches", "Open watches.", ["resource"], registry=self.registry
+        )
+
+    def answered(self, method: str, resource: str, code: int, began: float) -> None:
+        """One request; `began` is of time.perf_counter."""
+        self.requests.labels(method, resource, str(code)).inc()
+        self.seconds.labels(method, resource).observe(time.perf_counter() - began)
+
+    async def counted(
+        self, resource: str, lines: AsyncGenerator[bytes, None]
+    ) -> AsyncIterator[bytes]:
+        """`lines`, counted as a watch while somebody reads them."""
+        with self.watches.labels(resource).track_inprogress():
+            async with aclosing(lines):
+                async for line in lines:
+                    yield line
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
