@@ -161,6 +161,33 @@ def detach(
     Local(agent or DEFAULT_SOCKET).detach(name)
 
 
+@app.command()
+def diags(
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Default: routed-diags-HOST-TIME.tar.gz here.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="F", help="The agent's settings.")
+    ] = None,
+    log: Annotated[list[Path] | None, typer.Option(help="A log to take along; repeatable.")] = None,
+) -> None:
+    """Pack what somebody who helps would ask for into one archive, without secrets."""
+    from datetime import datetime
+
+    from routed.ctl import diags as archive
+    from routed.settings import AgentSettings, load
+
+    settings = load(AgentSettings, config, {})
+    path = to or Path(f"routed-diags-{settings.node}-{datetime.now():%Y%m%d-%H%M%S}.tar.gz")
+    admin = Globals.kubeconfig if Globals.kubeconfig and Globals.kubeconfig.exists() else None
+    parts = archive.collect(settings, config, admin, log or [])
+    try:
+        archive.write(path, parts)
+    except OSError as error:
+        raise typer.BadParameter(f"--to {path}: cannot write it: {error.strerror}") from error
+    typer.echo(f"{path}: {len(parts)} parts; look at it before you give it away")
+
+
 @ipam.command("show")
 def ipam_show() -> None:
     """Pools, their blocks, who owns them, and how full they are."""

@@ -77,9 +77,7 @@ def test_pair(
     order = [first, second] if recovers == "first" else [second, first]
     try:
         fail(lab, first)
-        command(
-            "ip", "netns", "del", dying, check=False
-        )  # ends meanwhile
+        command("ip", "netns", "del", dying, check=False)  # ends meanwhile
         fail(lab, second)
     finally:
         for part in order:
