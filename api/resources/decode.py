@@ -7,6 +7,7 @@ mistake makes the object Invalid (422) with a cause per field, whose path reads 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +21,23 @@ _SAID = {
     "missing": ("is required", "FieldValueRequired"),
     "extra_forbidden": ("is not a known field", "FieldValueNotSupported"),
 }
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; BadRequest if it is none, or holds what cannot be written as
+    UTF-8: half of a surrogate pair would be taken in here and be nobody's to write down later."""
+    try:
+        document = json.loads(body)
+        json.dumps(document, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise BadRequest("cannot read the request: it is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"cannot read the request: it is no Unicode text ({error})") from error
+    except ValueError as error:
+        raise BadRequest(f"cannot read the request: it is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise BadRequest("cannot read the request: it must be a JSON object")
+    return document
 
 
 def decode(kind: Kind, document: Any) -> Resource:

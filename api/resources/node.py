@@ -38,6 +38,7 @@ class NodeStatus(Status):
         Column("UNSCHEDULABLE", "spec.unschedulable", 1),
         Column("VERSION", "status.versions.routed", 1),
     ),
+    kept=("as_number", "addresses", "router_id"),
 )
 class Node(Resource):
     KIND: ClassVar[str] = "Node"

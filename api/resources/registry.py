@@ -34,6 +34,7 @@ class Kind:
     columns: tuple[Column, ...]
     selectable: tuple[str, ...]
     immutable: tuple[str, ...]
+    kept: tuple[str, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,17 +54,19 @@ def resource(
     columns: tuple[Column, ...] = (),
     selectable: tuple[str, ...] = (),
     immutable: tuple[str, ...] = (),
+    kept: tuple[str, ...] = (),
 ) -> Callable[[type[T]], type[T]]:
     """Declare a kind.
 
     `selectable` lists the field-selector paths beside ``metadata.name``;
-    `immutable` the paths that an update may not change.
+    `immutable` the paths that an update may not change; `kept` the fields of the spec (Python
+    names) that an update keeps where it does not name them: somebody else fills them in.
     """
 
     def declare(model: type[T]) -> type[T]:
         kind = model.KIND
         KINDS[plural] = Kind(
-            kind, plural, kind.lower(), short, model, columns, selectable, immutable
+            kind, plural, kind.lower(), short, model, columns, selectable, immutable, kept
         )
         return model
 

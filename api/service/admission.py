@@ -77,6 +77,16 @@ async def release(store: Store, held: Resource) -> Admitted:
         return Admitted(held, expect, {ADDRESSES_GUARD: b"{}"})
     if isinstance(held, IPBlock):
         expect = await _guard(store, ADDRESSES_GUARD)
+        name, status, node = held.metadata.name, held.status, held.spec.node
+        in_use = status.assigned or status.cooling
+        if in_use and await store.get(key_of("nodes", node)) is not None:
+            raise Conflict(
+                f"cannot delete block {name}: node {node} has {status.assigned} addresses of it "
+                f"assigned and {status.cooling} cooling down; detach its workloads first, or, if "
+                "the node is off for good, delete the node",
+                kind="IPBlock",
+                name=name,
+            )
         return Admitted(held, expect, {ADDRESSES_GUARD: b"{}"})
     return Admitted(held)
 

@@ -19,6 +19,7 @@ from api.auth import kubeconfig, tokens
 from api.auth.rights import Request as Asked
 from api.auth.rights import allowed
 from api.auth.tokens import Identity
+from api.resources.decode import parse_body
 from api.resources.errors import (
     BadRequest,
     Forbidden,
@@ -223,6 +224,8 @@ class Verbs:
         await self._permit_change(who, "delete", name, None, status=False)
         options = await _body(request, empty={})
         preconditions = options.get("preconditions") or {}
+        if not isinstance(preconditions, dict):
+            raise BadRequest("cannot read the request: preconditions must be an object")
         held = await self.objects.delete(self.kind, name, preconditions)
         return _json(success(self.kind.plural, name, held["metadata"]["uid"]))
 
@@ -254,13 +257,7 @@ async def _body(request: Request, empty: Any = None) -> Any:
     body = b"".join(parts)
     if not body and empty is not None:
         return empty
-    try:
-        document = json.loads(body)
-    except ValueError as error:
-        raise BadRequest(f"cannot read the request: it is not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise BadRequest("cannot read the request: it must be a JSON object")
-    return document
+    return parse_body(body)
 
 
 def _page(

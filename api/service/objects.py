@@ -197,6 +197,9 @@ def _born(held: Resource) -> Resource:
 
 
 def _with_spec(kind: Kind, held: Resource, wanted: Resource) -> Resource:
+    old, new = held.spec, wanted.spec  # type: ignore[attr-defined]
+    untold = {name: getattr(old, name) for name in kind.kept if name not in new.model_fields_set}
+    wanted = wanted.model_copy(update={"spec": new.model_copy(update=untold)})
     before, after = held.wire(), wanted.wire()
     causes = [
         Cause(path, f"is immutable (it is {at(before, path)!r})", "FieldValueForbidden")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from api.resources.errors import Conflict, Invalid, PoolExhausted, SpeakerError
+from api.resources.errors import Conflict, IntentError, Invalid, PoolExhausted, SpeakerError
 from routed.agent.plan import peers_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class BlockKeeper:
             else:
                 self._short.discard(pool)
         for name in self.agent.book.spare_blocks(self.agent.intent):
+            block = self.agent.intent.blocks.get(name)
+            if block is None or block.status.assigned or block.status.cooling:
+                continue  # the service does not know yet that it is empty, and would refuse
             if self._sessions_up():
                 await self._give_back(name)
 
@@ -70,5 +73,10 @@ class BlockKeeper:
             self.agent.book.releasing.discard(name)
             self.agent.book.own(self.agent.intent)
             return
-        await self.agent.control.release(name)
-        self.agent.book.releasing.discard(name)
+        try:
+            await self.agent.control.release(name)
+        except IntentError as error:
+            log.warning("block not released name=%s why=%s", name, error)
+        finally:
+            self.agent.book.releasing.discard(name)
+            self.agent.book.own(self.agent.intent)

@@ -6,12 +6,12 @@ JSON or not an object is 400.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from api.resources.errors import BadRequest, Cause, Invalid
+from api.resources.decode import parse_body
+from api.resources.errors import Cause, Invalid
 from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Model
 from api.resources.net import Address
 from api.resources.workload import Mode
@@ -40,12 +40,7 @@ class AttachRequest(Model):
 
 def parse_attach(body: bytes) -> AttachRequest:
     """The request in `body`; BadRequest or Invalid name everything that is wrong with it."""
-    try:
-        document: Any = json.loads(body)
-    except ValueError as error:
-        raise BadRequest(f"cannot read the request: it is not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise BadRequest("cannot read the request: it must be a JSON object")
+    document = parse_body(body)
     try:
         return AttachRequest.model_validate(document)
     except ValidationError as error:

@@ -275,3 +275,46 @@ def test_secrets_are_the_owners_alone(service: Service) -> None:
     for path in service.directory.iterdir():
         if path.suffix in (".kubeconfig", ".key", ".crt", ".db"):
             assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"metadata":{"name":"q"},"spec":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        b'{"metadata":{"name":"q","labels":{"a":"\\ud800"}},"spec":{"cidr":"10.70.0.0/16"}}',
+    ],
+)
+def test_a_body_that_cannot_be_kept_is_a_bad_request(admin: httpx.Client, body: bytes) -> None:
+    refused(admin.post("/ippools", content=body), 400, "BadRequest", "cannot read the request")
+    assert admin.get("/ippools/q").status_code == 404
+
+
+@pytest.mark.parametrize("preconditions", [[1], "abc", 7])
+def test_preconditions_of_a_wrong_type(admin: httpx.Client, preconditions: object) -> None:
+    options = {"preconditions": preconditions}
+    refused(admin.request("DELETE", "/ippools/main", json=options), 400, "BadRequest")
+
+
+def test_an_update_without_asn_keeps_what_the_service_chose(admin: httpx.Client) -> None:
+    """A file with labels only, applied to a node, must not end the node's sessions."""
+    node = admin.get("/nodes/h1").json()
+    version = node["metadata"]["resourceVersion"]
+    document = obj("h1", {}, resourceVersion=version, labels={"rack": "r1"})
+    changed = admin.put("/nodes/h1", json=document).json()
+    assert changed["metadata"]["labels"] == {"rack": "r1"}
+    assert changed["spec"]["asNumber"] == node["spec"]["asNumber"]
+    assert changed["spec"]["addresses"] == node["spec"]["addresses"]
+
+
+def test_a_block_in_use_is_not_deleted(admin: httpx.Client) -> None:
+    claim = {"spec": {"node": "h1", "pool": "main"}}
+    block = admin.post("/ipblocks", json=claim).json()
+    path = f"/ipblocks/{block['metadata']['name']}"
+    for status in ({"assigned": 1}, {"cooling": 1}):
+        held = admin.get(path).json()
+        assert admin.put(f"{path}/status", json={**held, "status": status}).status_code == 200
+        refused(admin.delete(path), 409, "Conflict", "cannot delete block", "h1")
+    held = admin.get(path).json()
+    assert admin.put(f"{path}/status", json={**held, "status": {}}).status_code == 200
+    assert admin.delete(path).status_code == 200
