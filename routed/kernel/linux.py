@@ -218,6 +218,10 @@ class LinuxKernel:
         self._monitor.links.difference_update(gone)
         self._reaper.add(gone)
 
+    async def reaped(self) -> None:
+        """Return when no detached link is left."""
+        await self._reaper.drain()
+
     # -- everything --------------------------------------------------------------------------------
 
     async def sync(self, desired: HostState) -> Report:

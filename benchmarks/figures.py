@@ -1,0 +1,24 @@
+"""How a figure is said: one JSON line, printed and kept in benchmarks/results/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def figure(
+    name: str, value: float, unit: str, n: int, ratio: tuple[str, float] | None = None
+) -> dict[str, object]:
+    """`ratio` is (to what, how many times that)."""
+    told = None if ratio is None else {"to": ratio[0], "value": round(ratio[1], 3)}
+    return {"name": name, "value": round(value, 3), "unit": unit, "n": n, "ratio": told}
+
+
+def say(path: str, figures: list[dict[str, object]]) -> None:
+    """Print the figures, and write them to `results/PATH`."""
+    RESULTS.mkdir(exist_ok=True)
+    lines = "".join(json.dumps(one) + "\n" for one in figures)
+    (RESULTS / path).write_text(lines, encoding="ascii")
+    print(lines, end="", flush=True)
