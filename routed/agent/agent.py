@@ -264,6 +264,9 @@ class Agent:
 
     async def _put(self, candidate: Attachment) -> tuple[Attachment, bool]:
         """The writer's job: address, record, kernel, announcement; or nothing at all."""
+        old = self.records.get(candidate.id)
+        if old is not None and old.step is Step.DETACHING:
+            await self._take_away(old)  # an earlier try of it was refused
         held = existing(self.records, candidate)
         if held is not None:
             return held, False
@@ -274,7 +277,7 @@ class Agent:
         try:
             self.records.put(record)
             await self.kernel.attach(record.endpoint())
-        except (ApplyError, OSError):
+        except (RoutedError, OSError):
             self.records.remove(record.id)
             self.book.forget(record.id)
             raise
