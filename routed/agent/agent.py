@@ -24,7 +24,6 @@ from typing import Any
 
 from api.resources import Node, ObjectMeta
 from api.resources.errors import (
-    ApplyError,
     Cause,
     Conflict,
     Invalid,
@@ -249,6 +248,9 @@ class Agent:
             return await self._put_whole(candidate)
 
     async def _put_whole(self, candidate: Attachment) -> tuple[Attachment, bool]:
+        old = self.records.get(candidate.id)
+        if old is not None and old.step is Step.DETACHING:
+            await self._take_away(old)  # an earlier try of it was refused
         held = existing(self.records, candidate)
         if held is not None:
             return held, False
@@ -262,7 +264,7 @@ class Agent:
             reached(Point.RECORDED)
             await self.kernel.attach(record.endpoint())
             reached(Point.READ_BACK)
-        except (ApplyError, OSError):
+        except (RoutedError, OSError):
             self.records.remove(record.id)
             self.book.forget(record.id)
             raise

@@ -42,6 +42,7 @@ from routed.settings import AgentSettings
 
 log = logging.getLogger("routed.control")
 
+GRAVES = 4096  # deletions remembered, for answers that come late
 BACKOFF = (0.2, 5.0)  # seconds: first and longest wait between tries, with jitter
 
 
@@ -67,6 +68,7 @@ class Control:
         self._held: dict[str, dict[str, Resource]] = {plural: {} for plural in WATCHED}
         self._growing: dict[str, dict[str, Resource]] = {}
         self._merged: set[str] = set()
+        self._gone: dict[tuple[str, str], int] = {}  # revisions at which objects were deleted
         self._whole: set[str] = set()  # on their present connection
         self._seen: set[str] = set()  # once, since this process began
         self._wake = asyncio.Event()
@@ -134,6 +136,9 @@ class Control:
             held = self._held[plural] if growing is None else growing
             if event.type == "DELETED":
                 held.pop(name, None)
+                self._bury(event.object)
+            elif growing is None and self._is_gone(event.object):
+                return
             elif (known := held.get(name)) is None or _revision(event.object) > _revision(known):
                 held[name] = event.object
             if growing is not None:
@@ -156,6 +161,8 @@ class Control:
         """Take in an object that the service has just answered with."""
         plural = _plural(held)
         known = self._held[plural].get(held.metadata.name)
+        if self._is_gone(held):
+            return
         if known is None or _revision(held) > _revision(known):
             self._held[plural][held.metadata.name] = held
             self._merged.add(held.metadata.name)
@@ -163,8 +170,19 @@ class Control:
 
     def drop(self, plural: str, name: str) -> None:
         """Forget an object that we have just deleted."""
-        if self._held[plural].pop(name, None) is not None:
+        held = self._held[plural].pop(name, None)
+        if held is not None:
+            self._bury(held)
             self._changed()
+
+    def _bury(self, held: Resource) -> None:
+        """Answers and events come over several connections: an older one may come later."""
+        self._gone[(_plural(held), held.metadata.name)] = _revision(held)
+        while len(self._gone) > GRAVES:
+            del self._gone[next(iter(self._gone))]
+
+    def _is_gone(self, held: Resource) -> bool:
+        return _revision(held) <= self._gone.get((_plural(held), held.metadata.name), -1)
 
     def _intent(self) -> Intent:
         held = self._held

@@ -114,7 +114,7 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
     if held is not None and held.step is not Step.DETACHING:
         return held
     held = records.get(wanted.id)
-    if held is not None:
+    if held is not None and held.step is not Step.DETACHING:
         if (held.netns_id, held.if_name, held.container_id) == (
             wanted.netns_id,
             wanted.if_name,
@@ -128,6 +128,8 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
             name=held.id,
         )
     for other in records.all().values():
+        if other.id == wanted.id:
+            continue
         if wanted.netns_id and (other.netns_id, other.if_name) == (
             wanted.netns_id,
             wanted.if_name,

@@ -45,6 +45,8 @@ def read(files: Sequence[Path]) -> list[tuple[Kind, Document]]:
                     )
                     for cause in causes
                 )
+    if not found and not problems:
+        problems.append(Cause("", "no objects in it"))
     if problems:
         raise ConfigError(", ".join(map(str, files)), problems)
     return found

@@ -47,6 +47,9 @@ class Local:
         if output == "json":
             typer.echo(json.dumps(status["bgp"], indent=4))
             return
+        if output == "yaml":
+            typer.echo(yaml.safe_dump(status["bgp"], sort_keys=False), nl=False)
+            return
         rows = [["PEER", "ADDRESS", "STATE", "SINCE", "RECEIVED", "ERROR"]]
         for one in status["bgp"]["sessions"]:
             since = datetime.fromtimestamp(one["since"], UTC).isoformat()

@@ -11,7 +11,14 @@ import typer
 import yaml
 
 from api.client import Client
-from api.resources.errors import AlreadyExists, Cause, ConfigError, Conflict, NotFound
+from api.resources.errors import (
+    AlreadyExists,
+    Cause,
+    ConfigError,
+    Conflict,
+    IntentError,
+    NotFound,
+)
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind, by_name
 from routed.ctl import documents
@@ -92,7 +99,7 @@ class Remote:
         kind = _kind(kind_name) if kind_name else None
         if kind is not None:
             targets += [(kind, name) for name in names]
-        if not targets and not selector:
+        if not targets and not (selector and kind is not None):
             raise ConfigError(
                 "delete", [Cause("", "say KIND NAME..., KIND -l SELECTOR, or -f FILE")]
             )
@@ -101,9 +108,18 @@ class Remote:
             if selector and kind is not None:
                 found = await _find(client, kind, [], selector)
                 targets.extend((kind, d["metadata"]["name"]) for d in found)
+            refused: list[IntentError] = []
             for one, name in targets:
-                await client.raw("DELETE", f"/{one.plural}/{name}")
-                typer.echo(f"{said(one, name)} deleted")
+                try:
+                    await client.raw("DELETE", f"/{one.plural}/{name}")
+                except IntentError as error:
+                    refused.append(error)  # the others go nevertheless, as with kubectl
+                else:
+                    typer.echo(f"{said(one, name)} deleted")
+            for one_refused in refused[:-1]:
+                typer.echo(f"Error: {one_refused}", err=True)
+            if refused:
+                raise refused[-1]
 
         self._run(work)
 

@@ -172,3 +172,18 @@ def test_watch_goes_on_with_changes(ctl: Ctl) -> None:
 
 def test_a_nodes_credentials(ctl: Ctl) -> None:
     assert "current-context: routed" in ok(ctl("token", "create", "--node", "n7"))
+
+
+def test_delete_goes_on_after_one_that_is_refused(ctl: Ctl) -> None:
+    text = "kind: BGPPeer\nmetadata: {name: %s}\nspec: {peerIP: 192.0.2.9, asNumber: 65009}\n"
+    both = "---\n".join(text % name for name in ("one", "two"))
+    ok(ctl("apply", "-f", "-", stdin=both))
+    done = ctl("delete", "peer", "one", "nosuch", "two")
+    assert done.returncode == 1
+    assert "nosuch" in done.stderr
+    assert "bgppeer.routed.dev/two deleted" in done.stdout
+
+
+def test_what_names_no_object_is_wrong_use(ctl: Ctl) -> None:
+    for words in (["delete", "-l", "a=b"], ["apply", "-f", "-"], ["create", "-f", "-"]):
+        assert ctl(*words).returncode == 2, words

@@ -1,0 +1,127 @@
+"""An attach that the kernel refuses leaves nothing; what was deleted does not come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from api.client import WatchEvent
+from api.resources import IPBlock, IPPool, ObjectMeta, Resource, Workload
+from api.resources.errors import Conflict
+from api.resources.ippool import IPBlockSpec, IPPoolSpec
+from api.resources.net import parse_cidr
+from api.resources.workload import WorkloadSpec
+from routed.agent.agent import Agent
+from routed.agent.attachment import Step
+from routed.agent.control import Control
+from routed.agent.intent import WATCHED, Intent
+from routed.agent.request import AttachRequest
+from routed.agent.speech import Speech
+from routed.kernel.fake import FakeKernel
+from routed.settings import AgentSettings
+from routed.state import Endpoint
+
+
+class Taken(FakeKernel):
+    """The real kernel's answer where the namespace has a link of that name already."""
+
+    async def attach(self, endpoint: Endpoint) -> None:
+        raise Conflict(f"cannot attach {endpoint.workload}: its namespace has an eth0 already")
+
+
+class NoFilter:
+    def sync(self) -> bool:
+        return False
+
+    async def watch(self) -> AsyncIterator[None]:
+        for none in ():
+            yield none
+
+
+def agent_on(kernel: FakeKernel, directory: Path) -> Agent:
+    settings = AgentSettings(node="h1", run_dir=directory, state_dir=directory)
+    control = Control(settings, None)
+    agent = Agent(settings, kernel, NoFilter(), control, Speech(directory / "speaker.sock"))
+    agent.start()
+    pool = IPPool(
+        metadata=ObjectMeta(name="main"), spec=IPPoolSpec(cidr=parse_cidr("10.65.0.0/16"))
+    )
+    spec = IPBlockSpec(node="h1", pool="main", cidr=parse_cidr("10.65.0.0/26"))
+    block = IPBlock(metadata=ObjectMeta(name="10-65-0-0-26"), spec=spec)
+    agent.intent_changed(
+        Intent(node_name="h1", pools={"main": pool}, blocks={"10-65-0-0-26": block})
+    )
+    return agent
+
+
+def test_a_refused_attach_leaves_no_record_and_no_address(tmp_path: Path) -> None:
+    async def body() -> None:
+        kernel = Taken()
+        kernel.add_namespace("web")
+        agent = agent_on(kernel, tmp_path)
+        serving = asyncio.create_task(agent.writer.serve())
+        wanted = AttachRequest.model_validate({"name": "web", "netns": "web"})
+        with pytest.raises(Conflict):
+            await agent.attach(wanted)
+        serving.cancel()
+        assert agent.records.all() == {}
+        assert agent.book.allocator.assigned == {}
+        assert list((tmp_path / "attachments").iterdir()) == []
+
+    asyncio.run(body())
+
+
+def test_what_is_being_detached_is_no_answer_to_an_attach(tmp_path: Path) -> None:
+    async def body() -> None:
+        kernel = FakeKernel()
+        kernel.add_namespace("web")
+        agent = agent_on(kernel, tmp_path)
+        serving = asyncio.create_task(agent.writer.serve())
+        wanted = AttachRequest.model_validate({"name": "web", "netns": "web"})
+        first, _ = await agent.attach(wanted)
+        agent.records.put(first.model_copy(update={"step": Step.DETACHING}))
+        second, new = await agent.attach(wanted)
+        serving.cancel()
+        assert new
+        assert second.step is Step.ATTACHED
+
+    asyncio.run(body())
+
+
+def workload(name: str, revision: int) -> Workload:
+    metadata = ObjectMeta(name=name, resource_version=str(revision))
+    return Workload(metadata=metadata, spec=WorkloadSpec(node="h1", netns="web"))
+
+
+def in_sync(directory: Path) -> Control:
+    control = Control(AgentSettings(node="h1", run_dir=directory, state_dir=directory), None)
+    for plural in WATCHED:
+        control._take(plural, WatchEvent("BEGIN"))
+        control._take(plural, WatchEvent("END"))
+    return control
+
+
+def held(control: Control, plural: str) -> dict[str, Resource]:
+    return dict(control._held[plural])
+
+
+def test_an_answer_that_comes_after_the_deletion_brings_nothing_back(tmp_path: Path) -> None:
+    """The answer to a status report and the watch are two connections."""
+    control = in_sync(tmp_path)
+    control._take("workloads", WatchEvent("ADDED", workload("web", 10)))
+    control._take("workloads", WatchEvent("DELETED", workload("web", 12)))
+    control.merge(workload("web", 11))
+    assert held(control, "workloads") == {}
+    control._take("workloads", WatchEvent("ADDED", workload("web", 13)))
+    assert set(held(control, "workloads")) == {"web"}
+
+
+def test_an_event_from_before_our_own_deletion_brings_nothing_back(tmp_path: Path) -> None:
+    control = in_sync(tmp_path)
+    control.merge(workload("web", 11))
+    control.drop("workloads", "web")
+    control._take("workloads", WatchEvent("MODIFIED", workload("web", 11)))
+    assert held(control, "workloads") == {}
