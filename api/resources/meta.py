@@ -8,9 +8,17 @@ object is a new one (`model_copy(update=...)`).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 API_GROUP = "routed.dev"
@@ -55,8 +63,16 @@ DNSSubdomain = Annotated[str, AfterValidator(dns_subdomain)]
 InterfaceName = Annotated[str, AfterValidator(interface_name)]
 
 
+_PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "must be a whole number"),
+    float: ((int, float), "must be a number"),
+    bool: ((bool,), "must be true or false"),
+}
+
+
 class Model(BaseModel):
-    """Base of every wire model: camelCase, frozen, unknown fields refused."""
+    """Base of every wire model: camelCase, frozen, unknown fields and wrong types refused: a text
+    is no number, and a number is neither true nor false."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -64,6 +80,20 @@ class Model(BaseModel):
         extra="forbid",
         frozen=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _typed(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation: Any = cls.model_fields[info.field_name or ""].annotation
+        one = annotation
+        if get_origin(annotation) is UnionType:
+            others = [part for part in get_args(annotation) if part is not NoneType]
+            one = others[0] if len(others) == 1 else None
+        if one in _PLAIN and value is not None:
+            types, said = _PLAIN[one]
+            if not isinstance(value, types) or (isinstance(value, bool) and one is not bool):
+                raise ValueError(f"{said}, not {value!r}")
+        return value
 
     def wire(self) -> dict[str, Any]:
         """The JSON-ready form, without fields that are None."""

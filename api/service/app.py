@@ -22,6 +22,7 @@ from api.auth.tokens import Identity
 from api.resources.decode import parse_body
 from api.resources.errors import (
     BadRequest,
+    Expired,
     Forbidden,
     IntentError,
     NotFound,
@@ -162,11 +163,18 @@ class Verbs:
         if watching:
             version = query.get("resourceVersion") or "0"
             initial = query.get("sendInitialEvents") == "true"
+            after = None if initial else _number("resourceVersion", version) or None
+            present, _ = await self.objects.store.scan("/none/")
+            if after is not None and after > present:
+                raise Expired(
+                    f"cannot watch {self.kind.plural} from {after}: the store is at {present}, "
+                    "an older one was put in its place; list again"
+                )
             lines = stream(
                 self.objects,
                 self.kind,
                 selected,
-                after=None if initial else _number("resourceVersion", version) or None,
+                after=after,
                 bookmarks=query.get("allowWatchBookmarks") in ("1", "true"),
                 mark_initial=initial,
                 seconds=_number("timeoutSeconds", query.get("timeoutSeconds") or "0"),

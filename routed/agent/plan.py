@@ -114,15 +114,20 @@ def announced_as_host(address: IPAddress, intent: Intent, blocks: Iterable[IPNet
 
 
 def peers_of(intent: Intent) -> dict[str, Peer]:
-    """The sessions of this node, by name. A node without an ASN has none yet."""
+    """The sessions of this node, by name. A node without an ASN has none yet; of two peers with
+    one address the first by name counts."""
     node = intent.node
     if node is None or node.spec.as_number is None:
         return {}
     found = {}
+    addresses: set[IPAddress] = set()
     for name, peer in sorted(intent.peers.items()):
         if not _selects(peer, intent):
             continue
         spec = peer.spec
+        if spec.peer_ip in addresses:
+            continue
+        addresses.add(spec.peer_ip)
         found[name] = Peer(
             name=name,
             address=spec.peer_ip,

@@ -120,7 +120,7 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
             wanted.if_name,
             wanted.container_id,
         ):
-            return held
+            return _same_addresses(held, wanted)
         raise AlreadyExists(
             f"cannot attach {wanted.name}: {held.id} is attached to {held.netns or 'a link'} "
             f"as {held.if_name}; detach it first, or take another name",
@@ -140,3 +140,15 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
                 causes=[Cause("ifName", f"is taken by {other.id}", "FieldValueDuplicate")],
             )
     return None
+
+
+def _same_addresses(held: Attachment, wanted: Attachment) -> Attachment:
+    """`held`, unless other addresses than its own are asked for now."""
+    if wanted.requested and set(wanted.requested) != set(held.addresses):
+        has = ", ".join(map(str, held.addresses))
+        raise AlreadyExists(
+            f"cannot attach {wanted.name}: {held.id} is attached with {has}; detach it first",
+            kind="Workload",
+            name=held.id,
+        )
+    return held

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
-from api.resources.errors import ApplyError
+from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
 from routed.kernel import fib, observe
 from routed.kernel import messages as m
@@ -56,6 +56,13 @@ def configure(inside: Netlink, index: int, endpoint: Endpoint) -> None:
         steps.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
     failed = inside.transact([message for _, message in steps])
     for place, number in failed.items():
+        if number == errno.EEXIST:
+            said = "the namespace has a default route, or one to our gateway, already"
+            raise Conflict(
+                f"cannot attach {endpoint.workload}: {said}; a namespace holds one interface with "
+                "the default route: detach the other first",
+                causes=[Cause("netns", said)],
+            )
         raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", steps[place][0], number)
 
 

@@ -14,6 +14,7 @@ from api.resources.errors import Conflict
 from api.resources.ippool import IPBlockSpec, IPPoolSpec
 from api.resources.net import parse_cidr
 from api.resources.workload import WorkloadSpec
+from policies.firewall import Blocking
 from routed.agent.agent import Agent
 from routed.agent.attachment import Step
 from routed.agent.control import Control
@@ -35,6 +36,9 @@ class Taken(FakeKernel):
 class NoFilter:
     def sync(self) -> bool:
         return False
+
+    def blocking(self) -> list[Blocking]:
+        return []
 
     async def watch(self) -> AsyncIterator[None]:
         for none in ():

@@ -122,3 +122,22 @@ def test_peers() -> None:
     assert "column 6" in selector["spec.nodeSelector"]
     community = fields("bgpconfigurations", "default", communities=["1:2", "graceful-shutdown"])
     assert set(community) == {"spec.communities[1]"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("blockSize", "26", "must be a whole number, not '26'"),
+        ("blockSize", True, "must be a whole number, not True"),
+        ("blockSize", 26.0, "must be a whole number, not 26.0"),
+        ("disabled", "yes", "must be true or false, not 'yes'"),
+        ("disabled", 1, "must be true or false, not 1"),
+    ],
+)
+def test_a_wrong_type_is_told_and_never_taken_for_another(
+    field: str, value: object, says: str
+) -> None:
+    document = {"metadata": {"name": "p"}, "spec": {"cidr": "10.0.0.0/16", field: value}}
+    with pytest.raises(Invalid) as caught:
+        decode(KINDS["ippools"], document)
+    assert [(c.field, c.message) for c in caught.value.causes] == [(f"spec.{field}", says)]

@@ -318,3 +318,10 @@ def test_a_block_in_use_is_not_deleted(admin: httpx.Client) -> None:
     held = admin.get(path).json()
     assert admin.put(f"{path}/status", json={**held, "status": {}}).status_code == 200
     assert admin.delete(path).status_code == 200
+
+
+def test_a_watch_from_the_future_is_told_to_list_again(service: Service) -> None:
+    with service.http() as api:
+        answer = api.get("/ippools", params={"watch": "1", "resourceVersion": "999999999"})
+    assert answer.status_code == 410
+    assert answer.json()["reason"] == "Expired"

@@ -289,3 +289,19 @@ def test_a_settings_file_with_three_mistakes_is_told_at_once(lab: Lab) -> None:
     assert "3 problem(s)" in done.stderr
     for field in ("node:", "lowWater:", "colour: is not a setting"):
         assert field in done.stderr
+
+
+def test_a_namespace_holds_one_default_route(lab: Lab, workloads: Workloads) -> None:
+    namespace, address = workloads.attach("host1", "first")
+    api = lab.local("host1")
+    body = {"name": "second", "netns": namespace, "ifName": "eth1"}
+    refused = api.post("/v1/attachments", json=body)
+    assert refused.status_code == 409, refused.text
+    assert "detach the other first" in refused.json()["message"]
+    assert not has_link(namespace, "eth1")
+    assert api.get("/v1/attachments/second").status_code == 404
+    other = api.post("/v1/attachments", json={**body, "name": "first", "ifName": "eth0"})
+    assert (other.status_code, other.json()["addresses"]) == (200, [address])
+    asked = {**body, "name": "first", "ifName": "eth0", "addresses": ["10.65.255.1"]}
+    assert api.post("/v1/attachments", json=asked).status_code == 409
+    wait_for("the way in", lambda: lab.ping(lab.top.client, address), 5)
