@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ QUIET_SECONDS = 0.5  # without anything to say to it, ExaBGP is asked whether it
 START_SECONDS = 30.0  # for a new one to start its bridge
 BACKOFF = (0.1, 5.0)
 SETTINGS = {
-    "exabgp.daemon.user": "root",
+    "exabgp.daemon.user": pwd.getpwuid(os.geteuid()).pw_name,
     "exabgp.daemon.daemonize": "false",
     "exabgp.daemon.drop": "false",
     "exabgp.api.cli": "false",

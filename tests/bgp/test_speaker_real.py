@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from ipaddress import IPv4Address, ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from support.netns import run
@@ -47,6 +48,31 @@ def test_a_session_with_md5_and_ttl_security(rack: Rack, request: pytest.Fixture
             assert "/3" in rack.birdc("show", "protocols", "all", "host").partition("Hold timer")[2]
         configuration = rack.directory / "run" / "exabgp" / "exabgp.conf"
         assert configuration.stat().st_mode & 0o777 == 0o600
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("rack", ['password "s3cret"; ttl security on;'], indirect=True)
+def test_no_capability_is_needed(rack: Rack) -> None:
+    """So it can run as anybody: it dials out, and neither MD5 nor TTL security need rights."""
+    secret = rack.directory / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text("s3cret\n")
+    peer = Peer(
+        "tor", PEER.address, 65001, 65002, "192.0.2.2", ttl_security=1, password_file=str(secret)
+    )
+    assert rack.speaker is not None
+    rack.speaker.kill()
+    rack.speaker.wait()
+    rack.start_speaker("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+
+    async def body() -> None:
+        async with Agent(rack) as agent:
+            assert rack.speaker is not None
+            status = Path(f"/proc/{rack.speaker.pid}/status").read_text()
+            assert "CapEff:\t0000000000000000" in status
+            agent.client.set({"tor": peer}, advertisements("10.65.0.1/32"))
+            await until(lambda: rack.routes() == {"10.65.0.1/32"})
 
     asyncio.run(body())
 

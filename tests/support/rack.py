@@ -73,10 +73,11 @@ class Rack:
         self.children.append(child)
         return child
 
-    def start_speaker(self) -> None:
+    def start_speaker(self, *through: str) -> None:
+        """`through`: the words that run it, such as setpriv."""
         places = ["--run-dir", f"{self.directory}/run", "--state-dir", f"{self.directory}/state"]
         self.speaker = self.start(
-            self.host, sys.executable, "-m", "routed.main", "speaker", *places
+            self.host, *through, sys.executable, "-m", "routed.main", "speaker", *places
         )
 
     def exabgp(self) -> int:
