@@ -17,6 +17,7 @@ Races this order closes:
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -30,6 +31,7 @@ from api.resources.errors import (
     NotFound,
     RoutedError,
     SpeakerError,
+    StorageError,
 )
 from api.resources.net import host_prefix
 from api.resources.node import NodeSpec
@@ -264,9 +266,12 @@ class Agent:
             reached(Point.RECORDED)
             await self.kernel.attach(record.endpoint())
             reached(Point.READ_BACK)
-        except (RoutedError, OSError):
+        except (RoutedError, OSError) as error:
             self.records.remove(record.id)
             self.book.forget(record.id)
+            if isinstance(error, OSError):
+                full = error.errno == errno.ENOSPC
+                raise StorageError(f"cannot record {record.id}: {error}", full=full) from error
             raise
         record = record.model_copy(update={"step": Step.ATTACHED})
         self.records.put(record)
@@ -301,13 +306,19 @@ class Agent:
             await self._take_away_whole(record)
 
     async def _take_away_whole(self, record: Attachment) -> None:
-        self.records.put(record.model_copy(update={"step": Step.DETACHING}))
+        try:
+            self.records.put(record.model_copy(update={"step": Step.DETACHING}))
+        except OSError as error:  # a full disk keeps nobody from leaving
+            log.error("detach not recorded workload=%s: %s", record.id, error)
         reached(Point.MARKED)
         self.speech.withdraw(host_prefix(address) for address in record.addresses)
         reached(Point.WITHDRAWN)
         await self.kernel.detach([record.id])
         reached(Point.ROUTES_GONE)
-        self.book.release(record.id)
+        try:
+            self.book.release(record.id)
+        except OSError as error:  # it cools all the same, unless this agent dies meanwhile
+            log.error("cool-down not recorded workload=%s: %s", record.id, error)
         reached(Point.COOLED)
         self.records.remove(record.id)
         reached(Point.FORGOTTEN)

@@ -209,8 +209,11 @@ class Control:
                 return
         intent = self._intent()
         if intent != self._saved:
-            intents.save(self.path, intent)
-            self._saved = intent
+            try:
+                intents.save(self.path, intent)
+                self._saved = intent
+            except OSError as error:  # worked with all the same, and saved with the next change
+                log.error("intent not saved path=%s: %s", self.path, error)
             self._publish()
         self._wake.set()
 

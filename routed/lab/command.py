@@ -67,7 +67,8 @@ def demo(name: Name = "demo") -> None:
     def leave(number: int, frame: types.FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, leave)  # SIGINT too: a shell's background job has it ignored
     Demo(name).run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 
 from api.client import WatchEvent
 from api.resources import IPBlock, IPPool, ObjectMeta, Resource, Workload
-from api.resources.errors import Conflict
+from api.resources.errors import Conflict, StorageError
 from api.resources.ippool import IPBlockSpec, IPPoolSpec
 from api.resources.net import parse_cidr
 from api.resources.workload import WorkloadSpec
 from policies.firewall import Blocking
+from routed.agent import records
 from routed.agent.agent import Agent
 from routed.agent.attachment import Step
 from routed.agent.control import Control
@@ -129,3 +131,29 @@ def test_an_event_from_before_our_own_deletion_brings_nothing_back(tmp_path: Pat
     control.drop("workloads", "web")
     control._take("workloads", WatchEvent("MODIFIED", workload("web", 11)))
     assert held(control, "workloads") == {}
+
+
+def test_a_full_disk_refuses_attaches_and_keeps_nobody_from_leaving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes, *, durable: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def body() -> None:
+        kernel = FakeKernel()
+        kernel.add_namespace("web")
+        kernel.add_namespace("late")
+        agent = agent_on(kernel, tmp_path)
+        serving = asyncio.create_task(agent.writer.serve())
+        await agent.attach(AttachRequest.model_validate({"name": "web", "netns": "web"}))
+        monkeypatch.setattr(records, "write_atomic", full)
+        with pytest.raises(StorageError) as caught:
+            await agent.attach(AttachRequest.model_validate({"name": "late", "netns": "late"}))
+        assert caught.value.status == 507
+        assert list(agent.records.all()) == ["web.h1"]
+        await agent.detach("web")
+        assert agent.records.all() == {}
+        assert not serving.done(), "the agent goes on"
+        serving.cancel()
+
+    asyncio.run(body())
