@@ -26,55 +26,15 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from figures import figure, say
+from attach_floor import Floor, command
 
 from routed import steps
 from routed.kernel import messages as m
 from routed.kernel.linux import LinuxKernel
 from routed.state import HOST_MAC, Endpoint
 
-SOURCE = Path(__file__).resolve().parent / "floor" / "attach.c"
 CLONE_NEWNET = 0x4000_0000
 SPACES = 20  # namespaces to attach into
-
-
-def command(*words: str, given: str | None = None) -> str:
-    done = subprocess.run(words, input=given, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-class Floor:
-    """The C program, in this namespace."""
-
-    def __init__(self, directory: Path) -> None:
-        binary = directory / "attach"
-        settings = ", ".join(f"{{{name}, {value}}}" for name, value in m.HOST_SETTINGS)
-        mac = ", ".join(str(byte) for byte in HOST_MAC)
-        command("gcc", "-O2", "-Wall", f"-DHOST_SETTINGS={settings}", f"-DHOST_MAC_BYTES={mac}",
-                "-o", str(binary), str(SOURCE))  # fmt: skip
-        self.child = subprocess.Popen(
-            [str(binary)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.index = 1 << 24
-
-    def ask(self, line: str) -> str:
-        assert self.child.stdin is not None
-        assert self.child.stdout is not None
-        self.child.stdin.write(line + "\n")
-        self.child.stdin.flush()
-        return self.child.stdout.readline().strip()
-
-    def attach(self, end: Endpoint) -> float:
-        """Seconds."""
-        self.index += 2
-        said = self.ask(
-            f"{end.host_interface} {end.netns} {end.addresses[0]} {self.index} {end.mac.hex(':')}"
-        )
-        if not said.isdigit():
-            raise RuntimeError(f"the floor failed: {said}")
-        return int(said) / 1e9
-
-    def detach(self) -> None:
-        assert self.ask(f"- {self.index}") == "0"
 
 
 def state(end: Endpoint) -> str:
@@ -182,8 +142,7 @@ def main() -> None:
                 fill(count, held)
                 held = count
                 found[count] = asyncio.run(measure(spaces, floor, given.rounds))
-            floor.child.terminate()
-            floor.child.wait()
+            floor.close()
         finally:
             for space in (*spaces, os.environ["FILLER"]):
                 subprocess.run(["ip", "netns", "del", space], check=False)
