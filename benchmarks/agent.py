@@ -33,8 +33,10 @@ from figures import figure, say
 from unix_http import Api
 
 from routed.kernel import netns
+from routed.lab.fabric import prefix
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
+from routed.lab.topology import Host
 from routed.state import Endpoint, host_interface_name
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -43,6 +45,22 @@ SPACES = 20  # namespaces to attach into
 RESYNC_AT = 1000
 QUIET_TICKS = 2  # of the agent's CPU time in QUIET_SECONDS: it has nothing to do
 QUIET_SECONDS = 0.5
+
+
+class RamLab(Lab):
+    """A lab whose hosts have /run in memory, as hosts have."""
+
+    def _prepare(self, host: Host) -> None:
+        super()._prepare(host)
+        memory = Path(f"/dev/shm/{self.top.name}-{host.name}")  # noqa: S108
+        memory.mkdir(mode=0o700)
+        (self.directory / host.name / "run").symlink_to(memory)
+
+    def down(self) -> list[str]:
+        found = super().down()
+        for host in self.top.hosts:
+            shutil.rmtree(f"/dev/shm/{self.top.name}-{host.name}", ignore_errors=True)  # noqa: S108
+        return found
 
 
 @dataclass
@@ -61,13 +79,17 @@ class Bench:
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab, self.directory = lab, directory
         self.spaces = [f"{lab.top.name}-bench{n}" for n in range(SPACES)]
+        self.floor_space = f"{lab.top.name}-floor"  # the agent would sweep the floor's links
         self.filled = 0
 
     def enter(self) -> None:
-        with open(f"/run/netns/{self.lab.top.name}-host1", "rb") as space:
+        with Path(f"/run/netns/{self.lab.top.name}-host1").open("rb") as space:
             if ctypes.CDLL(None, use_errno=True).setns(space.fileno(), netns.CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
-        command("ip", "-batch", "-", given="".join(f"netns add {s}\n" for s in self.spaces))
+        command("ip", "-batch", "-", given="".join(
+            f"netns add {name}\n" for name in (*self.spaces, self.floor_space)
+        ))  # fmt: skip
+        command("ip", "-n", self.floor_space, "link", "set", "lo", "up")
 
     @property
     def pid(self) -> int:
@@ -101,35 +123,48 @@ class Bench:
 
     def measure(self, floor: Floor, rounds: int) -> Times:
         times = Times()
-        with self.api() as api:
-            for turn in range(rounds + 1):
-                for number, space in enumerate(self.spaces):
-                    taken = self.one(api, floor, number, space)
-                    if turn:  # the first is to warm up
-                        for name, value in taken.items():
-                            getattr(times, name).append(value)
+        for turn in range(rounds + 1):
+            taken = self.turn(floor)
+            if turn:  # the first is to warm up
+                times.attach += taken.attach
+                times.detach += taken.detach
+                times.floor += taken.floor
+                times.ptp += taken.ptp
         return times
 
-    def one(self, api: Api, floor: Floor, number: int, space: str) -> dict[str, float]:
-        found = {}
-        body = {"name": f"bench{number}", "netns": space}
-        attach = api.request("POST", "/v1/attachments", body)
-        detach = api.request("DELETE", f"/v1/attachments/bench{number}")
-        for name, request, expected in (("attach", attach, 201), ("detach", detach, 200)):
-            began = time.perf_counter()
-            code, answer = api.raw(request)
-            found[name] = time.perf_counter() - began
-            assert code == expected, answer
-        self.reaped(f"bench{number}.host1")
-        end = Endpoint(
-            f"w{number}.bench", "eth0", (ip_address(f"10.64.0.{number + 1}"),), f"/run/netns/{space}"
-        )
-        found["floor"] = floor.attach(end)
-        floor.detach()
-        if PLUGINS.joinpath("ptp").exists():
+    def turn(self, floor: Floor) -> Times:
+        """All namespaces in turn, by each of those that are compared."""
+        found = Times()
+        with self.api() as api:
+            for verb, expected, times in (
+                ("POST", 201, found.attach),
+                ("DELETE", 200, found.detach),
+            ):
+                requests = [self.request(api, verb, number) for number in range(SPACES)]
+                for request in requests:
+                    began = time.perf_counter()
+                    code, answer = api.raw(request)
+                    times.append(time.perf_counter() - began)
+                    assert code == expected, answer
+        for number in range(SPACES):
+            self.reaped(f"bench{number}.host1")
+        ends = [
+            Endpoint(f"w{n}.bench", "eth0", (ip_address(f"10.64.0.{n + 1}"),), f"/run/netns/{s}")
+            for n, s in enumerate(self.spaces)
+        ]
+        for end in ends:
+            found.floor.append(floor.attach(end))
+        floor.detach_all()
+        for space in self.spaces if PLUGINS.joinpath("ptp").exists() else ():
             self.ptp("ADD", space)
-            found["ptp"] = self.ptp("DEL", space)
+            found.ptp.append(self.ptp("DEL", space))
         return found
+
+    def request(self, api: Api, verb: str, number: int) -> bytes:
+        if verb == "POST":
+            body = {"name": f"bench{number}", "netns": self.spaces[number]}
+            return api.request(verb, "/v1/attachments", body)
+        return api.request(verb, f"/v1/attachments/bench{number}")
 
     def ptp(self, verb: str, space: str) -> float:
         ranges = [[{"subnet": "10.99.0.0/16"}]]
@@ -185,8 +220,10 @@ class Bench:
         took = time.perf_counter() - began
         with self.api() as api:
             _, text = api.raw(api.request("GET", "/metrics"))
-        return took, metric(text, 'routed_operation_seconds_sum{operation="sync"}'), int(
-            metric(text, "routed_kernel_changes_total")
+        return (
+            took,
+            metric(text, 'routed_operation_seconds_sum{operation="sync"}'),
+            int(metric(text, "routed_kernel_changes_total")),
         )
 
 
@@ -215,8 +252,7 @@ def rss_mib(pid: int) -> float:
 
 
 def run(bench: Bench, rounds: int, counts: list[int]) -> Iterator[dict[str, object]]:
-    command(*bench.lab.ctl("--help"))
-    floor = Floor(bench.directory)
+    floor = Floor(bench.directory, prefix(bench.floor_space))
     found: dict[int, Times] = {}
     try:
         for count in counts:
@@ -272,7 +308,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--endpoints", default="10,1000,4000")
     given = parser.parse_args()
-    lab = Lab(f"ab{os.getpid() % 100_000}", hosts=1, tors=1)
+    lab = RamLab(f"ab{os.getpid() % 100_000}", hosts=1, tors=1)
     directory = Path(tempfile.mkdtemp(prefix="agent-bench-"))
     try:
         lab.up()

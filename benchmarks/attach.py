@@ -25,13 +25,12 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from figures import figure, say
 from attach_floor import Floor, command
+from figures import figure, say
 
 from routed import steps
-from routed.kernel import messages as m
 from routed.kernel.linux import LinuxKernel
-from routed.state import HOST_MAC, Endpoint
+from routed.state import Endpoint
 
 CLONE_NEWNET = 0x4000_0000
 SPACES = 20  # namespaces to attach into

@@ -27,9 +27,14 @@ class Floor:
         command("gcc", "-O2", "-Wall", f"-DHOST_SETTINGS={settings}", f"-DHOST_MAC_BYTES={mac}",
                 "-o", str(binary), str(SOURCE))  # fmt: skip
         self.child = subprocess.Popen(
-            [*through, str(binary)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [*through, str(binary)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
         self.index = 1 << 24
+        self.made: list[int] = []
 
     def ask(self, line: str) -> str:
         assert self.child.stdin is not None
@@ -46,10 +51,15 @@ class Floor:
         )
         if not said.isdigit():
             raise RuntimeError(f"the floor failed: {said}")
+        self.made.append(self.index)
         return int(said) / 1e9
 
     def detach(self) -> None:
-        assert self.ask(f"- {self.index}") == "0"
+        assert self.ask(f"- {self.made.pop()}") == "0"
+
+    def detach_all(self) -> None:
+        while self.made:
+            self.detach()
 
     def close(self) -> None:
         self.child.terminate()

@@ -15,6 +15,7 @@ How an agent without memory recognises what is ours:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from api.resources.errors import ApplyError
@@ -98,7 +99,7 @@ class HostState:
 
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     blackholes: frozenset[IPNetwork] = frozenset()
-    learned: dict[IPNetwork, LearnedRoute] = field(default_factory=dict)
+    learned: Mapping[IPNetwork, LearnedRoute] = field(default_factory=dict)
     sweep: bool = True
     sweep_learned: bool = True
     manage_sysctls: bool = True

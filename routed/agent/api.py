@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from fastapi import FastAPI, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.resources.errors import (
     ApplyError,
@@ -29,13 +31,14 @@ if TYPE_CHECKING:
     from routed.agent.agent import Agent
 
 BODY_LIMIT = 1 << 20  # bytes
+ONE = "/v1/attachments/"
 
 
-def application(agent: Agent) -> FastAPI:
-    """The routes of `/run/routed/agent.sock`."""
-    app = FastAPI(title="routed agent", docs_url=None, redoc_url=None, openapi_url=None)
+def application(agent: Agent) -> ASGIApp:
+    """What is served at `/run/routed/agent.sock`: a table of paths, without a framework between
+    a request and its handler."""
 
-    async def attach(request: Request) -> Response:
+    async def attach(request: Request, name: str) -> Response:
         wanted = parse_attach(await _body(request))
         attachment, created = await agent.attach(wanted)
         view = agent.view(attachment)
@@ -43,43 +46,56 @@ def application(agent: Agent) -> FastAPI:
             view["announced"] = await agent.announced(attachment)
         return _json(view, 201 if created else 200)
 
-    async def listing(request: Request) -> Response:
+    async def listing(request: Request, name: str) -> Response:
         return _json({"items": [agent.view(record) for record in agent.attachments()]})
 
-    async def one(request: Request) -> Response:
-        return _json(agent.view(agent.find(request.path_params["id"])))
+    async def one(request: Request, name: str) -> Response:
+        return _json(agent.view(agent.find(name)))
 
-    async def detach(request: Request) -> Response:
-        return _json(agent.view(await agent.detach(request.path_params["id"])))
+    async def detach(request: Request, name: str) -> Response:
+        return _json(agent.view(await agent.detach(name)))
 
-    async def status(request: Request) -> Response:
+    async def status(request: Request, name: str) -> Response:
         return _json(views.status(agent))
 
-    async def healthz(request: Request) -> Response:
+    async def healthz(request: Request, name: str) -> Response:
         return Response("ok\n", media_type="text/plain")
 
-    async def readyz(request: Request) -> Response:
+    async def readyz(request: Request, name: str) -> Response:
         missing = views.not_ready(agent)
         text = "ok\n" if not missing else "".join(f"{reason}\n" for reason in missing)
         return Response(text, 503 if missing else 200, media_type="text/plain")
 
-    async def metrics(request: Request) -> Response:
+    async def metrics(request: Request, name: str) -> Response:
         text = agent.metrics.text(agent) + await speakers_metrics(agent.settings)
         return Response(text, media_type="text/plain; version=0.0.4")
 
-    for path, handler, method in (
-        ("/v1/attachments", attach, "POST"),
-        ("/v1/attachments", listing, "GET"),
-        ("/v1/attachments/{id}", one, "GET"),
-        ("/v1/attachments/{id}", detach, "DELETE"),
-        ("/v1/status", status, "GET"),
-        ("/healthz", healthz, "GET"),
-        ("/readyz", readyz, "GET"),
-        ("/metrics", metrics, "GET"),
-    ):
-        app.add_route(path, _guarded(handler), methods=[method])
-    app.add_route("/{rest:path}", _guarded(_unknown), methods=["GET", "POST", "PUT", "DELETE"])
-    return app
+    handlers: dict[tuple[str, str], Handler] = {
+        ("POST", "/v1/attachments"): attach,
+        ("GET", "/v1/attachments"): listing,
+        ("GET", "/v1/attachments/{id}"): one,
+        ("DELETE", "/v1/attachments/{id}"): detach,
+        ("GET", "/v1/status"): status,
+        ("GET", "/healthz"): healthz,
+        ("GET", "/readyz"): readyz,
+        ("GET", "/metrics"): metrics,
+    }
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # a websocket: closed
+        request = Request(scope, receive)
+        path, name = scope["path"], ""
+        if path.startswith(ONE):
+            path, name = f"{ONE}{{id}}", path.removeprefix(ONE)
+        handler = handlers.get((request.method, path), _unknown)
+        try:
+            response = await handler(request, name)
+        except RoutedError as error:
+            response = _failure(error)
+        await response(scope, receive, send)
+
+    return serve
 
 
 async def speakers_metrics(settings: AgentSettings) -> bytes:
@@ -92,22 +108,10 @@ async def speakers_metrics(settings: AgentSettings) -> bytes:
         return b""
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request, str], Awaitable[Response]]
 
 
-def _guarded(handler: Handler) -> Handler:
-    """`handler` with every error of ours as a Status answer."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RoutedError as error:
-            return _failure(error)
-
-    return guarded
-
-
-async def _unknown(request: Request) -> Response:
+async def _unknown(request: Request, name: str) -> Response:
     raise NotFound(f"cannot serve {request.method} {request.url.path}: there is no such path")
 
 

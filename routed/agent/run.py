@@ -84,6 +84,7 @@ async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config, lambda: _protect(path, settings.socket_group))

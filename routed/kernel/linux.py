@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import errno
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from ipaddress import ip_address
 
@@ -187,20 +188,23 @@ class LinuxKernel:
 
     def _keep(self, endpoint: Endpoint, link: Link) -> None:
         """Remember what makes later detaches and events cheap; the kernel remains the truth."""
+        before = self._links.get(endpoint.workload)
+        if before is not None:
+            self._monitor.gone(before.index, before.peer_nsid)
         self._links[endpoint.workload] = link
         self._addresses[endpoint.workload] = endpoint.addresses
         self._visited[endpoint.workload] = asyncio.get_running_loop().time()
-        self._monitor.links.add(link.index)
-        if link.peer_nsid is not None:
-            self._monitor.spaces.add(link.peer_nsid)
+        self._monitor.born(link.index, link.peer_nsid)
 
     async def detach(self, workloads: Sequence[str]) -> None:
         batch: list[bytearray] = []
         gone: list[int] = []
         for workload in workloads:
             addresses = self._addresses.pop(workload, None)
-            self._links.pop(workload, None)
+            known = self._links.pop(workload, None)
             self._visited.pop(workload, None)
+            if known is not None:
+                self._monitor.gone(known.index, known.peer_nsid)
             link = observe.one_link(self._netlink, host_interface_name(workload))
             if link is None or link.group != LINK_GROUP or link.alias != ALIAS_PREFIX + workload:
                 continue
@@ -215,7 +219,6 @@ class LinuxKernel:
         for number in self._netlink.transact(batch).values():
             if number not in GONE:
                 raise ApplyError(", ".join(workloads), "detach", number)
-        self._monitor.links.difference_update(gone)
         self._reaper.add(gone)
 
     async def reaped(self) -> None:
@@ -260,9 +263,9 @@ class LinuxKernel:
         self._links, self._addresses = links, addresses
         self._visited = {name: when for name, when in self._visited.items() if name in links}
         self._monitor.links = {link.index for link in links.values()}
-        self._monitor.spaces = {
+        self._monitor.spaces = Counter(
             link.peer_nsid for link in links.values() if link.peer_nsid is not None
-        }
+        )
 
     def _visit(self, repair: Repair, links: set[int], spaces: set[int], missed: bool) -> None:
         """Check the namespaces that this driver has not seen yet or in which something changed,
