@@ -1,8 +1,8 @@
 """How long the kernel part of an attach takes, beside the floor: the same asked in C.
 
 A host namespace holds 10, then 1 000, then 4 000 endpoints; in it our kernel driver and
-`floor/attach` attach in turn, into namespaces made beforehand, and every attach is undone, untimed,
-before the next. Both leave the same state, which is checked in the run: `ip -d -j` of both ends,
+`floor/attach` attach in turn, twenty workloads each, into namespaces made beforehand, and undo it,
+untimed. Both leave the same state, which is checked in the run: `ip -d -j` of both ends,
 addresses, routes and neighbours (names, indexes, MACs, address, alias and group aside). Ours
 then reads back link and routes, which is a figure of its own (the whole attach).
 
@@ -82,39 +82,58 @@ class Times:
     floor: list[float] = field(default_factory=list)
 
 
-async def measure(spaces: list[str], floor: Floor, rounds: int) -> Times:
-    kernel = LinuxKernel()
-    times = Times()
-    done = [0.0]
+class Bench:
+    """Both attach into the same namespaces, in turn: all of them by the one, then by the other."""
 
-    def observer(point: steps.Point) -> None:
+    def __init__(self, spaces: list[str], floor: Floor) -> None:
+        self.kernel = LinuxKernel()
+        self.floor = floor
+        self.ends = [
+            Endpoint(
+                f"w{number}.bench", "eth0", (ip_address(f"10.65.0.{number + 1}"),),
+                f"/run/netns/{space}",
+            )
+            for number, space in enumerate(spaces)
+        ]  # fmt: skip
+        self.done = 0.0
+        steps.observer = self.observe
+
+    def observe(self, point: steps.Point) -> None:
         if point is steps.Point.INSIDE_DONE:
-            done[0] = time.perf_counter()
+            self.done = time.perf_counter()
 
-    steps.observer = observer
+    async def compare(self) -> None:
+        """What both leave, which also warms up."""
+        for end in self.ends:
+            await self.kernel.attach(end)
+            ours = state(end)
+            await self.kernel.detach([end.workload])
+            await self.kernel.reaped()
+            self.floor.attach(end)
+            floors = state(end)
+            self.floor.detach_all()
+            assert ours == floors, f"they differ:\n{ours}\n---\n{floors}"
+
+    async def turn(self, times: Times) -> None:
+        for end in self.ends:
+            began = time.perf_counter()
+            await self.kernel.attach(end)
+            times.whole.append(time.perf_counter() - began)
+            times.ours.append(self.done - began)
+        await self.kernel.detach([end.workload for end in self.ends])
+        await self.kernel.reaped()
+        times.floor += [self.floor.attach(end) for end in self.ends]
+        self.floor.detach_all()
+
+
+async def measure(spaces: list[str], floor: Floor, rounds: int) -> Times:
+    bench, times = Bench(spaces, floor), Times()
     try:
-        for turn in range(rounds + 1):
-            for number, space in enumerate(spaces):
-                end = Endpoint(
-                    f"w{number}.bench", "eth0", (ip_address(f"10.65.0.{number + 1}"),),
-                    f"/run/netns/{space}",
-                )  # fmt: skip
-                began = time.perf_counter()
-                await kernel.attach(end)
-                took = time.perf_counter() - began
-                left = state(end) if not turn else ""
-                await kernel.detach([end.workload])
-                await kernel.reaped()
-                floor_took = floor.attach(end)
-                if not turn:
-                    assert state(end) == left, f"they differ:\n{left}\n---\n{state(end)}"
-                floor.detach()
-                if turn:  # the first is to warm up, and to compare
-                    times.ours.append(done[0] - began)
-                    times.whole.append(took)
-                    times.floor.append(floor_took)
+        await bench.compare()
+        for _ in range(rounds):
+            await bench.turn(times)
     finally:
-        await kernel.close()
+        await bench.kernel.close()
     return times
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from api.resources.errors import ApplyError
 from api.resources.net import IPAddress, IPNetwork
@@ -34,11 +35,13 @@ GATEWAY_V6 = "fe80::1"
 HOST_MAC = bytes.fromhex("ee" * 6)
 
 
+@lru_cache(maxsize=1 << 14)
 def host_interface_name(workload: str) -> str:
     """The host side's name: stable, 15 characters or fewer, from the workload's name alone."""
     return "rt" + hashlib.blake2s(workload.encode(), digest_size=6).hexdigest()
 
 
+@lru_cache(maxsize=1 << 14)
 def workload_mac(workload: str) -> bytes:
     """The workload side's MAC: stable, locally administered, unicast."""
     return b"\x02" + hashlib.blake2s(workload.encode(), digest_size=5, person=b"mac").digest()

@@ -33,37 +33,41 @@ def gateways(addresses: Iterable[IPAddress]) -> list[IPAddress]:
     return [gateway for gateway in (V4, V6) if gateway.version in versions]
 
 
-def socket_inside(home: int, descriptor: int, *, v6_name: str | None = None) -> Netlink:
+def socket_inside(
+    home: int, descriptor: int, *, v6_name: str | None = None, brief: bool = False
+) -> Netlink:
     """A socket of the namespace of `descriptor`. With `v6_name`, that link is told not to listen
     to router advertisements: /proc/sys/net is that of the namespace one is in."""
     with entered(home, descriptor):
         if v6_name is not None:
             conf = Path("/proc/sys/net/ipv6/conf") / v6_name
             (conf / "accept_ra").write_text("0", encoding="ascii")
-        return Netlink()
+        return Netlink(brief=brief)
 
 
-def configure(inside: Netlink, index: int, endpoint: Endpoint) -> None:
-    """Everything inside, for a link just made. ApplyError names what the kernel refused."""
-    steps: list[Step] = [
+def steps(index: int, endpoint: Endpoint) -> list[Step]:
+    """Everything inside, for a link just made."""
+    found: list[Step] = [
         ("set up lo in", m.link_up(LOOPBACK)),
         ("set up the link in", m.link_up(index)),
     ]
-    for value in endpoint.addresses:
-        steps.append(_address(index, value))
+    found += [_address(index, value) for value in endpoint.addresses]
     for gateway in gateways(endpoint.addresses):
-        steps += [step for _, step in _gateway(index, gateway)]
-        steps.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
-    failed = inside.transact([message for _, message in steps])
-    for place, number in failed.items():
-        if number == errno.EEXIST:
-            said = "the namespace has a default route, or one to our gateway, already"
-            raise Conflict(
-                f"cannot attach {endpoint.workload}: {said}; a namespace holds one interface with "
-                "the default route: detach the other first",
-                causes=[Cause("netns", said)],
-            )
-        raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", steps[place][0], number)
+        found += [step for _, step in _gateway(index, gateway)]
+        found.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
+    return found
+
+
+def refused(endpoint: Endpoint, step: str, number: int) -> ApplyError | Conflict:
+    """What a failed one of `steps` means."""
+    if number == errno.EEXIST:
+        said = "the namespace has a default route, or one to our gateway, already"
+        return Conflict(
+            f"cannot attach {endpoint.workload}: {said}; a namespace holds one interface with "
+            "the default route: detach the other first",
+            causes=[Cause("netns", said)],
+        )
+    return ApplyError(f"{endpoint.workload} ({endpoint.netns})", step, number)
 
 
 def repair(home: int, descriptor: int, index: int, endpoint: Endpoint) -> int:
@@ -113,7 +117,7 @@ def differences(inside: Netlink, index: int, endpoint: Endpoint) -> list[Step]:
 
 def _address(index: int, value: IPAddress) -> Step:
     message = m.address(index, value, add=True, length=value.max_prefixlen, scope=0)
-    return f"add {value} in", message
+    return "add an address in", message
 
 
 def _gateway(index: int, gateway: IPAddress) -> list[tuple[bytes, Step]]:

@@ -12,11 +12,10 @@ cannot come to name another one half way.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
 
 from api.resources.errors import ApplyError, Cause, Conflict
@@ -27,8 +26,9 @@ from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Link, Observed
 from routed.kernel.reaper import Reaper
-from routed.kernel.repair import GONE, Repair, gateway_address
+from routed.kernel.repair import GONE, Repair
 from routed.kernel.seam import Namespace
+from routed.kernel.template import Shape, shape_of, values_of
 from routed.state import ALIAS_PREFIX, LINK_GROUP, Endpoint, HostState, Report, host_interface_name
 from routed.steps import Point, reached
 
@@ -74,8 +74,13 @@ class LinuxKernel:
     # -- one endpoint ------------------------------------------------------------------------------
 
     async def attach(self, endpoint: Endpoint) -> None:
-        with contextlib.ExitStack() as stack:
-            inner = self._open(stack, endpoint)
+        inner = None
+        if endpoint.netns is not None:
+            try:
+                inner = netns.open_checked(endpoint.netns, endpoint.netns_id)
+            except OSError as error:
+                raise _apply_error(endpoint, "open the namespace of", error) from error
+        try:
             index = await self._create(endpoint, inner)
             if index is None:
                 self._mend(endpoint, inner)
@@ -85,17 +90,12 @@ class LinuxKernel:
             except BaseException:
                 self._netlink.transact([m.delete_link(index)])
                 raise
+        finally:
+            if inner is not None:
+                os.close(inner)
         self._keep(endpoint, link)
         if any(value.version == 6 for value in endpoint.addresses):
             self._monitor.wake()  # the first one needs the host to forward IPv6
-
-    def _open(self, stack: contextlib.ExitStack, endpoint: Endpoint) -> int | None:
-        if endpoint.netns is None:
-            return None
-        try:
-            return stack.enter_context(netns.opened(endpoint.netns, endpoint.netns_id))
-        except OSError as error:
-            raise _apply_error(endpoint, "open the namespace of", error) from error
 
     async def _create(self, endpoint: Endpoint, inner: int | None) -> int | None:
         """The pair, both ends down; the host side's index, None if it is there already."""
@@ -103,8 +103,9 @@ class LinuxKernel:
         while True:
             host, peer = self._index, self._index + 1
             self._index += 2
-            request = m.create_veth(endpoint, endpoint.host_interface, host, peer, inner)
-            number = self._netlink.transact([request]).get(0)
+            values = values_of(endpoint, host, peer, inner)
+            request = shape_of(endpoint).create.fill(values)
+            number = self._netlink.transact_numbered(request).get(0)
             if number is None:
                 reached(Point.LINK_MADE)
                 return host
@@ -157,15 +158,13 @@ class LinuxKernel:
 
     def _finish(self, endpoint: Endpoint, index: int, inner: int | None) -> Link:
         six = any(value.version == 6 for value in endpoint.addresses)
+        shape, values = shape_of(endpoint), values_of(endpoint, index, index + 1, inner)
         sysctl.v6_of_link(endpoint.host_interface, off=not six)
-        batch = [m.no_link_local(index)] if six else []
-        batch.append(m.host_link_up(index, endpoint.alias))
-        batch += host_messages(index, endpoint)
-        for number in self._netlink.transact(batch).values():
+        for number in self._netlink.transact_numbered(shape.host.fill(values)).values():
             raise ApplyError(endpoint.workload, "configure the host side of", number)
         reached(Point.HOST_SIDE_DONE)
         if inner is not None:
-            self._configure_inside(endpoint, index + 1, inner, six=six)
+            self._configure_inside(endpoint, shape, values, inner, six=six)
             reached(Point.INSIDE_DONE)
         link = observe.one_link(self._netlink, index)
         if link is None or not link.up or link.alias != endpoint.alias:
@@ -177,14 +176,23 @@ class LinuxKernel:
                 )
         return link
 
-    def _configure_inside(self, endpoint: Endpoint, index: int, inner: int, *, six: bool) -> None:
+    def _configure_inside(
+        self, endpoint: Endpoint, shape: Shape, values: list[bytes], inner: int, *, six: bool
+    ) -> None:
         name = endpoint.if_name if six else None
+        batch = shape.inside.fill(values)
         try:
-            inside = interior.socket_inside(self._home, inner, v6_name=name)
+            inside = interior.socket_inside(self._home, inner, v6_name=name, brief=True)
         except OSError as error:
             raise _apply_error(endpoint, "enter the namespace of", error) from error
-        with inside, self._monitor.deaf():
-            interior.configure(inside, index, endpoint)
+        self._monitor.listen_far(False)
+        try:
+            failed = inside.transact_numbered(batch)
+        finally:
+            self._monitor.listen_far(True)
+            inside.close()
+        for place, number in failed.items():
+            raise interior.refused(endpoint, shape.steps[place], number)
 
     def _keep(self, endpoint: Endpoint, link: Link) -> None:
         """Remember what makes later detaches and events cheap; the kernel remains the truth."""
@@ -306,15 +314,6 @@ class LinuxKernel:
         self._monitor.close()
         self._netlink.close()
         os.close(self._home)
-
-
-def host_messages(index: int, endpoint: Endpoint) -> Iterator[bytearray]:
-    """The host side: real gateway addresses, permanent neighbours, one route an address."""
-    for gateway in interior.gateways(endpoint.addresses):
-        yield gateway_address(index, gateway)
-    for value in endpoint.addresses:
-        yield m.neighbour(index, value, endpoint.mac)
-        yield m.device_route(index, host_prefix(value))
 
 
 def _smallest_mtu(netlink: Netlink, observed: Observed) -> int:

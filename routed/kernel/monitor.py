@@ -79,7 +79,7 @@ class Monitor:
         """Begin to listen; changes from now on are not missed."""
         self._near = self._open(NEAR, self._hear_near)
         self._far = self._open(FAR, self._hear_far)
-        self._listen_far(True)
+        self.listen_far(True)
 
     def born(self, index: int, space: int | None) -> None:
         """A link that we have just made; the other end is in namespace `space`."""
@@ -107,14 +107,12 @@ class Monitor:
         self.touched_links, self.touched_spaces, self.missed = set(), set(), False
         return found
 
-    @contextlib.contextmanager
-    def deaf(self) -> Iterator[None]:
-        """Do not hear what happens inside workloads; for as short as can be, without `await`."""
-        self._listen_far(False)
-        try:
-            yield
-        finally:
-            self._listen_far(True)
+    def listen_far(self, yes: bool) -> None:
+        """Hear what happens inside workloads, or do not, for as short as can be without `await`:
+        while we configure one."""
+        if self._far is not None:
+            with contextlib.suppress(PermissionError):
+                self._far.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, int(yes))
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -162,11 +160,6 @@ class Monitor:
             made.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
         asyncio.get_running_loop().add_reader(made.fileno(), self._read, made, hear)
         return made
-
-    def _listen_far(self, yes: bool) -> None:
-        if self._far is not None:
-            with contextlib.suppress(PermissionError):
-                self._far.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, int(yes))
 
     def _read(self, source: socket.socket, hear: Callable[[socket.socket], None]) -> None:
         try:

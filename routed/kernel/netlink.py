@@ -17,7 +17,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_DUMP_INTR = 0x10
@@ -31,6 +31,8 @@ NLA_TYPE_MASK = 0x3FFF
 BATCH_BYTES = 32_000  # a larger batch gains nothing measurable
 DUMP_BUFFER = 1 << 18
 DUMP_TRIES = 8
+NUMBERED = 1 << 31  # sequence numbers from here on are places in a batch made beforehand
+ANSWER_BUFFER = 1 << 14
 ANSWER_SECONDS = 10  # the kernel answers at once; this only ends what would hang for ever
 
 _HEADER = struct.Struct("=IHHII")  # nlmsg_len, nlmsg_type, nlmsg_flags, nlmsg_seq, nlmsg_pid
@@ -76,21 +78,26 @@ def attributes(data: bytes, offset: int) -> dict[int, bytes]:
 
 
 class Netlink:
-    """A NETLINK_ROUTE socket of the namespace it is made in. Not for two users at a time."""
+    """A NETLINK_ROUTE socket of the namespace it is made in. Not for two users at a time.
 
-    def __init__(self) -> None:
+    `brief` is one for a single small batch: nothing is set that such a batch does not need.
+    """
+
+    def __init__(self, *, brief: bool = False) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._sequence = 0
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        if brief:
+            return
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         self._socket.setsockopt(
             socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0)
         )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind((0, 0))
-        self._sequence = 0
 
     @property
     def port(self) -> int:
@@ -140,6 +147,23 @@ class Netlink:
                     failed[start + sequence - first] = -code
                 if sequence == self._sequence:
                     return
+
+    def transact_numbered(self, batch: bytes | bytearray) -> dict[int, int]:
+        """Send requests made beforehand that have NUMBERED plus their place as sequence number,
+        and ask for no acknowledgement; the errno of each that failed, by its place."""
+        self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
+        last = (16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
+        self._socket.send(batch + _HEADER.pack(*last))
+        failed: dict[int, int] = {}
+        while True:
+            data = self._socket.recv(ANSWER_BUFFER)
+            for kind, _, sequence, offset, _end in _walk(data):
+                if kind != NLMSG_ERROR:
+                    continue
+                if sequence == self._sequence:
+                    return failed
+                if sequence >= NUMBERED:
+                    failed[sequence - NUMBERED] = -_INT.unpack_from(data, offset)[0]
 
     def dump(self, request: bytearray) -> list[bytes]:
         """Every answer to a dump request, as the payloads after the netlink header.

@@ -44,14 +44,21 @@ def opened(path: str, wanted: tuple[int, int] | None) -> Iterator[int]:
 
     OSError if there is none, or (ESTALE) another than `wanted`, its (st_dev, st_ino).
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_checked(path, wanted)
     try:
-        found = os.fstat(descriptor)
-        if wanted not in (None, (found.st_dev, found.st_ino)):
-            raise OSError(errno.ESTALE, "another namespace has taken this path")
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_checked(path: str, wanted: tuple[int, int] | None) -> int:
+    """The same as a descriptor that the caller closes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if wanted not in (None, (found.st_dev, found.st_ino)):
+        os.close(descriptor)
+        raise OSError(errno.ESTALE, "another namespace has taken this path")
+    return descriptor
 
 
 @contextmanager
