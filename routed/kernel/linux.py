@@ -16,7 +16,6 @@ import errno
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from ipaddress import ip_address
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
@@ -28,7 +27,7 @@ from routed.kernel.observe import Link, Observed
 from routed.kernel.reaper import Reaper
 from routed.kernel.repair import GONE, Repair
 from routed.kernel.seam import Namespace
-from routed.kernel.template import Shape, shape_of, values_of
+from routed.kernel.template import Shape, asks_of, shape_of, values_of
 from routed.state import ALIAS_PREFIX, LINK_GROUP, Endpoint, HostState, Report, host_interface_name
 from routed.steps import Point, reached
 
@@ -36,7 +35,6 @@ FIRST_INDEX = 0x10000
 FULL_INSIDE_SECONDS = 30.0  # between visits to namespaces in which nothing was seen to change
 VISIT_SECONDS = 0.1  # that such visits may take in one sync
 DEFAULT_MTU = 1500
-ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))  # RFC 5737, RFC 3849: nobody's
 
 
 class LinuxKernel:
@@ -52,6 +50,7 @@ class LinuxKernel:
         taken = [link.index for link in observe.links(self._netlink)]
         self._index = max(FIRST_INDEX, *(index + 1 for index in taken))
         self._links: dict[str, Link] = {}  # by workload, as last read
+        self._read: dict[bytes, Link] = {}  # what link messages said, as last read
         self._addresses: dict[str, tuple[IPAddress, ...]] = {}  # by workload
         self._visited: dict[str, float] = {}
         self._mtu: int | None = None
@@ -153,7 +152,8 @@ class LinuxKernel:
             raise error
         for _, link in repair.present():
             if inner is not None:
-                interior.repair(self._home, inner, link.peer, endpoint)
+                asks = asks_of(endpoint, link.peer)
+                interior.repair(self._home, inner, link.peer, endpoint, asks)
             self._keep(endpoint, link)
 
     def _finish(self, endpoint: Endpoint, index: int, inner: int | None) -> Link:
@@ -237,7 +237,7 @@ class LinuxKernel:
 
     async def sync(self, desired: HostState) -> Report:
         touched = self._monitor.forget()
-        observed = observe.read(self._netlink)
+        observed = observe.read(self._netlink, self._read)
         repair = Repair(self._netlink, observed, desired)
         repair.sysctls()
         self._reaper.add(link.index for link in observed.reaping.values())
@@ -297,7 +297,8 @@ class LinuxKernel:
         if endpoint.netns is not None:
             try:
                 with netns.opened(endpoint.netns, endpoint.netns_id) as inner:
-                    repair.changed += interior.repair(self._home, inner, link.peer, endpoint)
+                    asks = asks_of(endpoint, link.peer)
+                    repair.changed += interior.repair(self._home, inner, link.peer, endpoint, asks)
             except OSError:
                 pass  # the path is gone or another's, the namespace not: its link is still here
             except ApplyError as error:
@@ -319,7 +320,7 @@ class LinuxKernel:
 def _smallest_mtu(netlink: Netlink, observed: Observed) -> int:
     shapes = {id(shape): shape for shape in observed.routes.values()}
     used = {index for shape in shapes.values() for gateway, index in shape.hops if gateway}
-    used.update(observe.leaving(netlink, address) for address in ANYWHERE)
+    used.update(observe.leaving(netlink, address) for address in interior.ANYWHERE.values())
     candidates = [
         link for link in observed.foreign.values() if link.up and link.index != interior.LOOPBACK
     ]

@@ -57,7 +57,7 @@ NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 9, 15
 RT_TABLE_MAIN = 254
-RTN_UNICAST, RTN_BLACKHOLE = 1, 6
+RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 RTPROT_BOOT = 3
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
@@ -188,6 +188,11 @@ def neighbour(index: int, value: IPAddress, mac: bytes) -> bytearray:
         NLM_F_CREATE | NLM_F_REPLACE,
         body + attr(NDA_DST, value.packed) + attr(NDA_LLADDR, mac),
     )
+
+
+def get_neighbour(index: int, value: IPAddress) -> bytearray:
+    body = _NDMSG.pack(family(value), index, 0, 0, 0)
+    return message(RTM_GETNEIGH, 0, body + attr(NDA_DST, value.packed))
 
 
 def delete_neighbour(index: int, value: IPAddress) -> bytearray:

@@ -165,6 +165,21 @@ class Netlink:
                 if sequence >= NUMBERED:
                     failed[sequence - NUMBERED] = -_INT.unpack_from(data, offset)[0]
 
+    def ask_numbered(self, batch: bytes | bytearray) -> dict[int, bytes]:
+        """The same for requests that are answered: the answer's payload of each, by its place; of
+        what the kernel refused there is none."""
+        self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
+        last = (16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
+        self._socket.send(batch + _HEADER.pack(*last))
+        found: dict[int, bytes] = {}
+        while True:
+            data = self._socket.recv(ANSWER_BUFFER)
+            for kind, _, sequence, offset, end in _walk(data):
+                if sequence == self._sequence:
+                    return found
+                if sequence >= NUMBERED and kind != NLMSG_ERROR:
+                    found[sequence - NUMBERED] = data[offset:end]
+
     def dump(self, request: bytearray) -> list[bytes]:
         """Every answer to a dump request, as the payloads after the netlink header.
 

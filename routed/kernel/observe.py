@@ -67,10 +67,11 @@ class Observed:
     routes: dict[fib.Key, fib.Shape] = field(default_factory=dict)
 
 
-def read(netlink: Netlink) -> Observed:
-    """Everything of ours in the namespace of `netlink`."""
+def read(netlink: Netlink, known: dict[bytes, Link] | None = None) -> Observed:
+    """Everything of ours in the namespace of `netlink`. `known` is of the last time, by what each
+    link's message was, and of this one afterwards."""
     found = Observed()
-    for link in links(netlink):
+    for link in links(netlink, known):
         if link.group == LINK_GROUP:
             found.links[link.name] = link
         elif link.group in OUR_GROUPS:
@@ -86,8 +87,17 @@ def read(netlink: Netlink) -> Observed:
     return found
 
 
-def links(netlink: Netlink) -> list[Link]:
-    return [link_of(data) for data in netlink.dump(m.dump_links())]
+def links(netlink: Netlink, known: dict[bytes, Link] | None = None) -> list[Link]:
+    """Nearly all links are as they were, and taking a message apart is most of the work: one that
+    is byte for byte `known` is not."""
+    before, now = known or {}, {}
+    for data in netlink.dump(m.dump_links()):
+        link = before.get(data)
+        now[data] = link_of(data) if link is None else link
+    if known is not None:
+        known.clear()
+        known.update(now)
+    return list(now.values())
 
 
 def one_link(netlink: Netlink, name_or_index: str | int) -> Link | None:

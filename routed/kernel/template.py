@@ -50,18 +50,24 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The three batches of an attach. `inside` is to be sent from within the namespace; its
-    messages do what `steps` say."""
+    messages do what `steps` say. `asks` asks there whether all is right."""
 
     create: Batch
     host: Batch
     inside: Batch
     steps: tuple[str, ...]
+    asks: Batch
 
 
 def shape_of(endpoint: Endpoint) -> Shape:
     versions = tuple(address.version for address in endpoint.addresses)
     length = len(endpoint.workload)  # of its name, which is in the alias
     return _shape(length, endpoint.if_name, endpoint.mtu, versions, endpoint.netns is not None)
+
+
+def asks_of(endpoint: Endpoint, peer: int) -> bytearray:
+    """The questions about the inside of `endpoint`, whose link there has index `peer`."""
+    return shape_of(endpoint).asks.fill(values_of(endpoint, 0, peer, None))
 
 
 def values_of(endpoint: Endpoint, host: int, peer: int, space: int | None) -> list[bytes]:
@@ -92,6 +98,7 @@ def _shape(length: int, if_name: str, mtu: int, versions: tuple[int, ...], insid
         Batch(host, marks),
         Batch([message for _, message in steps], marks),
         tuple(said for said, _ in steps),
+        Batch([request for request, _ in interior.expectations(PEER, made_up)], marks),
     )
 
 
