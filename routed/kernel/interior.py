@@ -23,7 +23,10 @@ from routed.kernel.netns import entered
 from routed.state import GATEWAY_V4, GATEWAY_V6, HOST_MAC, Endpoint
 
 V4, V6 = IPv4Address(GATEWAY_V4), IPv6Address(GATEWAY_V6)
-ANYWHERE = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}  # RFC 5737, RFC 3849
+ANYWHERE: dict[int, IPAddress] = {  # RFC 5737, RFC 3849: nobody's
+    4: IPv4Address("192.0.2.1"),
+    6: IPv6Address("2001:db8::1"),
+}
 LOOPBACK = 1  # the index of `lo` in every namespace
 
 _IFINFO = struct.Struct("=BxHiII")
