@@ -166,11 +166,12 @@ class LinuxKernel:
         if inner is not None:
             self._configure_inside(endpoint, shape, values, inner, six=six)
             reached(Point.INSIDE_DONE)
-        link = observe.one_link(self._netlink, index)
+        answers = self._netlink.ask_numbered(shape.readback.fill(values))
+        link = observe.link_of(answers[0]) if 0 in answers else None
         if link is None or not link.up or link.alias != endpoint.alias:
             raise ApplyError(endpoint.workload, "read back the link of", errno.ENODEV)
-        for value in endpoint.addresses:
-            if observe.route_index(self._netlink, value) != index:
+        for place, value in enumerate(endpoint.addresses, 1):
+            if observe.host_route_index(answers.get(place), value) != index:
                 raise ApplyError(
                     f"{endpoint.workload} {value}", "read back the route of", errno.ENODEV
                 )

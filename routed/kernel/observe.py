@@ -189,7 +189,11 @@ def routes(
 def route_index(netlink: Netlink, address: IPAddress) -> int:
     """The interface index that the kernel sends `address` out of by a host route of ours, else
     0."""
-    data = lookup(netlink, address)
+    return host_route_index(lookup(netlink, address), address)
+
+
+def host_route_index(data: bytes | None, address: IPAddress) -> int:
+    """The same of the answer to such a look-up."""
     if data is None or data[1] != address.max_prefixlen or data[5] != ROUTE_PROTOCOL:
         return 0
     return _number(attributes(data, 12), m.RTA_OIF)

@@ -50,13 +50,15 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The three batches of an attach. `inside` is to be sent from within the namespace; its
-    messages do what `steps` say. `asks` asks there whether all is right."""
+    messages do what `steps` say. `asks` asks there whether all is right. `readback` asks for the
+    link and then for the route of each address."""
 
     create: Batch
     host: Batch
     inside: Batch
     steps: tuple[str, ...]
     asks: Batch
+    readback: Batch
 
 
 def shape_of(endpoint: Endpoint) -> Shape:
@@ -99,6 +101,7 @@ def _shape(length: int, if_name: str, mtu: int, versions: tuple[int, ...], insid
         Batch([message for _, message in steps], marks),
         tuple(said for said, _ in steps),
         Batch([request for request, _ in interior.expectations(PEER, made_up)], marks),
+        Batch([m.get_link(HOST), *map(m.lookup, addresses)], marks),
     )
 
 
