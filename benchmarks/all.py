@@ -56,7 +56,7 @@ GOALS = {
     "routes.install.100k": Goal("ratio", 1.3),
     "routes.dump.100k": Goal("ratio", 3.0),
     "routes.failover.100k": Goal("value", 10.0),
-    "bgp.announce.10k.1": Goal("value", 1.0),
+    "bgp.announce.10k": Goal("value", 1.0),
     "bgp.announce.10k.4": Goal("value", 2.0),
     "speaker.idle.cpu.4": Goal("value", 0.5),
     "agent.rss.1000": Goal("value", 150.0),
