@@ -5,6 +5,7 @@ Its whole state is lines such as `ip` would print, of the host (`host`) and of e
 that checks it (tests/kernel/test_kernel_contract.py) runs against the real kernel too:
 
 - a link that goes takes along what is on it; one set down loses its routes and neighbours;
+- a link that loses its carrier leaves the learned routes, which go with their last next hop;
 - a foreign route of the same prefix and metric is refused with EEXIST, never replaced;
 - an attach is whole or leaves nothing; a namespace that vanishes takes its links along.
 
@@ -29,6 +30,7 @@ from routed.state import (
     LINK_GROUP,
     Endpoint,
     HostState,
+    NextHop,
     Report,
     host_interface_name,
 )
@@ -38,7 +40,15 @@ class FakeKernel:
     """`refuse` maps a key (a workload, ``route P``, ``blackhole P``) to the errno it fails with."""
 
     def __init__(self) -> None:
-        self.host: set[str] = {"link lo up", "link up0 mtu 1500 up"}
+        self.host: set[str] = {
+            "link lo up",
+            "link up0 mtu 1500 up",
+            "address 192.0.2.1/24 dev up0",
+            "address 2001:db8:1::1/64 dev up0",
+            "link up1 mtu 1500 up",
+            "address 198.51.100.1/24 dev up1",
+            "address 2001:db8:2::1/64 dev up1",
+        }
         self.inside: dict[str, set[str]] = {}
         self.refuse: dict[str, int] = {}
         self._identities: dict[str, tuple[int, int]] = {}
@@ -76,9 +86,7 @@ class FakeKernel:
                 failed[key] = ApplyError(key, str(error), errno.EEXIST)
         routed: set[IPNetwork] = set()
         wanted = {f"blackhole {prefix}": lines.blackhole(prefix) for prefix in desired.blackholes}
-        wanted |= {
-            f"route {prefix}": lines.learned(route) for prefix, route in desired.learned.items()
-        }
+        wanted |= self._learned(desired, failed)
         for key, line in wanted.items():
             try:
                 changed += self._add_route(key, line)
@@ -152,6 +160,20 @@ class FakeKernel:
         (self.host if netns is None else self.inside[netns]).add(line)
         self._woken.set()
 
+    def set_carrier(self, name: str, *, on: bool) -> None:
+        """The far end of an uplink goes, or comes back."""
+        for line in list(self.host):
+            if line.startswith(f"link {name} "):
+                self.host.discard(line)
+                self.host.add(" ".join([*line.split()[:-1], "up" if on else "no-carrier"]))
+            elif not on:
+                self._leave(line, name)
+        self._woken.set()
+
+    def flush_next_hops(self) -> None:
+        """Somebody deletes our next hop objects, and with them the routes over them."""
+        self.remove(" nexthop via ")
+
     def set_down(self, name: str, netns: str | None = None) -> None:
         """Set a link down: routes and permanent neighbours on it vanish, addresses stay."""
         held = self.host if netns is None else self.inside[netns]
@@ -159,6 +181,8 @@ class FakeKernel:
             if line.startswith(f"link {name} ") and line.endswith(" up"):
                 held.discard(line)
                 held.add(line.removesuffix(" up") + " down")
+            elif " nexthop via " in line and netns is None:
+                self._leave(line, name)
             elif not line.startswith("address ") and lines.is_on(line, name):
                 held.discard(line)
         self._woken.set()
@@ -244,11 +268,33 @@ class FakeKernel:
                 route = desired.learned.get(prefix)
                 keep = not desired.sweep_learned or (
                     route is not None
-                    and lines.route_key(lines.learned(route)) == lines.route_key(line)
+                    and lines.route_key(lines.learned(route, [])) == lines.route_key(line)
                 )
             if not keep:
                 self.host.discard(line)
         return before - len(self.host)
+
+    def _learned(self, desired: HostState, failed: dict[str, ApplyError]) -> dict[str, str]:
+        """Key to line of the learned routes that can be had; why others cannot, to `failed`."""
+        found: dict[str, str] = {}
+        unusable: dict[NextHop, int] = {}
+        alone: set[NextHop] = set()
+        for prefix, route in desired.learned.items():
+            hops = []
+            for hop in route.next_hops:
+                try:
+                    hops.append(lines.way(self.host, hop))
+                except OSError as error:
+                    unusable[hop] = error.errno or errno.EIO
+            if hops:
+                found[f"route {prefix}"] = lines.learned(route, hops)
+            else:
+                alone.update(route.next_hops)
+        for hop, why in unusable.items():
+            if hop in alone or why != errno.ENETDOWN:
+                key = f"next hop {hop}"
+                failed[key] = ApplyError(key, "use", why, transient=True)
+        return found
 
     def _add_route(self, key: str, line: str) -> int:
         if key in self.refuse:
@@ -263,7 +309,16 @@ class FakeKernel:
         self.host.add(line)
         return 1
 
+    def _leave(self, line: str, name: str) -> None:
+        left = lines.without_hops(line, name)
+        self.host.discard(line)
+        if left is not None:
+            self.host.add(left)
+
     def _drop_link(self, name: str) -> None:
+        for line in list(self.host):
+            if " nexthop via " in line:
+                self._leave(line, name)
         self.host = {
             line
             for line in self.host

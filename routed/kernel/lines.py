@@ -5,8 +5,9 @@ Pure: one function a kind of object. `route_key` tells which routes cannot be in
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 from api.resources.net import IPNetwork, host_prefix
 from routed.state import (
@@ -17,6 +18,7 @@ from routed.state import (
     LINK_GROUP,
     Endpoint,
     LearnedRoute,
+    NextHop,
 )
 
 OURS = " proto 82"
@@ -75,12 +77,36 @@ def blackhole(prefix: IPNetwork) -> str:
     return f"route blackhole {prefix}{OURS} metric {BLACKHOLE_METRIC}"
 
 
-def learned(route: LearnedRoute) -> str:
-    hops = " ".join(
-        f"nexthop via {hop.gateway}" + (f" dev {hop.interface}" if hop.interface else "")
-        for hop in route.next_hops
-    )
-    return f"route {route.prefix}{OURS} metric {route.metric} {hops}"
+def learned(route: LearnedRoute, hops: Iterable[tuple[str, str]]) -> str:
+    """`hops` are gateways with their links."""
+    text = " ".join(f"nexthop via {gateway} dev {name}" for gateway, name in sorted(hops))
+    return f"route {route.prefix}{OURS} metric {route.metric} {text}"
+
+
+def without_hops(line: str, name: str) -> str | None:
+    """A learned route when the link `name` has failed; None: it has no other next hop."""
+    first, *hops = line.split(" nexthop ")
+    left = [hop for hop in hops if not is_on(hop, name)]
+    return " nexthop ".join([first, *left]) if left or not hops else None
+
+
+def way(lines: Iterable[str], hop: NextHop) -> tuple[str, str]:
+    """Gateway and link of a next hop, on a host with `lines`. OSError if it is not usable."""
+    name, states = hop.interface, {}
+    for line in lines:
+        words = line.split()
+        if words[0] == "link":
+            states[words[1]] = words[-1]
+        elif words[0] == "address" and hop.interface is None:
+            net = ip_interface(words[1]).network
+            if net.version == hop.gateway.version and hop.gateway in net:
+                name = words[3]
+    state = states.get(name or "")
+    if state == "no-carrier":
+        raise OSError(errno.ENETDOWN, "no carrier")
+    if name is None or state != "up":
+        raise OSError(errno.ENETUNREACH if hop.interface is None else errno.ENODEV, "no link")
+    return str(hop.gateway), name
 
 
 def route_key(line: str) -> tuple[IPNetwork, int]:
