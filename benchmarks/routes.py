@@ -9,7 +9,7 @@ Failover: a sync that wants one gateway less, until the kernel tells that the gr
 (heard by a process of its own); and a link whose far end goes down, until the first packet leaves
 by the other: there the kernel needs nobody.
 
-    sudo -E python benchmarks/routes.py [--rounds 7] [--routes 100000]
+    sudo -E python benchmarks/routes.py [--rounds 9] [--routes 100000]
 """
 
 from __future__ import annotations
@@ -18,25 +18,20 @@ import argparse
 import asyncio
 import ctypes
 import gc
-import json
-import os
 import socket
 import statistics
-import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 from figures import figure, say
+from uplinks import UPLINKS, child, command, hearing_of_one_member, lose_a_carrier, uplinks
 
-from routed.kernel import messages as m
 from routed.kernel.linux import LinuxKernel
-from routed.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, attributes, message, walk
 from routed.state import (
     GROUP_IDS,
     LEARNED_METRIC,
@@ -49,28 +44,7 @@ from routed.state import (
 
 SOURCE = Path(__file__).resolve().parent / "floor" / "routes.c"
 CLONE_NEWNET = 0x4000_0000
-RTNLGRP_NEXTHOP = 32
-ETH_P_ALL = 3
 FIRST = IPv4Address("10.128.0.0")
-UPLINKS = (("up0", "192.0.2.1", "192.0.2.9"), ("up1", "198.51.100.1", "198.51.100.9"))
-
-
-def command(*words: str, given: str | None = None) -> str:
-    done = subprocess.run(words, input=given, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def uplinks() -> None:
-    """Two veth pairs, with neighbours that need no resolution."""
-    command("ip", "link", "set", "lo", "up")
-    for name, own, gateway in UPLINKS:
-        far = name.replace("up", "far")
-        command("ip", "link", "add", name, "type", "veth", "peer", "name", far)
-        command("ip", "addr", "add", f"{own}/24", "dev", name)
-        for end in (far, name):
-            command("ip", "link", "set", end, "up")
-        mac = json.loads(command("ip", "-j", "link", "show", "dev", far))[0]["address"]
-        command("ip", "neigh", "add", gateway, "lladdr", mac, "dev", name, "nud", "permanent")
 
 
 def clear() -> None:
@@ -184,84 +158,16 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
 
 
-@contextmanager
-def child(body: Callable[[], str]) -> Iterator[Callable[[], str]]:
-    """`body` in a forked process; what is given waits for its answer."""
-    read, write = os.pipe()
-    process = os.fork()
-    if not process:
-        os.write(write, body().encode())
-        os._exit(0)
-    os.close(write)
-    try:
-        with os.fdopen(read) as pipe:
-            yield pipe.read
-    finally:
-        os.waitpid(process, 0)
-
-
-def heard_of_one_member() -> str:
-    """When the kernel tells that a group of ours has one member: nanoseconds, monotonic."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as ear:
-        ear.bind((0, 0))
-        ear.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, RTNLGRP_NEXTHOP)
-        while True:
-            data = ear.recv(1 << 16)
-            for kind, _, _, start, end in walk(data):
-                members = attributes(data[start:end], 8).get(m.NHA_GROUP, b"")
-                if kind == m.RTM_NEWNEXTHOP and len(members) == 8:
-                    return str(time.monotonic_ns())
-
-
 async def lose_a_gateway(
     kernel: LinuxKernel, both: HostState, one: HostState
 ) -> tuple[float, float]:
     """Seconds of a sync until the failed next hop is not used any more, and as a whole."""
     await synced(kernel, both, changes=True)
-    with child(heard_of_one_member) as answer:
-        await asyncio.sleep(0.2)  # the child listens by then, or this blocks for ever
-        gc.collect()
+    gc.collect()
+    with hearing_of_one_member() as heard:
         began = time.monotonic_ns()
         whole = await synced(kernel, one, changes=True)
-        return (int(answer()) - began) / 1e9, whole
-
-
-def lose_a_carrier() -> float:
-    """Seconds from the far end going down to the first packet over the other link."""
-    request = struct.Struct("=BxHiII")
-    with (
-        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as route,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-    ):
-        to = (str(FIRST + 1), 9)
-        ears = [
-            socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK) for _ in "01"
-        ]
-        for place, ear in enumerate(ears):
-            ear.bind((f"far{place}", ETH_P_ALL))
-        used = None
-        while used is None:
-            sender.sendto(b"where", to)
-            used = next((n for n, ear in enumerate(ears) if came(ear)), None)
-        far, other = socket.if_nametoindex(f"far{used}"), ears[1 - used]
-        while came(other):
-            pass
-        began = time.perf_counter()
-        route.send(message(m.RTM_SETLINK, 0, request.pack(0, 0, far, 0, m.IFF_UP)))
-        while not came(other):
-            sender.sendto(b"where", to)
-        took = time.perf_counter() - began
-        for ear in ears:
-            ear.close()
-    command("ip", "link", "set", f"far{used}", "up")
-    return took
-
-
-def came(ear: socket.socket) -> bool:
-    try:
-        return b"where" in ear.recv(2048)
-    except BlockingIOError:
-        return False
+        return (heard() - began) / 1e9, whole
 
 
 async def measure(count: int, rounds: int, floor: Floor, batch: Path) -> tuple[Times, float]:
@@ -274,18 +180,18 @@ async def measure(count: int, rounds: int, floor: Floor, batch: Path) -> tuple[T
     left = command("ip", "-j", "route")
     for turn in range(rounds + 1):
         clear()
-        times.add("install.c", floor.install(count))
-        clear()
         began = time.perf_counter()
         command("ip", "-batch", str(batch))
         times.add("install.ip", time.perf_counter() - began)
         assert turn or command("ip", "-j", "route") == left
         clear()
+        times.add("install.c", floor.install(count))
+        clear()
         times.add("install", await with_kernel(lambda kernel: synced(kernel, both, True)))
         assert turn or command("ip", "-j", "route") == left
         times.add("dump.c", floor.dump(count))
         times.add("dump", await with_kernel(lambda kernel: synced(kernel, both, False)))
-        times.add("carrier", lose_a_carrier())
+        times.add("failover.carrier", lose_a_carrier(str(FIRST + 1)))
 
         async def fail(kernel: LinuxKernel) -> float:
             until, whole = await lose_a_gateway(kernel, both, one)
@@ -316,7 +222,7 @@ def figures(times: Times, memory: float, count: int) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--routes", type=int, default=100_000)
     given = parser.parse_args()
     libc = ctypes.CDLL(None, use_errno=True)

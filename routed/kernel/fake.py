@@ -30,7 +30,6 @@ from routed.state import (
     LINK_GROUP,
     Endpoint,
     HostState,
-    NextHop,
     Report,
     host_interface_name,
 )
@@ -86,7 +85,10 @@ class FakeKernel:
                 failed[key] = ApplyError(key, str(error), errno.EEXIST)
         routed: set[IPNetwork] = set()
         wanted = {f"blackhole {prefix}": lines.blackhole(prefix) for prefix in desired.blackholes}
-        wanted |= self._learned(desired, failed)
+        routes, unusable = lines.routes(self.host, desired.learned.values())
+        wanted |= routes
+        for hop, why in unusable.items():
+            failed[f"next hop {hop}"] = ApplyError(f"next hop {hop}", "use", why, transient=True)
         for key, line in wanted.items():
             try:
                 changed += self._add_route(key, line)
@@ -166,8 +168,8 @@ class FakeKernel:
             if line.startswith(f"link {name} "):
                 self.host.discard(line)
                 self.host.add(" ".join([*line.split()[:-1], "up" if on else "no-carrier"]))
-            elif not on:
-                self._leave(line, name)
+        if not on:
+            self.host = lines.without_hops(self.host, name)
         self._woken.set()
 
     def flush_next_hops(self) -> None:
@@ -176,13 +178,12 @@ class FakeKernel:
 
     def set_down(self, name: str, netns: str | None = None) -> None:
         """Set a link down: routes and permanent neighbours on it vanish, addresses stay."""
+        self.host = lines.without_hops(self.host, name) if netns is None else self.host
         held = self.host if netns is None else self.inside[netns]
         for line in list(held):
             if line.startswith(f"link {name} ") and line.endswith(" up"):
                 held.discard(line)
                 held.add(line.removesuffix(" up") + " down")
-            elif " nexthop via " in line and netns is None:
-                self._leave(line, name)
             elif not line.startswith("address ") and lines.is_on(line, name):
                 held.discard(line)
         self._woken.set()
@@ -274,28 +275,6 @@ class FakeKernel:
                 self.host.discard(line)
         return before - len(self.host)
 
-    def _learned(self, desired: HostState, failed: dict[str, ApplyError]) -> dict[str, str]:
-        """Key to line of the learned routes that can be had; why others cannot, to `failed`."""
-        found: dict[str, str] = {}
-        unusable: dict[NextHop, int] = {}
-        alone: set[NextHop] = set()
-        for prefix, route in desired.learned.items():
-            hops = []
-            for hop in route.next_hops:
-                try:
-                    hops.append(lines.way(self.host, hop))
-                except OSError as error:
-                    unusable[hop] = error.errno or errno.EIO
-            if hops:
-                found[f"route {prefix}"] = lines.learned(route, hops)
-            else:
-                alone.update(route.next_hops)
-        for hop, why in unusable.items():
-            if hop in alone or why != errno.ENETDOWN:
-                key = f"next hop {hop}"
-                failed[key] = ApplyError(key, "use", why, transient=True)
-        return found
-
     def _add_route(self, key: str, line: str) -> int:
         if key in self.refuse:
             raise ApplyError(key, "add", self.refuse[key])
@@ -309,19 +288,10 @@ class FakeKernel:
         self.host.add(line)
         return 1
 
-    def _leave(self, line: str, name: str) -> None:
-        left = lines.without_hops(line, name)
-        self.host.discard(line)
-        if left is not None:
-            self.host.add(left)
-
     def _drop_link(self, name: str) -> None:
-        for line in list(self.host):
-            if " nexthop via " in line:
-                self._leave(line, name)
         self.host = {
             line
-            for line in self.host
+            for line in lines.without_hops(self.host, name)
             if not line.startswith(f"link {name} ")
             and not lines.is_on(line, name)
             and f" peer {name} " not in line

@@ -1,4 +1,4 @@
-"""Routes by the hundred thousand: read, compared and asked for as bytes, not as objects.
+"""Routes by the hundred thousand: read and compared as bytes, not as objects.
 
 Pure. Almost all of a route message is the same for all routes over the same next hops, so what is
 not the address is decoded once for each distinct text (`Shape`), and a table is a dict from level
@@ -11,22 +11,14 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from itertools import chain, repeat
+from itertools import chain
 
 from api.resources.net import IPNetwork
 from routed.kernel import messages as m
 from routed.kernel.netlink import (
-    BATCH_BYTES,
-    BATCH_REQUESTS,
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    NLM_F_REPLACE,
-    NLM_F_REQUEST,
-    NUMBERED,
-    attr_u32,
     attributes,
     walk,
 )
@@ -35,11 +27,8 @@ from routed.state import LearnedRoute, NextHop
 Hop = tuple[bytes, int]  # gateway (empty: none), interface index
 
 _U32 = struct.Struct("=I")
-_HEADER = struct.Struct("=IHHII")
 _NEXTHOP = struct.Struct("=HBBi")
 _TABLE = struct.pack("=HH", 8, m.RTA_TABLE)
-_DST = {m.AF_INET: struct.pack("=HH", 8, m.RTA_DST), m.AF_INET6: struct.pack("=HH", 20, m.RTA_DST)}
-_BYTES = {m.AF_INET: 4, m.AF_INET6: 16}
 _ADDRESS_AT = 16 + 12 + 8 + 4  # behind the headers of netlink and route, the table, the attribute
 
 
@@ -98,15 +87,6 @@ class Cell:
     addresses: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Numbered requests (`Netlink.transact_numbered`), one for each of `addresses`."""
-
-    level: bytes
-    addresses: Sequence[bytes]
-    requests: bytes
-
-
 def destination(key: Key) -> bytes:
     """As `routed.state.destination`."""
     return key[0][:2] + key[1]
@@ -149,8 +129,8 @@ def _alike(data: bytes, found: Routes, shapes: dict[bytes, Shape]) -> bool:
     of the first message in it, so the messages are framed where they were split.
     """
     family = data[16]
-    size = _BYTES.get(family)
-    if size is None or data[28:32] != _TABLE or data[36:_ADDRESS_AT] != _DST[family]:
+    size = m.ADDRESS_BYTES.get(family)
+    if size is None or data[28:32] != _TABLE or data[36:_ADDRESS_AT] != m.DESTINATION[family]:
         return False
     (length,) = _U32.unpack_from(data)
     before, after = data[:_ADDRESS_AT], data[_ADDRESS_AT + size : length]
@@ -175,10 +155,10 @@ def _alike(data: bytes, found: Routes, shapes: dict[bytes, Shape]) -> bool:
 def _one(data: bytes, shapes: dict[bytes, Shape]) -> tuple[bytes, bytes, Shape]:
     """Level, address and shape of one route."""
     family = data[0]
-    end = 24 + _BYTES.get(family, 0)
+    end = 24 + m.ADDRESS_BYTES.get(family, 0)
     if not data[1]:
         address, rest = b"", data
-    elif data[12:16] == _TABLE and data[20:24] == _DST.get(family):
+    elif data[12:16] == _TABLE and data[20:24] == m.DESTINATION.get(family):
         address, rest = data[24:end], data[:20] + data[end:]
     else:
         address, rest = attributes(data, 12).get(m.RTA_DST, b""), data
@@ -248,10 +228,14 @@ def cells(desired: Iterable[LearnedRoute], held: Table) -> list[Cell]:
         if route.next_hops is not hops or found_shape is not shape:
             hops, shape = route.next_hops, found_shape
             identity = id(level), id(hops), id(shape)
-            if identity not in known:
-                cell = found.setdefault((level, hops, id(shape)), Cell(level, hops, shape))
-                known[identity] = cell.addresses
-            addresses = known[identity]
+            seen = known.get(identity)
+            if seen is None:
+                cell = found.get((level, hops, identity[2]))
+                if cell is None:
+                    cell = found[level, hops, identity[2]] = Cell(level, hops, shape)
+                    known[identity] = cell.addresses
+                seen = cell.addresses
+            addresses = seen
         addresses.append(address)
     return list(found.values())
 
@@ -268,40 +252,3 @@ def surplus(compared: Iterable[Cell], held: Table) -> dict[bytes, list[bytes]]:
         if sum(map(len, wanted)) != len(some):
             found[level] = list(some.keys() - set(chain.from_iterable(wanted)))
     return found
-
-
-# -- asking ----------------------------------------------------------------------------------------
-
-
-def over_group(
-    group: int, level: bytes, addresses: Sequence[bytes], *, replace: bool
-) -> Iterator[Batch]:
-    """Requests for routes that use a next hop group."""
-    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
-    end = attr_u32(m.RTA_NH_ID, group)
-    return _batches(m.RTM_NEWROUTE, flags, m.RT_SCOPE_UNIVERSE, level, addresses, end)
-
-
-def without(level: bytes, addresses: Sequence[bytes]) -> Iterator[Batch]:
-    """Requests that remove learned routes of ours."""
-    return _batches(m.RTM_DELROUTE, 0, m.RT_SCOPE_NOWHERE, level, addresses, b"")
-
-
-def _batches(
-    kind: int, flags: int, scope: int, level: bytes, addresses: Sequence[bytes], end: bytes
-) -> Iterator[Batch]:
-    """The requests differ in address and sequence number only."""
-    family, length = level[:2]
-    size = _BYTES[family] if length else 0
-    begin = m.route_header(family, length, scope) + (_DST[family] if size else b"")
-    rest = attr_u32(m.RTA_PRIORITY, metric(level)) + end
-    whole = 16 + len(begin) + size + len(rest)
-    count = min(BATCH_BYTES // whole, BATCH_REQUESTS)
-    begins = [
-        _HEADER.pack(whole, kind, flags | NLM_F_REQUEST, NUMBERED + place, 0) + begin
-        for place in range(min(count, len(addresses)))
-    ]
-    for start in range(0, len(addresses), count):
-        some = addresses[start : start + count]
-        parts = zip(begins, some, repeat(rest), strict=False)
-        yield Batch(level, some, b"".join(chain.from_iterable(parts)))

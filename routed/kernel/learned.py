@@ -21,7 +21,7 @@ from itertools import chain
 
 from api.resources.errors import ApplyError
 from api.resources.net import IPNetwork
-from routed.kernel import fib, nexthops, observe
+from routed.kernel import batches, fib, nexthops, observe
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Observed
@@ -167,10 +167,10 @@ class Learned:
                 moved = [one for one in moved if (cell.level, one) not in twins]
                 for one in clashing:
                     self._refused(cell.level, one, errno.EEXIST)
-            whole &= self._routes(fib.over_group(group, cell.level, moved, replace=True))
+            whole &= self._routes(batches.over_group(group, cell.level, moved, replace=True))
         whole &= self._groups(todo.change, replace=True)
         for group, cell in todo.add:
-            self._routes(fib.over_group(group, cell.level, cell.addresses, replace=False))
+            self._routes(batches.over_group(group, cell.level, cell.addresses, replace=False))
         if not whole:  # something may still use them
             todo.idle_groups, todo.idle_hops = [], []
         for level, some in surplus.items():
@@ -191,10 +191,10 @@ class Learned:
             self.failed[key] = ApplyError(key, "change" if replace else "make", why, transient=True)
         return not refused
 
-    def _routes(self, batches: Iterator[fib.Batch]) -> bool:
+    def _routes(self, asked: Iterator[batches.Batch]) -> bool:
         """Whether none was refused."""
         whole = True
-        for batch in batches:
+        for batch in asked:
             refused = self.netlink.transact_numbered(batch.requests)
             self.changed += len(batch.addresses) - len(refused)
             for place, why in refused.items():
@@ -211,7 +211,7 @@ class Learned:
         """One by one, but for those of groups that will be deleted and take theirs along."""
         held = self.observed.learned[level]
         left = [one for one in addresses if held[one].group not in idle]
-        for batch in fib.without(level, left):
+        for batch in batches.without(level, left):
             refused = self.netlink.transact_numbered(batch.requests)
             self.changed += len(batch.addresses) - len(refused)
             for why in refused.values():

@@ -83,11 +83,39 @@ def learned(route: LearnedRoute, hops: Iterable[tuple[str, str]]) -> str:
     return f"route {route.prefix}{OURS} metric {route.metric} {text}"
 
 
-def without_hops(line: str, name: str) -> str | None:
-    """A learned route when the link `name` has failed; None: it has no other next hop."""
-    first, *hops = line.split(" nexthop ")
-    left = [hop for hop in hops if not is_on(hop, name)]
-    return " nexthop ".join([first, *left]) if left or not hops else None
+def without_hops(lines: Iterable[str], name: str) -> set[str]:
+    """What is left when the link `name` fails: of learned routes the other next hops, if any."""
+    found = set()
+    for line in lines:
+        first, *hops = line.split(" nexthop ")
+        left = [hop for hop in hops if not is_on(hop, name)]
+        if left or not hops:
+            found.add(" nexthop ".join([first, *left]))
+    return found
+
+
+def routes(
+    lines: Iterable[str], learned_routes: Iterable[LearnedRoute]
+) -> tuple[dict[str, str], dict[NextHop, int]]:
+    """The routes that can be had on a host with `lines`, by key, and why next hops cannot be used:
+    those behind a link without carrier only where a route has no other."""
+    held = list(lines)
+    found: dict[str, str] = {}
+    unusable: dict[NextHop, int] = {}
+    alone: set[NextHop] = set()
+    for route in learned_routes:
+        hops = []
+        for hop in route.next_hops:
+            try:
+                hops.append(way(held, hop))
+            except OSError as error:
+                unusable[hop] = error.errno or errno.EIO
+        if hops:
+            found[f"route {route.prefix}"] = learned(route, hops)
+        else:
+            alone.update(route.next_hops)
+    told = {h: why for h, why in unusable.items() if h in alone or why != errno.ENETDOWN}
+    return found, told
 
 
 def way(lines: Iterable[str], hop: NextHop) -> tuple[str, str]:

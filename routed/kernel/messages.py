@@ -72,6 +72,10 @@ _NDMSG = struct.Struct("=BxxxiHBB")
 _NHMSG = struct.Struct("=BBBBI")
 _GROUP_ENTRY = struct.Struct("=IBxxx")
 
+ADDRESS_BYTES = {AF_INET: 4, AF_INET6: 16}
+# what is before the destination in a route message
+DESTINATION = {of: struct.pack("=HH", 4 + size, RTA_DST) for of, size in ADDRESS_BYTES.items()}
+
 GROUP = attr_u32(IFLA_GROUP, LINK_GROUP)
 ONE_QUEUE = attr_u32(IFLA_NUM_TX_QUEUES, 1) + attr_u32(IFLA_NUM_RX_QUEUES, 1)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routed.kernel import fib
+from routed.kernel import batches, fib
 from routed.kernel import messages as m
 from routed.kernel.netlink import NUMBERED, attr, attr_u32, attributes, walk
 from routed.state import LearnedRoute, NextHop, destination, level, route_key
@@ -151,7 +151,7 @@ def test_requests_name_their_route_and_their_place(prefix: str) -> None:
     at, address = route_key(first, 512)
     count = 3 if first.prefixlen else 1
     addresses = [address] * count
-    for batch in fib.over_group(82_200_000, at, addresses, replace=False):
+    for batch in batches.over_group(82_200_000, at, addresses, replace=False):
         found = list(walk(batch.requests))
         assert [sequence for _, _, sequence, _, _ in found] == [NUMBERED + n for n in range(count)]
         for kind, _, _, start, end in found:
@@ -168,6 +168,6 @@ def test_requests_name_their_route_and_their_place(prefix: str) -> None:
 def test_a_batch_is_never_longer_than_it_may_be() -> None:
     at, _ = route_key(ip_network("fd00::1/128"), 512)
     addresses = [n.to_bytes(16, "big") for n in range(2000)]
-    batches = list(fib.without(at, addresses))
-    assert [one for batch in batches for one in batch.addresses] == addresses
-    assert max(len(batch.requests) for batch in batches) <= 32_000
+    found = list(batches.without(at, addresses))
+    assert [one for batch in found for one in batch.addresses] == addresses
+    assert max(len(batch.requests) for batch in found) <= 32_000
