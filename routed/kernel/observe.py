@@ -217,9 +217,25 @@ def on_link(netlink: Netlink, gateway: IPAddress) -> int:
     """The interface index behind which `gateway` is a neighbour. OSError if it is none."""
     data = netlink.get(m.lookup(gateway, path=True))
     parts = attributes(data or b"", 12)
-    if data is None or data[7] != m.RTN_UNICAST or {m.RTA_GATEWAY, m.RTA_VIA} & parts.keys():
-        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
-    return _number(parts, m.RTA_OIF)
+    if data is not None and data[7] == m.RTN_UNICAST:
+        if not {m.RTA_GATEWAY, m.RTA_VIA} & parts.keys():
+            return _number(parts, m.RTA_OIF)
+        connected = _connected(netlink, gateway)
+        if connected:
+            return connected
+    raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+def _connected(netlink: Netlink, gateway: IPAddress) -> int:
+    """The interface whose own prefix holds `gateway`, else 0: a route learned to the gateway may
+    lead elsewhere, but as a next hop it is a neighbour, as it would be for the kernel."""
+    held = routes(netlink, m.family(gateway), m.RTPROT_KERNEL).local
+    found = [
+        (level[1], shape.device)
+        for (level, address), shape in held.items()
+        if shape.device is not None and gateway in fib.network(level, address)
+    ]
+    return max(found, default=(0, 0))[1]
 
 
 def lookup(netlink: Netlink, address: IPAddress) -> bytes | None:

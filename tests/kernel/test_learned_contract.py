@@ -216,6 +216,23 @@ def test_a_gateway_that_moves_to_another_link_is_followed(play: Play) -> None:
     play(body)
 
 
+def test_a_learned_route_to_a_gateway_does_not_hide_the_link_it_is_on(play: Play) -> None:
+    async def body(world: Any) -> None:
+        desired = state(
+            over("10.65.9.9/32", "192.0.2.9", "198.51.100.9"), over("198.51.100.9/32", "192.0.2.9")
+        )
+        await world.kernel.sync(desired)
+        world.carrier("up1", on=False)
+        await until(lambda: world.hops("10.65.9.9/32") == {FOUR[0]}, 1)
+        world.carrier("up1", on=True)
+        await until(lambda: world.has_carrier("up1"), 1)
+        report = await world.kernel.sync(desired)
+        assert (report.failed, report.routed) == ({}, set(desired.learned))
+        assert world.hops("10.65.9.9/32") == set(FOUR)
+
+    play(body)
+
+
 def test_a_next_hop_may_name_its_link(play: Play) -> None:
     async def body(world: Any) -> None:
         prefix = ip_network("fd00:65::9/128")

@@ -85,6 +85,9 @@ class FakeWorld:
     def carrier(self, name: str, *, on: bool) -> None:
         self.kernel.set_carrier(name, on=on)
 
+    def has_carrier(self, name: str) -> bool:
+        return f"link {name} mtu 1500 up" in self.kernel.host
+
     def uplink_down(self, name: str) -> None:
         self.kernel.set_down(name)
 
@@ -212,6 +215,9 @@ class RealWorld:
 
     def carrier(self, name: str, *, on: bool) -> None:
         run("ip", "link", "set", f"{name}p", "up" if on else "down")
+
+    def has_carrier(self, name: str) -> bool:
+        return "LOWER_UP" in run("ip", "link", "show", "dev", name)
 
     def uplink_down(self, name: str) -> None:
         run("ip", "link", "set", name, "down")
