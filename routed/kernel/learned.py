@@ -167,10 +167,12 @@ class Learned:
                 moved = [one for one in moved if (cell.level, one) not in twins]
                 for one in clashing:
                     self._refused(cell.level, one, errno.EEXIST)
-            whole &= self._routes(batches.over_group(group, cell.level, moved, replace=True))
+            asked = batches.over_group(group, cell.level, moved, replace=True)
+            whole &= self._routes(group, asked)
         whole &= self._groups(todo.change, replace=True)
         for group, cell in todo.add:
-            self._routes(batches.over_group(group, cell.level, cell.addresses, replace=False))
+            asked = batches.over_group(group, cell.level, cell.addresses, replace=False)
+            self._routes(group, asked)
         if not whole:  # something may still use them
             todo.idle_groups, todo.idle_hops = [], []
         for level, some in surplus.items():
@@ -191,15 +193,20 @@ class Learned:
             self.failed[key] = ApplyError(key, "change" if replace else "make", why, transient=True)
         return not refused
 
-    def _routes(self, asked: Iterator[batches.Batch]) -> bool:
+    def _routes(self, group: int, asked: Iterator[batches.Batch]) -> bool:
         """Whether none was refused."""
         whole = True
         for batch in asked:
             refused = self.netlink.transact_numbered(batch.requests)
             self.changed += len(batch.addresses) - len(refused)
+            whole &= not refused
             for place, why in refused.items():
-                whole = False
-                self._refused(batch.level, batch.addresses[place], why)
+                if why != errno.EINVAL:
+                    self._refused(batch.level, batch.addresses[place], why)
+                    continue
+                self._missing.add((batch.level, batch.addresses[place]))
+                key = f"next hop group {group}"  # it has gone meanwhile, perhaps with its last link
+                self.failed[key] = ApplyError(key, "use", why, transient=True)
         return whole
 
     def _refused(self, level: bytes, address: bytes, why: int) -> None:

@@ -190,6 +190,30 @@ def test_many_refusals_are_told_one_by_one() -> None:
     played(body)
 
 
+def test_a_group_that_goes_meanwhile_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(world: Any) -> None:
+        whole = learned.Learned._foreign_twins
+
+        def gone_by_now(one: learned.Learned) -> Any:
+            world.flush_next_hops()
+            return whole(one)
+
+        state = desired(5, HOPS)
+        prefix = ip_network("10.66.0.0/32")
+        run(
+            "ip", "route", "add", str(prefix), *["proto", "82", "metric", "512", "via", "192.0.2.9"]
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(learned.Learned, "_foreign_twins", gone_by_now)
+            report = await world.kernel.sync(state)
+        assert set(report.failed) == {f"next hop group {GROUP_IDS[0]}"}
+        assert not report.routed
+        report = await world.kernel.sync(state)
+        assert (report.failed, report.routed) == ({}, set(state.learned))
+
+    played(body)
+
+
 def test_a_route_that_would_have_to_replace_beside_a_foreign_one_is_refused() -> None:
     async def body(world: Any) -> None:
         state = desired(3, HOPS)
