@@ -7,6 +7,8 @@ How an agent without memory recognises what is ours:
 
     link       IFLA_GROUP 29284 (0x7264, "rd") and alias ``routed:<workload>``
     route      protocol 82, table main
+    next hop   protocol 82 and an id in the ranges below; which one an id means is read back, never
+               remembered: what counts is the gateway and link, or the members
     address    on a link of ours
     neighbour  on a link of ours
     nft        table ``inet routed``
@@ -30,9 +32,17 @@ ALIAS_PREFIX = "routed:"
 BLACKHOLE_METRIC = 8192  # of blocks: behind the host route of a block of one address
 LEARNED_METRIC = 512  # of routes learned by BGP; our own /32s have metric 0
 
+# Ids of next hop objects (uapi/linux/nexthop.h), the lowest free one each. A next hop that is
+# alone in a group is another object than the same one in groups of several: see kernel/nexthops.py
+NEXT_HOP_IDS = range(82_000_000, 82_100_000)
+LONE_NEXT_HOP_IDS = range(82_100_000, 82_200_000)
+GROUP_IDS = range(82_200_000, 83_000_000)
+
 GATEWAY_V4 = "169.254.1.1"
 GATEWAY_V6 = "fe80::1"
 HOST_MAC = bytes.fromhex("ee" * 6)
+
+_FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 
 @lru_cache(maxsize=1 << 14)
@@ -79,16 +89,50 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class NextHop:
     gateway: IPAddress
-    interface: str | None = None  # None: the kernel resolves it
+    interface: str | None = None  # None: the link on which the gateway is
+
+    def __str__(self) -> str:
+        return f"{self.gateway} dev {self.interface}" if self.interface else str(self.gateway)
+
+
+def destination(prefix: IPNetwork) -> bytes:
+    """Address family, length and address, as in a route message; the default route's has none."""
+    raw = prefix.network_address.packed if prefix.prefixlen else b""
+    return bytes((_FAMILY[prefix.version], prefix.prefixlen)) + raw
+
+
+@lru_cache
+def level(version: int, length: int, metric: int) -> bytes:
+    """What many routes have in common: address family, length, metric (4 bytes). One object for
+    each level: of two, identity says whether they are the same."""
+    return bytes((_FAMILY[version], length)) + metric.to_bytes(4, "big")
+
+
+def route_key(prefix: IPNetwork, metric: int) -> tuple[bytes, bytes]:
+    """Level and address: what two routes of one table cannot have in common."""
+    raw = prefix.network_address.packed if prefix.prefixlen else b""
+    return level(prefix.version, prefix.prefixlen, metric), raw
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedRoute:
-    """A route learned by BGP: ECMP over `next_hops`, which are sorted and not empty."""
+    """A route learned by BGP: ECMP over `next_hops`, which are sorted and not empty.
+
+    Of these there may be very many, so what they are compared by is made once: `level` and
+    `address` (see `route_key`). Routes over the same next hops should share one tuple: drivers
+    look at its identity first.
+    """
 
     prefix: IPNetwork
     next_hops: tuple[NextHop, ...]
     metric: int = LEARNED_METRIC
+    level: bytes = field(init=False, compare=False, repr=False)
+    address: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        found, address = route_key(self.prefix, self.metric)
+        object.__setattr__(self, "level", found)
+        object.__setattr__(self, "address", address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +158,9 @@ class Report:
 
     `ready` are workloads whose link, addresses and host routes were read back (by name, with the
     addresses that are routed); `routed` the blackholes and learned prefixes that are in the
-    kernel; `failed` what is not, by key; `changed` counts kernel changes made;
-    `lost` are workloads whose namespace is gone.
+    kernel; `failed` what is not, by key: of learned routes without any usable next hop the next
+    hops, not each route; `changed` counts kernel changes made, of which one can concern many
+    routes; `lost` are workloads whose namespace is gone.
     """
 
     ready: dict[str, tuple[IPAddress, ...]] = field(default_factory=dict)

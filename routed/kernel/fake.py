@@ -5,6 +5,7 @@ Its whole state is lines such as `ip` would print, of the host (`host`) and of e
 that checks it (tests/kernel/test_kernel_contract.py) runs against the real kernel too:
 
 - a link that goes takes along what is on it; one set down loses its routes and neighbours;
+- a link that loses its carrier leaves the learned routes, which go with their last next hop;
 - a foreign route of the same prefix and metric is refused with EEXIST, never replaced;
 - an attach is whole or leaves nothing; a namespace that vanishes takes its links along.
 
@@ -38,7 +39,15 @@ class FakeKernel:
     """`refuse` maps a key (a workload, ``route P``, ``blackhole P``) to the errno it fails with."""
 
     def __init__(self) -> None:
-        self.host: set[str] = {"link lo up", "link up0 mtu 1500 up"}
+        self.host: set[str] = {
+            "link lo up",
+            "link up0 mtu 1500 up",
+            "address 192.0.2.1/24 dev up0",
+            "address 2001:db8:1::1/64 dev up0",
+            "link up1 mtu 1500 up",
+            "address 198.51.100.1/24 dev up1",
+            "address 2001:db8:2::1/64 dev up1",
+        }
         self.inside: dict[str, set[str]] = {}
         self.refuse: dict[str, int] = {}
         self._identities: dict[str, tuple[int, int]] = {}
@@ -76,9 +85,10 @@ class FakeKernel:
                 failed[key] = ApplyError(key, str(error), errno.EEXIST)
         routed: set[IPNetwork] = set()
         wanted = {f"blackhole {prefix}": lines.blackhole(prefix) for prefix in desired.blackholes}
-        wanted |= {
-            f"route {prefix}": lines.learned(route) for prefix, route in desired.learned.items()
-        }
+        routes, unusable = lines.routes(self.host, desired.learned.values())
+        wanted |= routes
+        for hop, why in unusable.items():
+            failed[f"next hop {hop}"] = ApplyError(f"next hop {hop}", "use", why, transient=True)
         for key, line in wanted.items():
             try:
                 changed += self._add_route(key, line)
@@ -152,8 +162,23 @@ class FakeKernel:
         (self.host if netns is None else self.inside[netns]).add(line)
         self._woken.set()
 
+    def set_carrier(self, name: str, *, on: bool) -> None:
+        """The far end of an uplink goes, or comes back."""
+        for line in list(self.host):
+            if line.startswith(f"link {name} "):
+                self.host.discard(line)
+                self.host.add(" ".join([*line.split()[:-1], "up" if on else "no-carrier"]))
+        if not on:
+            self.host = lines.without_hops(self.host, name)
+        self._woken.set()
+
+    def flush_next_hops(self) -> None:
+        """Somebody deletes our next hop objects, and with them the routes over them."""
+        self.remove(" nexthop via ")
+
     def set_down(self, name: str, netns: str | None = None) -> None:
         """Set a link down: routes and permanent neighbours on it vanish, addresses stay."""
+        self.host = lines.without_hops(self.host, name) if netns is None else self.host
         held = self.host if netns is None else self.inside[netns]
         for line in list(held):
             if line.startswith(f"link {name} ") and line.endswith(" up"):
@@ -244,7 +269,7 @@ class FakeKernel:
                 route = desired.learned.get(prefix)
                 keep = not desired.sweep_learned or (
                     route is not None
-                    and lines.route_key(lines.learned(route)) == lines.route_key(line)
+                    and lines.route_key(lines.learned(route, [])) == lines.route_key(line)
                 )
             if not keep:
                 self.host.discard(line)
@@ -266,7 +291,7 @@ class FakeKernel:
     def _drop_link(self, name: str) -> None:
         self.host = {
             line
-            for line in self.host
+            for line in lines.without_hops(self.host, name)
             if not line.startswith(f"link {name} ")
             and not lines.is_on(line, name)
             and f" peer {name} " not in line

@@ -6,11 +6,16 @@ nobody else uses and that ends with the process.
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+
+from routed.kernel import messages as m
+from routed.kernel.netlink import Netlink
 
 RTN_UNICAST = 1
 KERNELS_OWN = ((0, 255), (32766, 254), (32767, 253), (32767, 254))  # priority, table
@@ -102,6 +107,10 @@ def features() -> dict[str, str]:
         if parent:
             tried("ipvlan", kind="ipvlan", link=parent[0], ipvlan_mode=1)
         tried("vxlan", kind="vxlan", vxlan_id=1, vxlan_port=4789)
+    with Netlink() as netlink:  # of which pyroute2 does not know
+        why = netlink.transact([m.next_hop_group(1, (1,), replace=True)])[0]
+        known = why != errno.EOPNOTSUPP  # there is no such group, says who knows of groups
+        found["next hop objects"] = "" if known else f"{os.strerror(why)}: Linux 5.3 has them"
     namespaces = Path("/proc/self/ns/net").exists()
     found["network namespaces"] = "" if namespaces else "/proc/self/ns/net is not there"
     return found

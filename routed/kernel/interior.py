@@ -16,11 +16,11 @@ from pathlib import Path
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
-from routed.kernel import fib, observe
 from routed.kernel import messages as m
+from routed.kernel import observe
 from routed.kernel.netlink import Netlink, attributes
 from routed.kernel.netns import entered
-from routed.state import GATEWAY_V4, GATEWAY_V6, HOST_MAC, Endpoint
+from routed.state import GATEWAY_V4, GATEWAY_V6, HOST_MAC, Endpoint, destination
 
 V4, V6 = IPv4Address(GATEWAY_V4), IPv6Address(GATEWAY_V6)
 ANYWHERE: dict[int, IPAddress] = {  # RFC 5737, RFC 3849: nobody's
@@ -167,7 +167,7 @@ def differences(inside: Netlink, index: int, endpoint: Endpoint) -> list[Step]:
             steps.append(_address(index, value))
     permanent = observe.neighbours(inside, {index})
     for gateway in gateways(endpoint.addresses):
-        known = {key for key, _ in observe.routes(inside, m.family(gateway), 0)}
+        known = observe.routes(inside, m.family(gateway), 0).destinations()
         steps += [step for key, step in _gateway(index, gateway) if key not in known]
         if permanent.get((index, gateway)) != HOST_MAC:
             steps.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
@@ -185,7 +185,7 @@ def _gateway(index: int, gateway: IPAddress) -> list[tuple[bytes, Step]]:
     if gateway.version == 4:  # fe80::1 is on the link by itself
         host = host_prefix(gateway)
         route = m.device_route(index, host, protocol=m.RTPROT_BOOT)
-        found.append((fib.destination(host), (f"add the route to {gateway} in", route)))
-    default = fib.destination(ip_network("0.0.0.0/0" if gateway.version == 4 else "::/0"))
+        found.append((destination(host), (f"add the route to {gateway} in", route)))
+    default = destination(ip_network("0.0.0.0/0" if gateway.version == 4 else "::/0"))
     found.append((default, ("add the default route in", m.default_route(index, gateway))))
     return found

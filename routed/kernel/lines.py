@@ -5,8 +5,9 @@ Pure: one function a kind of object. `route_key` tells which routes cannot be in
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 from api.resources.net import IPNetwork, host_prefix
 from routed.state import (
@@ -17,6 +18,7 @@ from routed.state import (
     LINK_GROUP,
     Endpoint,
     LearnedRoute,
+    NextHop,
 )
 
 OURS = " proto 82"
@@ -75,12 +77,64 @@ def blackhole(prefix: IPNetwork) -> str:
     return f"route blackhole {prefix}{OURS} metric {BLACKHOLE_METRIC}"
 
 
-def learned(route: LearnedRoute) -> str:
-    hops = " ".join(
-        f"nexthop via {hop.gateway}" + (f" dev {hop.interface}" if hop.interface else "")
-        for hop in route.next_hops
-    )
-    return f"route {route.prefix}{OURS} metric {route.metric} {hops}"
+def learned(route: LearnedRoute, hops: Iterable[tuple[str, str]]) -> str:
+    """`hops` are gateways with their links."""
+    text = " ".join(f"nexthop via {gateway} dev {name}" for gateway, name in sorted(hops))
+    return f"route {route.prefix}{OURS} metric {route.metric} {text}"
+
+
+def without_hops(lines: Iterable[str], name: str) -> set[str]:
+    """What is left when the link `name` fails: of learned routes the other next hops, if any."""
+    found = set()
+    for line in lines:
+        first, *hops = line.split(" nexthop ")
+        left = [hop for hop in hops if not is_on(hop, name)]
+        if left or not hops:
+            found.add(" nexthop ".join([first, *left]))
+    return found
+
+
+def routes(
+    lines: Iterable[str], learned_routes: Iterable[LearnedRoute]
+) -> tuple[dict[str, str], dict[NextHop, int]]:
+    """The routes that can be had on a host with `lines`, by key, and why next hops cannot be used:
+    those behind a link without carrier only where a route has no other."""
+    held = list(lines)
+    found: dict[str, str] = {}
+    unusable: dict[NextHop, int] = {}
+    alone: set[NextHop] = set()
+    for route in learned_routes:
+        hops = []
+        for hop in route.next_hops:
+            try:
+                hops.append(way(held, hop))
+            except OSError as error:
+                unusable[hop] = error.errno or errno.EIO
+        if hops:
+            found[f"route {route.prefix}"] = learned(route, hops)
+        else:
+            alone.update(route.next_hops)
+    told = {h: why for h, why in unusable.items() if h in alone or why != errno.ENETDOWN}
+    return found, told
+
+
+def way(lines: Iterable[str], hop: NextHop) -> tuple[str, str]:
+    """Gateway and link of a next hop, on a host with `lines`. OSError if it is not usable."""
+    name, states = hop.interface, {}
+    for line in lines:
+        words = line.split()
+        if words[0] == "link":
+            states[words[1]] = words[-1]
+        elif words[0] == "address" and hop.interface is None:
+            net = ip_interface(words[1]).network
+            if net.version == hop.gateway.version and hop.gateway in net:
+                name = words[3]
+    state = states.get(name or "")
+    if state == "no-carrier":
+        raise OSError(errno.ENETDOWN, "no carrier")
+    if name is None or state != "up":
+        raise OSError(errno.ENETUNREACH if hop.interface is None else errno.ENODEV, "no link")
+    return str(hop.gateway), name
 
 
 def route_key(line: str) -> tuple[IPNetwork, int]:

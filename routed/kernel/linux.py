@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
-from routed.kernel import interior, netns, observe, sysctl
+from routed.kernel import interior, learned, netns, observe, sysctl
 from routed.kernel import messages as m
 from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
@@ -238,8 +238,10 @@ class LinuxKernel:
 
     async def sync(self, desired: HostState) -> Report:
         touched = self._monitor.forget()
+        left = learned.leave(self._netlink, desired)
         observed = observe.read(self._netlink, self._read)
         repair = Repair(self._netlink, observed, desired)
+        repair.changed += left
         repair.sysctls()
         self._reaper.add(link.index for link in observed.reaping.values())
         if desired.sweep:
@@ -319,8 +321,7 @@ class LinuxKernel:
 
 
 def _smallest_mtu(netlink: Netlink, observed: Observed) -> int:
-    shapes = {id(shape): shape for shape in observed.routes.values()}
-    used = {index for shape in shapes.values() for gateway, index in shape.hops if gateway}
+    used = {index for _, index in observed.objects.hops.values()}
     used.update(observe.leaving(netlink, address) for address in interior.ANYWHERE.values())
     candidates = [
         link for link in observed.foreign.values() if link.up and link.index != interior.LOOPBACK

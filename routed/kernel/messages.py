@@ -31,7 +31,6 @@ from routed.state import (
     REAPING_GROUP,
     ROUTE_PROTOCOL,
     Endpoint,
-    NextHop,
 )
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
@@ -41,6 +40,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNETCONF = 80
 NETCONFA_IFINDEX = 1
+RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP = 104, 105, 106
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 27, 28, 29
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_LINK_NETNSID = 31, 32, 37
@@ -56,10 +56,13 @@ IFA_F_NODAD = 0x02
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 9, 15
+RTA_VIA, RTA_NH_ID = 18, 30
+NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
+NHA_BLACKHOLE, NHA_ENCAP_TYPE, NHA_FDB = 4, 7, 11
 RT_TABLE_MAIN = 254
 RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
-RTPROT_BOOT = 3
+RTPROT_KERNEL, RTPROT_BOOT = 2, 3
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 RTM_F_FIB_MATCH = 0x2000
 
@@ -67,7 +70,12 @@ _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
-_NEXTHOP = struct.Struct("=HBBi")
+_NHMSG = struct.Struct("=BBBBI")
+_GROUP_ENTRY = struct.Struct("=IBxxx")
+
+ADDRESS_BYTES = {AF_INET: 4, AF_INET6: 16}
+# what is before the destination in a route message
+DESTINATION = {of: struct.pack("=HH", 4 + size, RTA_DST) for of, size in ADDRESS_BYTES.items()}
 
 GROUP = attr_u32(IFLA_GROUP, LINK_GROUP)
 ONE_QUEUE = attr_u32(IFLA_NUM_TX_QUEUES, 1) + attr_u32(IFLA_NUM_RX_QUEUES, 1)
@@ -246,62 +254,41 @@ def blackhole(prefix: IPNetwork, *, add: bool = True, metric: int = BLACKHOLE_ME
     return message(kind, flags, body + attr_u32(RTA_PRIORITY, metric))
 
 
-def learned_route(
-    prefix: IPNetwork,
-    hops: Iterable[tuple[NextHop, int]],
-    metric: int,
-    *,
-    replace: bool = False,
-) -> bytearray:
-    """A route over `hops` (with their interface indexes, 0: the kernel resolves)."""
-    body = _RTMSG.pack(
-        family(prefix),
-        prefix.prefixlen,
-        0,
-        0,
-        RT_TABLE_MAIN,
-        ROUTE_PROTOCOL,
-        RT_SCOPE_UNIVERSE,
-        RTN_UNICAST,
-        0,
-    )
-    body += attr(RTA_DST, prefix.network_address.packed) + attr_u32(RTA_PRIORITY, metric)
-    listed = list(hops)
-    if len(listed) == 1:
-        hop, index = listed[0]
-        body += attr(RTA_GATEWAY, hop.gateway.packed)
-        if index:
-            body += attr_u32(RTA_OIF, index)
-    else:
-        entries = b""
-        for hop, index in listed:
-            gateway = attr(RTA_GATEWAY, hop.gateway.packed)
-            entries += _NEXTHOP.pack(8 + len(gateway), 0, 0, index) + gateway
-        body += attr(RTA_MULTIPATH, entries)
-    return message(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body)
+def route_header(of: int, length: int, scope: int) -> bytes:
+    """The fixed part of a route of ours over gateways, or of a request for its end."""
+    return _RTMSG.pack(of, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
 
 
-def delete_learned(destination: bytes, metric: int) -> bytearray:
-    """Remove our route to `destination`: its family, length and address (see fib)."""
-    body = _RTMSG.pack(
-        destination[0],
-        destination[1],
-        0,
-        0,
-        RT_TABLE_MAIN,
-        ROUTE_PROTOCOL,
-        RT_SCOPE_NOWHERE,
-        RTN_UNICAST,
-        0,
-    )
-    if destination[1]:
-        body += attr(RTA_DST, destination[2:])
-    return message(RTM_DELROUTE, 0, body + attr_u32(RTA_PRIORITY, metric))
+def next_hop(number: int, gateway: bytes, index: int) -> bytearray:
+    """A next hop object of ours; refused unless the link is up and has a carrier."""
+    of = AF_INET if len(gateway) == 4 else AF_INET6
+    body = _NHMSG.pack(of, 0, ROUTE_PROTOCOL, 0, 0)
+    body += attr_u32(NHA_ID, number) + attr_u32(NHA_OIF, index) + attr(NHA_GATEWAY, gateway)
+    return message(RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def lookup(value: IPAddress) -> bytearray:
-    """Which route the kernel would take for `value`: the read-back of an attach."""
-    body = _RTMSG.pack(family(value), value.max_prefixlen, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+def next_hop_group(number: int, members: Iterable[int], *, replace: bool = False) -> bytearray:
+    """A group of next hop objects, equal among themselves; `replace`: of one that is there."""
+    body = _NHMSG.pack(AF_UNSPEC, 0, ROUTE_PROTOCOL, 0, 0) + attr_u32(NHA_ID, number)
+    body += attr(NHA_GROUP, b"".join(_GROUP_ENTRY.pack(member, 0) for member in members))
+    flags = NLM_F_REPLACE if replace else NLM_F_CREATE | NLM_F_EXCL
+    return message(RTM_NEWNEXTHOP, flags, body)
+
+
+def delete_next_hop(number: int) -> bytearray:
+    """Also from every group. A group without members goes, and with it the routes over it."""
+    return message(RTM_DELNEXTHOP, 0, _NHMSG.pack(0, 0, 0, 0, 0) + attr_u32(NHA_ID, number))
+
+
+def dump_next_hops() -> bytearray:
+    return message(RTM_GETNEXTHOP, NLM_F_DUMP, _NHMSG.pack(0, 0, 0, 0, 0))
+
+
+def lookup(value: IPAddress, *, path: bool = False) -> bytearray:
+    """Which route the kernel would take for `value`: the read-back of an attach. `path`: not the
+    route as it is in the table, but the one way out of it that a packet would take."""
+    flags = 0 if path else RTM_F_FIB_MATCH
+    body = _RTMSG.pack(family(value), value.max_prefixlen, 0, 0, 0, 0, 0, 0, flags)
     return message(RTM_GETROUTE, 0, body + attr(RTA_DST, value.packed))
 
 

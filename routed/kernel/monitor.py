@@ -36,8 +36,9 @@ from routed.kernel.netlink import (
 )
 from routed.state import LINK_GROUP, ROUTE_PROTOCOL
 
-# RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF
-NEAR = (1, 3, 5, 7, 9, 11, 24)
+# RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, NEXTHOP:
+# the kernel does not tell of the IPv4 routes that it deletes with their next hop object
+NEAR = (1, 3, 5, 7, 9, 11, 24, 32)
 FAR = (5, 7, 9, 11)
 ROUTES = (7, 11)
 SETTLE = 0.02  # seconds that a burst may take before it wakes the loop
@@ -209,6 +210,8 @@ class Monitor:
         """Whether a change here may concern us."""
         if kind in (m.RTM_NEWROUTE, m.RTM_DELROUTE):
             return data[5] == ROUTE_PROTOCOL
+        if kind in (m.RTM_NEWNEXTHOP, m.RTM_DELNEXTHOP):
+            return data[2] == ROUTE_PROTOCOL
         if kind == m.RTM_DELNEIGH:
             return _INDEX.unpack_from(data, 4)[0] in self.links
         if kind == m.RTM_DELADDR:

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
@@ -29,10 +32,13 @@ NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
 BATCH_BYTES = 32_000  # a larger batch gains nothing measurable
+BATCH_REQUESTS = 300  # all may be refused: the answers fit the buffer even with the least rmem_max
 DUMP_BUFFER = 1 << 18
+RECEIVE_BUFFER = 1 << 20
 DUMP_TRIES = 8
-NUMBERED = 1 << 31  # sequence numbers from here on are places in a batch made beforehand
 ANSWER_BUFFER = 1 << 14
+DONE_BYTES = 20  # of the message that ends a dump
+NUMBERED = 1 << 31  # sequence numbers from here on are places in a batch made beforehand
 ANSWER_SECONDS = 10  # the kernel answers at once; this only ends what would hang for ever
 
 _HEADER = struct.Struct("=IHHII")  # nlmsg_len, nlmsg_type, nlmsg_flags, nlmsg_seq, nlmsg_pid
@@ -88,6 +94,7 @@ class Netlink:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._sequence = 0
+        self._interrupted = False
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         if brief:
             return
@@ -96,7 +103,7 @@ class Netlink:
             socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0)
         )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._socket.bind((0, 0))
 
     @property
@@ -123,7 +130,8 @@ class Netlink:
         start, size = 0, 0
         for place, one in enumerate(messages):
             size += len(one)
-            if size >= BATCH_BYTES or place == len(messages) - 1:
+            full = size >= BATCH_BYTES or place - start >= BATCH_REQUESTS - 1
+            if full or place == len(messages) - 1:
                 self._batch(messages[start : place + 1], start, failed)
                 start, size = place + 1, 0
         return failed
@@ -139,7 +147,7 @@ class Netlink:
         self._socket.send(b"".join(messages))
         while True:
             data = self._socket.recv(DUMP_BUFFER)
-            for kind, _, sequence, offset, _end in _walk(data):
+            for kind, _, sequence, offset, _end in walk(data):
                 if kind != NLMSG_ERROR or not first <= sequence <= self._sequence:
                     continue
                 (code,) = _INT.unpack_from(data, offset)
@@ -157,7 +165,7 @@ class Netlink:
         failed: dict[int, int] = {}
         while True:
             data = self._socket.recv(ANSWER_BUFFER)
-            for kind, _, sequence, offset, _end in _walk(data):
+            for kind, _, sequence, offset, _end in walk(data):
                 if kind != NLMSG_ERROR:
                     continue
                 if sequence == self._sequence:
@@ -174,43 +182,66 @@ class Netlink:
         found: dict[int, bytes] = {}
         while True:
             data = self._socket.recv(ANSWER_BUFFER)
-            for kind, _, sequence, offset, end in _walk(data):
+            for kind, _, sequence, offset, end in walk(data):
                 if sequence == self._sequence:
                     return found
                 if sequence >= NUMBERED and kind != NLMSG_ERROR:
                     found[sequence - NUMBERED] = data[offset:end]
 
     def dump(self, request: bytearray) -> list[bytes]:
-        """Every answer to a dump request, as the payloads after the netlink header.
+        """Every answer to a dump request, as the payloads after the netlink header."""
+        return self.read(
+            request,
+            lambda buffers: [data[start:end] for data in buffers for *_, start, end in walk(data)],
+        )
+
+    def read(self, request: bytearray, parse: Callable[[Iterator[bytes]], T]) -> T:
+        """What `parse` makes of the answers to a dump request: buffers of whole messages.
 
         A dump that the kernel says was interrupted (NLM_F_DUMP_INTR) is asked for again, though
         not for ever: somebody may be changing the table without pause, and what was missed then
         shows as EEXIST or is seen by the next read.
         """
         for _ in range(DUMP_TRIES):
-            found, interrupted = self._dump_once(request)
-            if not interrupted:
+            self._interrupted = False
+            found = parse(self._answers(request))
+            if not self._interrupted:
                 break
         return found
 
-    def _dump_once(self, request: bytearray) -> tuple[list[bytes], bool]:
+    def _answers(self, request: bytearray) -> Iterator[bytes]:
+        """The buffers of a dump, without the message that ends it. The kernel marks the first
+        message after a change as interrupted, so the first of each buffer tells."""
         self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
         struct.pack_into("=I", request, 8, self._sequence)
         self._socket.send(request)
-        found: list[bytes] = []
-        interrupted = False
         while True:
             data = self._socket.recv(DUMP_BUFFER)
-            for kind, flags, sequence, offset, end in _walk(data):
-                if sequence != self._sequence:
-                    continue
-                interrupted |= bool(flags & NLM_F_DUMP_INTR)
-                if kind == NLMSG_DONE:
-                    return found, interrupted
-                if kind == NLMSG_ERROR:
-                    (code,) = _INT.unpack_from(data, offset)
-                    raise OSError(-code, "cannot dump")
-                found.append(data[offset:end])
+            _, kind, flags, sequence, _ = _HEADER.unpack_from(data)
+            if sequence != self._sequence:
+                continue
+            self._interrupted |= bool(flags & NLM_F_DUMP_INTR)
+            if kind == NLMSG_ERROR:
+                raise OSError(-_INT.unpack_from(data, 16)[0], "cannot dump")
+            end = self._end_of_dump(data)
+            if end is None:
+                yield data
+                continue
+            if end:
+                yield data[:end]
+            return
+
+    def _end_of_dump(self, data: bytes) -> int | None:
+        """Where in `data` the message is that ends the dump. It is the last one; what only looks
+        like it is inside another message."""
+        last = len(data) - DONE_BYTES
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, last)
+        if (length, kind, sequence) != (DONE_BYTES, NLMSG_DONE, self._sequence):
+            return None
+        if all(start - 16 != last for _, _, _, start, _ in walk(data)):
+            return None
+        self._interrupted |= bool(flags & NLM_F_DUMP_INTR)
+        return last
 
     def get(self, request: bytearray) -> bytes | None:
         """The one answer to a request that is no dump; None and errno's OSError on failure."""
@@ -218,7 +249,7 @@ class Netlink:
         struct.pack_into("=I", request, 8, self._sequence)
         self._socket.send(request)
         data = self._socket.recv(DUMP_BUFFER)
-        for kind, _, sequence, offset, end in _walk(data):
+        for kind, _, sequence, offset, end in walk(data):
             if sequence != self._sequence:
                 continue
             if kind == NLMSG_ERROR:
@@ -228,7 +259,7 @@ class Netlink:
         return None
 
 
-def _walk(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+def walk(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """(type, flags, sequence, payload offset, end) of each message in `data`."""
     offset = 0
     while offset + 16 <= len(data):

@@ -1,17 +1,19 @@
 """Reading back: kernel dumps as values, only of what is ours.
 
-Ours are links of our groups, permanent neighbours and addresses on them, and routes of protocol 82
-in the main table (see routed.state for the marks).
+Ours are links of our groups, permanent neighbours and addresses on them, routes of protocol 82 in
+the main table, and next hop objects (see routed.state for the marks).
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from api.resources.net import IPAddress
-from routed.kernel import fib
+from routed.kernel import fib, nexthops
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink, attributes
 from routed.state import ALIAS_PREFIX, LINK_GROUP, REAP_GROUP, REAPING_GROUP, ROUTE_PROTOCOL
@@ -64,7 +66,13 @@ class Observed:
     foreign: dict[str, Link] = field(default_factory=dict)
     addresses: set[tuple[int, IPAddress]] = field(default_factory=set)
     neighbours: dict[tuple[int, IPAddress], bytes] = field(default_factory=dict)
-    routes: dict[fib.Key, fib.Shape] = field(default_factory=dict)
+    routes: dict[fib.Key, fib.Shape] = field(default_factory=dict)  # to workloads, blackholes
+    learned: fib.Table = field(default_factory=dict)
+    objects: nexthops.Objects = field(default_factory=nexthops.Objects)
+
+    def links_by_index(self) -> dict[int, Link]:
+        every = (self.links, self.reaping, self.foreign)
+        return {link.index: link for some in every for link in some.values()}
 
 
 def read(netlink: Netlink, known: dict[bytes, Link] | None = None) -> Observed:
@@ -82,8 +90,11 @@ def read(netlink: Netlink, known: dict[bytes, Link] | None = None) -> Observed:
     if indexes:
         found.addresses = addresses(netlink, indexes)
         found.neighbours = neighbours(netlink, indexes)
+    found.objects = next_hops(netlink)
     for family in (m.AF_INET, m.AF_INET6):
-        found.routes |= routes(netlink, family)
+        held = routes(netlink, family)
+        found.routes |= held.local
+        found.learned |= held.learned  # their levels name the family
     return found
 
 
@@ -179,11 +190,19 @@ def neighbours(netlink: Netlink, indexes: set[int]) -> dict[tuple[int, IPAddress
     return found
 
 
-def routes(
-    netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL
-) -> dict[fib.Key, fib.Shape]:
+def routes(netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL) -> fib.Routes:
     """The main table's routes of one protocol, 0 for all."""
-    return fib.table(netlink.dump(m.dump_routes(family, protocol)))
+    return netlink.read(m.dump_routes(family, protocol), fib.table)
+
+
+def next_hops(netlink: Netlink) -> nexthops.Objects:
+    """The next hop objects; none where the kernel does not know of such (before 5.3)."""
+    try:
+        return nexthops.objects(netlink.dump(m.dump_next_hops()))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return nexthops.Objects()
 
 
 def route_index(netlink: Netlink, address: IPAddress) -> int:
@@ -201,8 +220,36 @@ def host_route_index(data: bytes | None, address: IPAddress) -> int:
 
 def leaving(netlink: Netlink, address: IPAddress) -> int:
     """The interface index that the kernel sends `address` out of, by whatever route, else 0."""
-    data = lookup(netlink, address)
+    try:
+        data = netlink.get(m.lookup(address, path=True))
+    except OSError:
+        return 0  # nowhere
     return 0 if data is None else _number(attributes(data, 12), m.RTA_OIF)
+
+
+def on_link(netlink: Netlink, gateway: IPAddress) -> int:
+    """The interface index behind which `gateway` is a neighbour. OSError if it is none."""
+    data = netlink.get(m.lookup(gateway, path=True))
+    parts = attributes(data or b"", 12)
+    if data is not None and data[7] == m.RTN_UNICAST:
+        if not {m.RTA_GATEWAY, m.RTA_VIA} & parts.keys():
+            return _number(parts, m.RTA_OIF)
+        connected = _connected(netlink, gateway)
+        if connected:
+            return connected
+    raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+def _connected(netlink: Netlink, gateway: IPAddress) -> int:
+    """The interface whose own prefix holds `gateway`, else 0: a route learned to the gateway may
+    lead elsewhere, but as a next hop it is a neighbour, as it would be for the kernel."""
+    held = routes(netlink, m.family(gateway), m.RTPROT_KERNEL).local
+    found = [
+        (level[1], shape.device)
+        for (level, address), shape in held.items()
+        if shape.device is not None and gateway in fib.network(level, address)
+    ]
+    return max(found, default=(0, 0))[1]
 
 
 def lookup(netlink: Netlink, address: IPAddress) -> bytes | None:

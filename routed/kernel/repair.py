@@ -7,30 +7,28 @@ and is reported). Replacing is used only where no foreign route shares prefix an
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import IPAddress, IPNetwork, host_prefix
 from routed.kernel import fib, interior, observe, sysctl
 from routed.kernel import messages as m
+from routed.kernel.learned import Learned, Quiet
 from routed.kernel.netlink import Netlink
 from routed.kernel.netns import identity
 from routed.kernel.observe import Link, Observed
 from routed.kernel.template import gateway_address
 from routed.state import (
     BLACKHOLE_METRIC,
-    ROUTE_PROTOCOL,
     Endpoint,
     HostState,
-    LearnedRoute,
     Report,
+    destination,
+    route_key,
 )
 
 GONE = (errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL)
-BULK = 1000  # routes; more are changed without hearing of each
 
 
 class Repair:
@@ -71,18 +69,21 @@ class Repair:
         wanted = {endpoint.host_interface for endpoint in self.desired.endpoints.values()}
         orphans = [link.index for name, link in self.observed.links.items() if name not in wanted]
         hosts = {
-            fib.destination(host_prefix(address))
+            destination(host_prefix(address))
             for endpoint in self.desired.endpoints.values()
             for address in endpoint.addresses
         }
-        holes = {fib.destination(prefix) for prefix in self.desired.blackholes}
+        holes = {route_key(prefix, BLACKHOLE_METRIC) for prefix in self.desired.blackholes}
         batch = [m.to_reap(index) for index in orphans]
-        for (key, metric), shape in list(self.observed.routes.items()):
-            if shape.kind == m.RTN_BLACKHOLE and not (key in holes and metric == BLACKHOLE_METRIC):
-                batch.append(m.blackhole(fib.network(key), add=False, metric=metric))
-            elif shape.device is not None and (key not in hosts or shape.device in orphans):
-                batch.append(m.device_route(shape.device, fib.network(key), add=False))
-                del self.observed.routes[key, metric]
+        for key, shape in list(self.observed.routes.items()):
+            if shape.kind == m.RTN_BLACKHOLE and key not in holes:
+                metric = fib.metric(key[0])
+                batch.append(m.blackhole(fib.network(*key), add=False, metric=metric))
+            elif shape.device is not None and (
+                fib.destination(key) not in hosts or shape.device in orphans
+            ):
+                batch.append(m.device_route(shape.device, fib.network(*key), add=False))
+                del self.observed.routes[key]
         self._apply("sweep", batch, gone_is_fine=True)
         return orphans
 
@@ -121,16 +122,16 @@ class Repair:
         now: they would be in the way of the right one."""
         links = {link.index: link.alias for link in self.observed.links.values()}
         owners = {
-            fib.destination(host_prefix(address)): endpoint.alias
+            destination(host_prefix(address)): endpoint.alias
             for endpoint in self.desired.endpoints.values()
             for address in endpoint.addresses
         }
         batch = []
-        for (key, metric), shape in list(self.observed.routes.items()):
-            device = shape.device
-            if device is not None and key in owners and links.get(device) != owners[key]:
-                batch.append(m.device_route(device, fib.network(key), add=False))
-                del self.observed.routes[key, metric]
+        for key, shape in list(self.observed.routes.items()):
+            device, owner = shape.device, owners.get(fib.destination(key))
+            if device is not None and owner is not None and links.get(device) != owner:
+                batch.append(m.device_route(device, fib.network(*key), add=False))
+                del self.observed.routes[key]
         self._apply("moved host routes", batch, gone_is_fine=True)
 
     def host_sides(self) -> None:
@@ -180,7 +181,7 @@ class Repair:
         for value in endpoint.addresses:
             if self.observed.neighbours.get((index, value)) != endpoint.mac:
                 changes.append((None, m.neighbour(index, value, endpoint.mac)))
-            key = (fib.destination(host_prefix(value)), 0 if value.version == 4 else 1024)
+            key = route_key(host_prefix(value), 0 if value.version == 4 else 1024)
             held = self.observed.routes.get(key)
             if held is None or held.device != index:
                 changes.append((value, m.device_route(index, host_prefix(value))))
@@ -190,7 +191,7 @@ class Repair:
 
     def blackholes(self) -> None:
         for prefix in self.desired.blackholes:
-            held = self.observed.routes.get((fib.destination(prefix), BLACKHOLE_METRIC))
+            held = self.observed.routes.get(route_key(prefix, BLACKHOLE_METRIC))
             if held is None or held.kind != m.RTN_BLACKHOLE:
                 failed = self.netlink.transact([m.blackhole(prefix)])
                 if failed:
@@ -200,99 +201,13 @@ class Repair:
                 self.changed += 1
             self._routed.add(prefix)
 
-    def learned(self, quiet: Callable[[], AbstractContextManager[None]]) -> None:
-        """Routes learned by BGP, in batches; one that fails leaves the others. `quiet` is where
-        many changes are made without hearing of them."""
-        links = {**self.observed.foreign, **self.observed.links}
-        indexes = {name: link.index for name, link in links.items()}
-        desired = self._over_live_links()
-        changes = fib.diff(desired, self.observed.routes, indexes)
-        removed = changes.remove if self.desired.sweep and self.desired.sweep_learned else []
-        twins = self._foreign_twins() if changes.replace else frozenset()
-        replaced = []
-        for route in changes.replace:
-            key = (fib.destination(route.prefix), route.metric)
-            if key in twins:
-                removed.append(key)
-                self._refused(route, errno.EEXIST)
-            else:
-                replaced.append(route)
-        added = []
-        for route in changes.add:
-            if all(hop.interface is None or hop.interface in indexes for hop in route.next_hops):
-                added.append(route)
-            else:
-                self._refused(route, errno.ENODEV)
-        many = len(added) + len(replaced) + len(removed) > BULK
-        if many:
-            with quiet():
-                self._write(added, replaced, removed, indexes)
-        else:
-            self._write(added, replaced, removed, indexes)
-        self._routed.update(self.desired.learned)
-        for route in self.desired.learned.values():
-            if not self.failed:
-                break
-            if f"route {route.prefix}" in self.failed:
-                self._routed.discard(route.prefix)
-
-    def _over_live_links(self) -> Mapping[IPNetwork, LearnedRoute]:
-        """The learned routes without the next hops behind links that have lost their carrier.
-
-        The kernel goes on using such a next hop unless ignore_routes_with_linkdown is set, which
-        on foreign links is not ours to set. A route that has no other is left as it is.
-        """
-        learned = self.desired.learned
-        down = {link.index for link in self.observed.foreign.values() if not link.carrier}
-        if not down:
-            return learned
-        tuples = {id(route.next_hops): route.next_hops for route in learned.values()}
-        gateways = {hop.gateway for hops in tuples.values() for hop in hops}
-        dead = {one for one in gateways if observe.leaving(self.netlink, one) in down}
-        if not dead:
-            return learned
-        live = {}
-        for key, hops in tuples.items():
-            left = tuple(hop for hop in hops if hop.gateway not in dead)
-            live[key] = left or hops
-        return {
-            prefix: route
-            if live[id(route.next_hops)] is route.next_hops
-            else dataclasses.replace(route, next_hops=live[id(route.next_hops)])
-            for prefix, route in learned.items()
-        }
-
-    def _write(
-        self,
-        added: list[LearnedRoute],
-        replaced: list[LearnedRoute],
-        removed: list[fib.Key],
-        indexes: dict[str, int],
-    ) -> None:
-        for routes, replace in ((added, False), (replaced, True)):
-            batch = fib.messages(routes, indexes, replace=replace)
-            failed = self.netlink.transact(batch)
-            self.changed += len(batch) - len(failed)
-            for place, number in failed.items():
-                self._refused(routes[place], number)
-        self._apply(
-            "sweep of learned routes",
-            [m.delete_learned(key, metric) for key, metric in removed],
-            gone_is_fine=True,
-        )
-
-    def _refused(self, route: LearnedRoute, number: int) -> None:
-        key = f"route {route.prefix}"
-        self.failed[key] = ApplyError(key, "add", number, transient=True)
-
-    def _foreign_twins(self) -> set[fib.Key] | frozenset[fib.Key]:
-        """Destinations and metrics of foreign routes: a replacing request might hit those."""
-        found: set[fib.Key] = set()
-        for family in (m.AF_INET, m.AF_INET6):
-            dumped = self.netlink.dump(m.dump_routes(family, 0))
-            foreign = [data for data in dumped if data[5] != ROUTE_PROTOCOL]
-            found.update(fib.table(foreign))
-        return found
+    def learned(self, quiet: Quiet) -> None:
+        """Routes learned by BGP; one that fails leaves the others."""
+        sync = Learned(self.netlink, self.observed, self.desired)
+        sync.sync(quiet)
+        self.changed += sync.changed
+        self.failed |= sync.failed
+        self._routed |= sync.routed
 
     def _apply(self, key: str, batch: list[bytearray], *, gone_is_fine: bool) -> None:
         failed = self.netlink.transact(batch)

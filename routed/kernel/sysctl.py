@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from api.resources.errors import ApplyError
-from routed.kernel import fib, observe
 from routed.kernel import messages as m
+from routed.kernel import observe
 from routed.kernel.netlink import Netlink
 
 FORWARD_V4 = Path("/proc/sys/net/ipv4/ip_forward")
@@ -33,8 +33,7 @@ def forward_v6(netlink: Netlink) -> bool:
     Refused where it would cost the host its own default route, which it has from router
     advertisements (then `accept_ra` would have to be 2, which is not ours to set).
     """
-    shapes: dict[fib.Key, fib.Shape] = observe.routes(netlink, m.AF_INET6, RTPROT_RA)
-    if any(key == DEFAULT_V6 for key, _ in shapes):
+    if DEFAULT_V6 in observe.routes(netlink, m.AF_INET6, RTPROT_RA).destinations():
         key = f"sysctl {FORWARD_V6}: the default route comes from router advertisements"
         raise ApplyError(key, "set", errno.EPERM)
     return _switch_on(FORWARD_V6)

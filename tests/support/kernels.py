@@ -6,6 +6,7 @@ A world has a kernel, namespaces, the ways in which somebody damages them, and w
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import uuid
 from collections.abc import Awaitable, Callable
@@ -81,11 +82,44 @@ class FakeWorld:
     def foreign_inner_link(self, netns: str, name: str) -> None:
         self.kernel.add(f"link {name} peer elsewhere down", netns)
 
+    def carrier(self, name: str, *, on: bool) -> None:
+        self.kernel.set_carrier(name, on=on)
+
+    def has_carrier(self, name: str) -> bool:
+        return f"link {name} mtu 1500 up" in self.kernel.host
+
+    def uplink_down(self, name: str) -> None:
+        self.kernel.set_down(name)
+
+    def uplink_up(self, name: str) -> None:
+        self.kernel.set_carrier(name, on=True)
+
+    def add_address(self, address: str, name: str) -> None:
+        self.kernel.add(f"address {address} dev {name}")
+
+    def move_address(self, address: str, name: str, other: str) -> None:
+        self.kernel.remove(f"address {address} dev {name}")
+        self.kernel.add(f"address {address} dev {other}")
+
+    def flush_next_hops(self) -> None:
+        self.kernel.flush_next_hops()
+
+    def foreign_next_hop(self, number: int) -> None:
+        self.kernel.add(f"nexthop id {number} via 192.0.2.9 dev up0 proto static")
+
+    def hops(self, prefix: str) -> set[tuple[str, str]]:
+        """Gateway and link of each next hop of a learned route."""
+        for line in self.kernel.host:
+            if line.startswith(f"route {prefix} proto 82 "):
+                hops = [hop.split() for hop in line.split(" nexthop via ")[1:]]
+                return {(hop[0], hop[2]) for hop in hops}
+        return set()
+
     def foreign(self) -> str:
         return "\n".join(
             line
             for line in str(self.kernel).splitlines()
-            if " proto static" in line or "up0" in line
+            if " proto static" in line or ("up0" in line and " proto 82" not in line)
         )
 
     def routes(self) -> list[str]:
@@ -108,9 +142,13 @@ class RealWorld:
 
     def __init__(self) -> None:
         self._made: list[str] = []
-        for name, own in (("up0", "192.0.2.1/24"), ("up1", "198.51.100.1/24")):
+        for name, *own in (
+            ("up0", "192.0.2.1/24", "2001:db8:1::1/64"),
+            ("up1", "198.51.100.1/24", "2001:db8:2::1/64"),
+        ):
             run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
-            run("ip", "addr", "add", own, "dev", name)
+            for address in own:
+                run("ip", "addr", "add", address, "dev", name, *_no_detection(address))
             run("ip", "link", "set", f"{name}p", "up")
             run("ip", "link", "set", name, "up")
         self.kernel = LinuxKernel()
@@ -175,9 +213,47 @@ class RealWorld:
     def foreign_inner_link(self, netns: str, name: str) -> None:
         run("ip", "-n", netns, "link", "add", name, "type", "bridge")
 
+    def carrier(self, name: str, *, on: bool) -> None:
+        run("ip", "link", "set", f"{name}p", "up" if on else "down")
+
+    def has_carrier(self, name: str) -> bool:
+        return "LOWER_UP" in run("ip", "link", "show", "dev", name)
+
+    def uplink_down(self, name: str) -> None:
+        run("ip", "link", "set", name, "down")
+
+    def uplink_up(self, name: str) -> None:
+        run("ip", "link", "set", name, "up")
+
+    def add_address(self, address: str, name: str) -> None:
+        run("ip", "addr", "add", address, "dev", name)
+
+    def move_address(self, address: str, name: str, other: str) -> None:
+        run("ip", "addr", "del", address, "dev", name)
+        run("ip", "addr", "add", address, "dev", other, *_no_detection(address))
+
+    def flush_next_hops(self) -> None:
+        # those that went with another one are reported as not found
+        subprocess.run(["ip", "nexthop", "flush", "proto", "82"], check=False, capture_output=True)
+
+    def foreign_next_hop(self, number: int) -> None:
+        of = ("via", "192.0.2.9", "dev", "up0", "proto", "static")
+        run("ip", "nexthop", "add", "id", str(number), *of)
+
+    def hops(self, prefix: str) -> set[tuple[str, str]]:
+        words = (*_six(prefix), "-j", "route", "show", prefix, "proto", "82")
+        found = json.loads(run("ip", *words))
+        return {
+            (hop["gateway"], hop["dev"])
+            for route in found
+            for hop in route.get("nexthops", [route])
+        }
+
     def foreign(self) -> str:
-        return run("ip", "route", "show", "proto", "static") + run(
-            "ip", "-br", "addr", "show", "up0"
+        return (
+            run("ip", "route", "show", "proto", "static")
+            + run("ip", "nexthop", "show", "proto", "4")  # static
+            + run("ip", "-br", "addr", "show", "up0")
         )
 
     def routes(self) -> list[str]:
@@ -192,6 +268,10 @@ class RealWorld:
     def reaches(self, netns: str, address: str) -> bool:
         command = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W1", address]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _no_detection(address: str) -> tuple[str, ...]:
+    return ("nodad",) if ":" in address else ()
 
 
 def _six(prefix: str) -> tuple[str, ...]:
