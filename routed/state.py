@@ -9,7 +9,7 @@ How an agent without memory recognises what is ours:
     route      protocol 82, table main
     address    on a link of ours
     neighbour  on a link of ours
-    nft        table ``inet routed``
+    nft        table ``inet routed``; in a DOCKER-USER chain, the comment ``routed``
 """
 
 from __future__ import annotations

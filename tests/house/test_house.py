@@ -31,6 +31,7 @@ PURE = (
     "bgp/events.py",
     "bgp/rib.py",
     "policies/base.py",
+    "policies/docker.py",
     "policies/firewall.py",
     "routed/doctor/findings.py",
     "routed/kernel/fib.py",
