@@ -1,6 +1,7 @@
 # make demo: set up, then show the main job. make test: set up, then every check and test.
 # make test-faults: the tests of tests/faults for as long as docs/reliability.md says (half an hour).
-.PHONY: setup demo test test-faults check clean
+# make deb: build/routed_VERSION_ARCH.deb for the system that it is made on.
+.PHONY: setup demo test test-faults check deb clean
 
 setup:
 	scripts/setup
@@ -17,6 +18,9 @@ test: setup
 
 test-faults: setup
 	.venv/bin/python -m pytest --faults=full tests/faults tests/lab/test_reboot.py tests/kernel/test_overflow.py tests/api/test_disk_full.py
+
+deb: setup
+	scripts/deb
 
 clean:
 	rm -rf .venv build *.egg-info

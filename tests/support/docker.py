@@ -125,4 +125,12 @@ def dockerd(namespace: str, *words: str) -> Iterator[Docker]:
             found.run("rm", "-f", *left)
     finally:
         found.stop()
+        for place in reversed(mounted_under(directory)):
+            subprocess.run(["umount", place], check=True)
         shutil.rmtree(directory)
+
+
+def mounted_under(directory: Path) -> list[str]:
+    """What a dockerd that ended leaves mounted, such as the network namespace of its host."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return [place for line in lines if (place := line.split()[4]).startswith(f"{directory}/")]
