@@ -32,7 +32,7 @@ def commands(entries: Iterable[Rule]) -> list[str]:
 def _of_chain(listed: Listed, family: str, table: str) -> list[str]:
     place = f"{family} {table} {DOCKER_CHAIN}"
     kept: dict[str, int] = {}  # by side, the handle
-    for rule in listed.reached(family, table, DOCKER_CHAIN):
+    for rule in listed.course(family, table, DOCKER_CHAIN).rules:
         side = side_let_pass(rule)
         if side is not None and rule["chain"] == DOCKER_CHAIN:
             kept.setdefault(side, rule["handle"])

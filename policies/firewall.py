@@ -1,9 +1,10 @@
-"""Other people's firewalls: chains that drop forwarded packets unless a rule of theirs accepts.
+"""Other people's firewalls: chains that drop forwarded packets unless a rule of theirs accepts,
+by their policy (Docker, ufw) or by their last rule (firewalld).
 
 An accept in our table does not override a drop in another base chain of the same hook
 (nftables(8), "verdict statements"), so such a chain cuts workloads off, and only a rule in it can
-let them through. Docker, firewalld and ufw make such chains. Pure: reads what
-``nft -j list ruleset`` prints. Rules of the legacy iptables are not in it.
+let them through. Pure: reads what ``nft -j list ruleset`` prints. Rules of the legacy iptables are
+not in it.
 
 The rules say our links by name (`rt*`) wherever iptables may read them too: a native `iifgroup`,
 which would be exact, cannot be translated by iptables-nft, and then `iptables -S` and
@@ -13,7 +14,7 @@ builds on them. `iifname "rt*"` with a counter and a comment is to it what `-i r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,9 @@ DOCKER_CHAIN = "DOCKER-USER"  # Docker's, for other people's rules
 LINK_NAMES = "rt*"  # of our links on the host's side
 SIDES = {"iifname": "-i", "oifname": "-o"}
 IPTABLES = {"ip": "iptables", "ip6": "ip6tables"}
-ENDS = {"accept", "drop", "return", "reject", "goto"}
-UNCONDITIONAL = ENDS | {"jump", "counter", "log"}
+VERDICTS = {"accept", "drop", "reject"}  # the last word on a packet in this base chain
+UNCONDITIONAL = VERDICTS | {"return", "goto", "jump", "counter", "log"}
+WHOLE = {"match", "xt", "counter", "log", "accept"}  # of a rule that accepts all of a side
 
 Rule = dict[str, Any]
 
@@ -33,7 +35,7 @@ Rule = dict[str, Any]
 class Blocking:
     """A chain that drops what is forwarded to and from workloads, and what would let it pass.
 
-    `docker`: its table has Docker's chain for such rules, which an agent that runs keeps open.
+    `docker`: it sends all through Docker's chain for such rules, which a running agent keeps open.
     """
 
     family: str
@@ -41,6 +43,16 @@ class Blocking:
     chain: str
     remedy: str
     docker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Rules and chains that no packet gets around, and what is said of all in the end, if not left
+    to the policy."""
+
+    rules: list[Rule]
+    chains: set[str]
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,41 +76,43 @@ class Listed:
                 rules.setdefault(key, []).append(rule)
         return cls(chains, rules)
 
-    def has(self, family: str, table: str, name: str) -> bool:
-        return any((c["family"], c["table"], c["name"]) == (family, table, name)
-                   for c in self.chains)  # fmt: skip
-
-    def reached(self, family: str, table: str, name: str) -> Iterator[Rule]:
-        """The rules that every packet in the chain meets, unless one before decides on it: up to
-        the first that ends it for all, and those of chains that all packets are sent through."""
+    def course(self, family: str, table: str, name: str) -> Course:
+        """What every packet that enters the chain meets, unless something before decides on it:
+        its rules up to the first that ends it for all, and chains that all are sent through."""
+        met, through = [], {name}
         for rule in self.rules.get((family, table, name), []):
-            yield rule
+            met.append(rule)
             parts = rule.get("expr", [])
             said = {key for part in parts for key in part}
             if not said <= UNCONDITIONAL:
                 continue
+            verdict = next(iter(said & VERDICTS), None)
             for part in parts:
                 onward = part.get("jump") or part.get("goto")
                 if onward:
-                    yield from self.reached(family, table, onward["target"])
-            if said & ENDS:
-                return
+                    other = self.course(family, table, onward["target"])
+                    met += other.rules
+                    through |= other.chains
+                    verdict = other.verdict
+            if verdict or said & {"return", "goto"}:
+                return Course(met, through, verdict)
+        return Course(met, through)
 
 
 def blocking(entries: Iterable[Rule]) -> list[Blocking]:
-    """The foreign chains at the forward hook with policy drop that do not let our links pass."""
+    """Foreign chains at the forward hook that drop in the end and do not let our links pass."""
     listed = Listed.of(entries)
     found = []
     for chain in listed.chains:
-        if chain.get("hook") != "forward" or chain.get("policy") != "drop":
-            continue
         family, table, name = chain["family"], chain["table"], chain["name"]
-        if table == TABLE:
+        if chain.get("hook") != "forward" or table == TABLE:
             continue
-        passed = {side_let_pass(rule) for rule in listed.reached(family, table, name)}
-        if passed >= SIDES.keys():
+        course = listed.course(family, table, name)
+        if (course.verdict or chain.get("policy", "accept")) == "accept":
             continue
-        docker = listed.has(family, table, DOCKER_CHAIN)
+        if {side_let_pass(rule) for rule in course.rules} >= SIDES.keys():
+            continue
+        docker = DOCKER_CHAIN in course.chains
         remedy = _remedy(family, table, DOCKER_CHAIN if docker else name)
         found.append(Blocking(family, table, name, remedy, docker))
     return found
@@ -111,7 +125,8 @@ def side_let_pass(rule: Rule) -> str | None:
     extensions = [part["xt"] for part in parts if "xt" in part]
     if any(one.get("name") != "comment" for one in extensions) or len(matches) != 1:
         return None
-    if not any("accept" in part for part in parts) or matches[0].get("op") != "==":
+    said = {key for part in parts for key in part}
+    if "accept" not in said or not said <= WHOLE or matches[0].get("op") != "==":
         return None
     left, right = matches[0].get("left"), matches[0].get("right")
     for side in SIDES:

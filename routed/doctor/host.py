@@ -94,7 +94,7 @@ def firewalls() -> Iterator[Finding]:
     if not found:
         yield ok("firewall", "nobody drops what workloads send through this host")
     for one in found:
-        check, said = f"firewall: {one.family} {one.table}", f"chain {one.chain} has policy drop"
+        check, said = f"firewall: {one.family} {one.table}", f"chain {one.chain} drops in the end"
         if one.docker:
             said += ": an agent that runs lets workloads pass, by its rules in DOCKER-USER"
             yield warn(check, said, f"start the agent, or: {one.remedy}")

@@ -10,8 +10,6 @@ import pytest
 from support.debian import bootstrap
 from support.netns import run
 
-Namespaces = Iterator[str]
-
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,7 +22,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host() -> Namespaces:
+def host() -> Iterator[str]:
     """The network of a host: a namespace with an uplink of 192.0.2.1."""
     name = f"rt-pack-{os.getpid()}"
     run("ip", "netns", "add", name)

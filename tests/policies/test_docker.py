@@ -89,6 +89,7 @@ def test_the_pair_is_there_once_and_nothing_else_is_touched(case: str, family: s
     async def body() -> None:
         make(before, family)
         nft = Nft()
+        assert all(one.docker for one in nft.blocking())
         assert nft.open_docker() is (case not in ("there", "by hand"))
         assert listed(IPTABLES[family]) == after
         assert not nft.open_docker(), "it settles"
@@ -118,11 +119,13 @@ def test_rules_that_iptables_saved_and_restored_are_ours_still() -> None:
 @pytest.mark.parametrize(
     ("jump", "blocked"),
     [("counter jump DOCKER-USER", False), ("", True), ('iifname "x" jump DOCKER-USER', True),
-     ("counter drop; jump DOCKER-USER", True), ("jump other; jump DOCKER-USER", False)],
+     ("counter drop; jump DOCKER-USER", True), ("jump other; jump DOCKER-USER", False),
+     ("goto DOCKER-USER", False), ("jump passing; jump DOCKER-USER", False)],
 )  # fmt: skip
 def test_a_pair_that_no_packet_reaches_opens_nothing(jump: str, blocked: bool) -> None:
     text = (
         "table ip filter { chain other { ct state established return; };"
+        " chain passing { accept; };"
         f" chain DOCKER-USER {{ {IN} {OUT} }};"
         f" chain FORWARD {{ type filter hook forward priority 0; policy drop; {jump}; }}; }}"
     )
@@ -131,8 +134,43 @@ def test_a_pair_that_no_packet_reaches_opens_nothing(jump: str, blocked: bool) -
         subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
         found = blocking(ruleset())
         assert bool(found) is blocked
-        assert all(one.docker for one in found)
+        for one in found:
+            assert not one.docker, "the agent's rules there do not help"
+            assert one.remedy.startswith("iptables -I FORWARD -i rt+ -j ACCEPT; ")
         assert docker.commands(ruleset()) == []
+
+    in_fresh_namespace(body)
+
+
+PASS = "iifgroup 29284 accept; oifgroup 29284 accept;"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("policy", "rules", "blocked"),
+    [("accept", "", False), ("accept", "ct state invalid drop;", False), ("drop", "", True),
+     ("accept", "ct state established accept; jump zones; reject;", True),
+     ("accept", "jump zones; jump end;", True), ("drop", "accept;", False),
+     ("accept", PASS + "reject;", False), ("drop", PASS, False), ("accept", "drop;" + PASS, True),
+     ("drop", PASS.replace(" accept", " limit rate 1/second accept"), True),
+     ("drop", PASS.replace("29284", "1"), True), ("drop", "iifgroup 29284 accept;", True)],
+)  # fmt: skip
+def test_firewalls_of_others(policy: str, rules: str, blocked: bool) -> None:
+    text = (
+        "table inet wall { chain zones { iifname up0 return; }; chain end { counter drop; };"
+        f" chain forward {{ type filter hook forward priority 10; policy {policy}; {rules} }}; }}"
+    )
+
+    async def body() -> None:
+        subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+        found = blocking(ruleset())
+        assert [one.remedy[: len("nft insert rule inet wall forward")] for one in found] == [
+            "nft insert rule inet wall forward"
+        ] * blocked
+        for one in found:
+            for command in one.remedy.split("; "):
+                subprocess.run(command.split(), check=True)
+        assert blocking(ruleset()) == [], "the remedy helps"
 
     in_fresh_namespace(body)
 
