@@ -1,7 +1,8 @@
 # make demo: set up, then show the main job. make test: set up, then every check and test.
 # make test-faults: the tests of tests/faults for as long as docs/reliability.md says (an hour).
 # make bench: every figure of docs/performance.md, beside its peer and its floor (half an hour).
-.PHONY: setup demo test test-faults bench check clean
+# make deb: build/routed_VERSION_ARCH.deb for the system that it is made on.
+.PHONY: setup demo test test-faults bench check deb clean
 
 setup:
 	scripts/setup
@@ -21,6 +22,9 @@ test-faults: setup
 
 bench: setup
 	.venv/bin/python benchmarks/all.py
+
+deb: setup
+	scripts/deb
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -11,7 +11,7 @@ How an agent without memory recognises what is ours:
                remembered: what counts is the gateway and link, or the members
     address    on a link of ours
     neighbour  on a link of ours
-    nft        table ``inet routed``
+    nft        table ``inet routed``; in a DOCKER-USER chain, the comment ``routed``
 """
 
 from __future__ import annotations

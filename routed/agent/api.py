@@ -100,7 +100,7 @@ def application(agent: Agent) -> ASGIApp:
 
 async def speakers_metrics(settings: AgentSettings) -> bytes:
     """What the speaker measures; nothing if it does not answer."""
-    transport = httpx.AsyncHTTPTransport(uds=str(settings.run_dir / "speaker-metrics.sock"))
+    transport = httpx.AsyncHTTPTransport(uds=str(settings.speaker_metrics_socket))
     try:
         async with httpx.AsyncClient(transport=transport, timeout=2.0) as client:
             return (await client.get("http://speaker/metrics")).content

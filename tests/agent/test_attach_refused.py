@@ -39,6 +39,9 @@ class NoFilter:
     def sync(self) -> bool:
         return False
 
+    def open_docker(self) -> bool:
+        return False
+
     def blocking(self) -> list[Blocking]:
         return []
 
