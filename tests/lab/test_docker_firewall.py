@@ -39,8 +39,8 @@ def docker(lab: Lab) -> Iterator[Docker]:
         agent.stop()
         inside(host, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         for table in ("filter", "nat"):
-            command("nsenter", f"--net=/run/netns/{host}", "nft", "delete", "table", "ip", table)
-        command("ip", "-n", host, "link", "del", "docker0")
+            inside(host, "nft", "delete", "table", "ip", table, check=False)
+        command("ip", "-n", host, "link", "del", "docker0", check=False)
         agent.start()
         wait_for("readiness", lambda: lab.ready("host1"))
 
