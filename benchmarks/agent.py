@@ -42,6 +42,7 @@ from routed.state import Endpoint, host_interface_name
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLUGINS = Path("/usr/lib/cni")
 SPACES = 20  # namespaces to attach into
+PAUSE = 0.01  # seconds after each: what follows an attach (speaker, ExaBGP, switch) is over
 RESYNC_AT = 1000
 QUIET_TICKS = 2  # of the agent's CPU time in QUIET_SECONDS: it has nothing to do
 QUIET_SECONDS = 0.5
@@ -146,6 +147,7 @@ class Bench:
                     code, answer = api.raw(request)
                     times.append(time.perf_counter() - began)
                     assert code == expected, answer
+                    time.sleep(PAUSE)
         for number in range(SPACES):
             self.reaped(f"bench{number}.host1")
         ends = [
@@ -154,6 +156,7 @@ class Bench:
         ]
         for end in ends:
             found.floor.append(floor.attach(end))
+            time.sleep(PAUSE)
         floor.detach_all()
         for space in self.spaces if PLUGINS.joinpath("ptp").exists() else ():
             self.ptp("ADD", space)

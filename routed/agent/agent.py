@@ -52,6 +52,7 @@ log = logging.getLogger("routed.agent")
 
 VERSION = "0.1.0"
 ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
+BLOCK_SECONDS = 0.25  # until the kernel is brought in line with other blocks
 RETRY_SECONDS = 1.0  # until something that failed is tried again
 
 
@@ -125,9 +126,13 @@ class Agent:
             self.writer.wake()
 
     def intent_changed(self, intent: Intent) -> None:
-        """A whole newer intent: from the watches, or with a block just claimed."""
-        self.intent = intent
+        """A whole newer intent: from the watches, or with a block just claimed. Of the latter only
+        the blackhole is missing, which must not hold up the attaches that the block is for."""
+        before, self.intent = self.intent, intent
         self.book.own(intent)
+        if before is not None and replace(intent, blocks=before.blocks) == before:
+            asyncio.get_running_loop().call_later(BLOCK_SECONDS, self.writer.wake)
+            return
         self.declared.wake()
         self.writer.wake()
 

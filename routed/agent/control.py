@@ -78,6 +78,7 @@ class Control:
         self.copy = Copy(self.path, self.known)
         self.connected = False
         self._wake = asyncio.Event()
+        self._used = asyncio.Event()
         self._agent: Reporter | None = None
         self._published = False
         self._count_at = 0.0
@@ -94,8 +95,9 @@ class Control:
         return self.known.in_sync
 
     def wake(self) -> None:
-        """Something may have to be reported."""
+        """Something may have to be reported, or a block to be claimed or given back."""
         self._wake.set()
+        self._used.set()
 
     async def serve(self, agent: Reporter) -> None:
         """Keep the watches and the reports going; outages only end the present try."""
@@ -108,6 +110,7 @@ class Control:
             for plural in WATCHED:
                 tasks.create_task(self._follow(plural))
             tasks.create_task(self._report(agent))
+            tasks.create_task(self._keep_blocks(agent))
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -146,14 +149,14 @@ class Control:
             self._agent.report_due(change.names)
             if change.decides:
                 self._agent.intent_changed(self.known.intent())
-        self._wake.set()
+        self.wake()
 
     def _set_connected(self) -> None:
         connected = self.in_sync
         if connected != self.connected:
             self.connected = connected
             log.info("control plane %s", "in sync" if connected else "lost")
-            self._wake.set()
+            self.wake()
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -219,7 +222,6 @@ class Control:
             if not self.in_sync:
                 continue
             try:
-                await agent.keep_blocks()
                 await self._report_workloads(agent)
                 await self._report_counts(agent)
                 backoff.reset()
@@ -227,6 +229,22 @@ class Control:
                 log.info("report postponed: %s", error)
                 await backoff.wait()
                 self._wake.set()
+
+    async def _keep_blocks(self, agent: Reporter) -> None:
+        """Blocks are claimed ahead of a burst, so this does not wait for the reports to be out."""
+        backoff = Backoff()
+        while True:
+            await self._used.wait()
+            self._used.clear()
+            if not self.in_sync:
+                continue
+            try:
+                await agent.keep_blocks()
+                backoff.reset()
+            except (Unreachable, StorageError) as error:
+                log.info("blocks not kept: %s", error)
+                await backoff.wait()
+                self._used.set()
 
     async def _calm(self) -> None:
         """Wait until nothing new comes for a moment, though not for ever."""

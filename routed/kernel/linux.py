@@ -28,7 +28,15 @@ from routed.kernel.reaper import Reaper
 from routed.kernel.repair import GONE, Repair
 from routed.kernel.seam import Namespace
 from routed.kernel.template import Shape, asks_of, shape_of, values_of
-from routed.state import ALIAS_PREFIX, LINK_GROUP, Endpoint, HostState, Report, host_interface_name
+from routed.state import (
+    ALIAS_PREFIX,
+    HOST_MAC,
+    LINK_GROUP,
+    Endpoint,
+    HostState,
+    Report,
+    host_interface_name,
+)
 from routed.steps import Point, reached
 
 FIRST_INDEX = 0x10000
@@ -167,15 +175,18 @@ class LinuxKernel:
             self._configure_inside(endpoint, shape, values, inner, six=six)
             reached(Point.INSIDE_DONE)
         answers = self._netlink.ask_numbered(shape.readback.fill(values))
-        link = observe.link_of(answers[0]) if 0 in answers else None
-        if link is None or not link.up or link.alias != endpoint.alias:
+        up, alias, space = observe.readback(answers[0]) if 0 in answers else (False, b"", None)
+        if not up or alias != endpoint.alias.encode():
             raise ApplyError(endpoint.workload, "read back the link of", errno.ENODEV)
         for place, value in enumerate(endpoint.addresses, 1):
             if observe.host_route_index(answers.get(place), value) != index:
                 raise ApplyError(
                     f"{endpoint.workload} {value}", "read back the route of", errno.ENODEV
                 )
-        return link
+        return Link(
+            index, endpoint.host_interface, LINK_GROUP, endpoint.alias, endpoint.mtu, up, HOST_MAC,
+            peer=index + 1, peer_nsid=space,
+        )  # fmt: skip
 
     def _configure_inside(
         self, endpoint: Endpoint, shape: Shape, values: list[bytes], inner: int, *, six: bool

@@ -23,6 +23,7 @@ OUR_GROUPS = (LINK_GROUP, REAP_GROUP, REAPING_GROUP)
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
+_ATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 _INT = struct.Struct("=i")
 
@@ -139,6 +140,23 @@ def link_of(data: bytes) -> Link:
         peer_nsid=_INT.unpack(nsid)[0] if nsid else None,
         settings=_settings(found) if group in OUR_GROUPS else None,
     )
+
+
+def readback(data: bytes) -> tuple[bool, bytes, int | None]:
+    """Of the link that an attach has just made, what it cannot know: whether it is up, its alias
+    as it is, the id of the other end's namespace. The rest of the message is not taken apart."""
+    alias, nsid = b"", None
+    offset, end = 16, len(data)
+    while offset + 4 <= end:
+        length, kind = _ATTR.unpack_from(data, offset)
+        if kind == m.IFLA_IFALIAS:
+            alias = data[offset + 4 : offset + length - 1]
+        elif kind == m.IFLA_LINK_NETNSID:
+            nsid = _INT.unpack_from(data, offset + 4)[0]
+        if length < 4:
+            break
+        offset += (length + 3) & ~3
+    return bool(_IFINFO.unpack_from(data)[3] & m.IFF_UP), alias, nsid
 
 
 def link_group(data: bytes) -> int:

@@ -49,6 +49,13 @@ def node_conditions(lab: Lab) -> dict[str, dict[str, str]]:
     return {one["type"]: one for one in node["status"]["conditions"]}
 
 
+def forget_routes(namespace: str) -> None:
+    """Every route of ours is gone, as after a reboot. Those over next hop objects go with these:
+    `ip route flush` does not know how to delete them (iproute2 6.1)."""
+    command("ip", "-n", namespace, "nexthop", "flush", "proto", "82")
+    command("ip", "-n", namespace, "route", "flush", "proto", "82")
+
+
 class Workloads:
     """Attaches by the local API, and detaches whatever is left when the test ends."""
 
