@@ -6,6 +6,7 @@ is not listed here does not exist.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from api.resources.errors import BadRequest, IntentError, NotFound, StorageError
 from api.resources.meta import API_VERSION, dns_subdomain
 from api.resources.registry import KINDS
 from api.service import discovery
+from api.service.compaction import keep_compact
 from api.service.errors import status_of
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
@@ -40,7 +42,10 @@ def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastA
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         await objects.mirror.fresh()  # reading a large store takes a while: not in a request
+        compacting = asyncio.create_task(keep_compact(store))
         yield
+        compacting.cancel()
+        await asyncio.wait([compacting])
         await objects.mirror.close()
         await store.close()
 
