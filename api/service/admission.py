@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.ipam import blocks as ipam
+from api.ipam.space import Held
 from api.resources.bgppeer import BGPConfiguration, BGPConfigurationSpec
 from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted
 from api.resources.ippool import IPBlock, IPPool
@@ -20,7 +21,7 @@ from api.resources.net import IPAddress
 from api.resources.node import Node
 from api.resources.workload import Origin, Workload
 from api.service.codec import kept, key_of, stored
-from api.service.state import State
+from api.service.state import Fact, State
 
 ADDRESSES_GUARD = "/guard/addresses"
 NODES_GUARD = "/guard/nodes"
@@ -28,11 +29,13 @@ NODES_GUARD = "/guard/nodes"
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The document to write. `existing`: the claim found a block that is what was asked for."""
+    """The document to write; `fact` as `fact_of` would find it in there, if it is known already.
+    `existing`: the claim found a block that is what was asked for."""
 
     document: dict[str, Any]
     expect: Mapping[str, int] = field(default_factory=dict)
     guard: str = ""
+    fact: Fact | None = None
     existing: bool = False
 
 
@@ -115,7 +118,7 @@ def _block(state: State, wanted: IPBlock) -> Admitted:
     if name in state.world.space.blocks:
         return Admitted(made, existing=True)
     expect = _as_it_is(state, key_of("nodes", wanted.spec.node), key_of("ippools", pool))
-    return Admitted(made, expect, ADDRESSES_GUARD)
+    return Admitted(made, expect, ADDRESSES_GUARD, Held(cidr, pool, wanted.spec.node))
 
 
 def _node(state: State, node: Node) -> Admitted:

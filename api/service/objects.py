@@ -64,7 +64,7 @@ class Objects:
             if admitted.existing:
                 return Decision(key, stays=True)
             _born(made)
-            fact = fact_of(kind.plural, made)
+            fact = admitted.fact or fact_of(kind.plural, made)
             return Decision(key, encoded(made), fact, {**admitted.expect, key: 0}, admitted.guard)
 
         made = await self.turns.decided(creation)

@@ -14,15 +14,14 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from api.auth.tokens import Identity, identity_of
 from api.ipam.space import Held, Space
 from api.resources.ippool import IPPool
-from api.resources.net import IPNetwork, parse_cidr
+from api.resources.net import parse_cidr
 from api.service.codec import document_of
-from api.service.selection import Selection, at
+from api.service.selection import Selection
 from api.store import Event, Item
 
 
@@ -145,6 +144,7 @@ class State:
     def __init__(self, revision: int, items: Iterable[Item]) -> None:
         self.revision = revision
         self.world = World()
+        self.decided: dict[str, tuple[bytes, Fact | None]] = {}  # by the last turn, by key
         self._tables: dict[str, Table] = {}
         for item in items:
             self.apply(Event(item.key, item.revision, item.created, item.value, None))
@@ -168,15 +168,14 @@ class State:
     def apply(self, event: Event) -> Change:
         """Take in the next change."""
         plural, name = split(event.key)
-        item, node = None, ""
-        if event.value is None:
-            self.world.put(plural, name, None)
-        else:
+        item, fact = None, None
+        if event.value is not None:
             item = Item(event.key, event.value, event.revision, event.created)
-            if plural in _FACTS:
-                document = json.loads(event.value)
-                node = at(document, "spec.node") or ""
-                self.world.put(plural, name, fact_of(plural, document))
+            value, fact = self.decided.pop(event.key, (b"", None))
+            if value != event.value and plural in _FACTS:  # else it is ours, and known
+                fact = fact_of(plural, json.loads(event.value))
+        node = fact.node if isinstance(fact, Held | Use) else ""
+        self.world.put(plural, name, fact)
         before, node_before = self.table(plural).put(name, item, node)
         self.revision = event.revision
         return Change(plural, name, event.revision, before, item, node_before, node)
@@ -196,13 +195,7 @@ def fact_of(plural: str, document: dict[str, Any]) -> Fact | None:
 
 def _held(document: dict[str, Any]) -> Held:
     spec = document["spec"]
-    return Held(_network(spec["cidr"]), spec["pool"], spec["node"])
-
-
-@lru_cache(maxsize=4096)
-def _network(text: str) -> IPNetwork:
-    """A block is looked at twice: when it is decided, and when the log shows it."""
-    return parse_cidr(text)
+    return Held(parse_cidr(spec["cidr"]), spec["pool"], spec["node"])
 
 
 def _use(document: dict[str, Any]) -> Use:

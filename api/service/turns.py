@@ -86,6 +86,8 @@ class Turn:
             if decision.guard:
                 self.expect[decision.guard] = state.revision_of(decision.guard)
                 self.puts[decision.guard] = b"{}"
+            if decision.value is not None:
+                state.decided[decision.key] = decision.value, decision.fact
             self._undo.append((plural, name, state.world.put(plural, name, decision.fact)))
 
     def undo(self, state: State) -> None:
@@ -158,6 +160,7 @@ class Turns:
                 asked.fail(error)
 
     def _decide(self, turn: Turn, state: State) -> None:
+        state.decided.clear()
         try:
             while self._waiting and len(turn.expect) < KEYS_MOST:
                 asked = self._waiting.popleft()

@@ -13,6 +13,7 @@ import pytest
 from api.resources.errors import Conflict, Invalid, NotFound, PoolExhausted, StorageError
 from api.resources.registry import KINDS
 from api.service.objects import Objects
+from api.service.state import State
 from api.store import Item
 from api.store.sqlite import SqliteStore
 
@@ -227,6 +228,49 @@ def test_two_services_never_give_one_block(tmp_path: Path) -> None:
         given = await asyncio.gather(*asked)
         assert len(set(given)) == 40
         assert len((await other.list(KINDS["ipblocks"]))[1]) == 40, "each sees what the other did"
+        await other_store.close()
+
+    with_service(tmp_path, body)
+
+
+def test_the_copy_is_what_reading_all_anew_would_be(tmp_path: Path) -> None:
+    """What this service decided itself it does not read again, unless another came before it."""
+
+    async def body(service: Objects, store: Watched) -> None:
+        other_store = SqliteStore(tmp_path / "s.db")
+        other = Objects(other_store)
+
+        async def meddle(puts: Puts) -> None:
+            store.before = None
+            await claim(other, "h2", pool="main")
+            await make(other, "nodes", "h9", asNumber=64_999)
+
+        await make(service, "workloads", "w", node="h1", addresses=["10.65.0.70"])
+        await claim(service, "h1", pool="six")
+        for kind in KINDS.values():
+            assert len((await service.list(kind))[1]) == len((await other.list(kind))[1])
+        store.before = meddle
+        await all_of(claim(service, "h1", pool="main"), make(service, "nodes", "h9"))
+        await service.delete(KINDS["ipblocks"], "10-65-0-0-26", {}, lambda held: None)
+        await service.patch(
+            KINDS["ippools"], "six", {"spec": {"disabled": True}}, lambda held: None
+        )
+        await service.delete(KINDS["workloads"], "w", {}, lambda held: None)
+        ours, anew = await service.mirror.fresh(), State(*await store.scan("/"))
+        assert ours.revision == anew.revision
+        assert ours.world.space.blocks == anew.world.space.blocks
+        assert set(ours.world.space.blocks) == {"10-65-0-64-26", f"{'fd00' + '-0000' * 7}-122"}
+        assert ours.world.space.pools == anew.world.space.pools
+        for pool in anew.world.space.pools.values():
+            assert ours.world.space.lowest_free(pool) == anew.world.space.lowest_free(pool)
+            assert ours.world.space.owned(pool.metadata.name) == 1
+        for part in ("nodes", "asns", "workloads", "users", "identities"):
+            assert getattr(ours.world, part) == getattr(anew.world, part), part
+        assert 64_999 in ours.world.asns
+        for plural in ("ipblocks", "nodes", "ippools", "workloads", "guard"):
+            table, fresh = ours.table(plural), anew.table(plural)
+            assert (table.items, table.nodes) == (fresh.items, fresh.nodes)
+            assert [table.names(), table.names("h1")] == [fresh.names(), fresh.names("h1")]
         await other_store.close()
 
     with_service(tmp_path, body)
