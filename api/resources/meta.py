@@ -8,6 +8,7 @@ object is a new one (`model_copy(update=...)`).
 from __future__ import annotations
 
 import re
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
@@ -84,20 +85,26 @@ class Model(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _typed(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation: Any = cls.model_fields[info.field_name or ""].annotation
-        one = annotation
-        if get_origin(annotation) is UnionType:
-            others = [part for part in get_args(annotation) if part is not NoneType]
-            one = others[0] if len(others) == 1 else None
-        if one in _PLAIN and value is not None:
-            types, said = _PLAIN[one]
-            if not isinstance(value, types) or (isinstance(value, bool) and one is not bool):
+        plain = _plain(cls, info.field_name or "")
+        if plain is not None and value is not None:
+            types, said = plain
+            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
                 raise ValueError(f"{said}, not {value!r}")
         return value
 
     def wire(self) -> dict[str, Any]:
         """The JSON-ready form, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+@cache
+def _plain(model: type[Model], field: str) -> tuple[tuple[type, ...], str] | None:
+    """What `field` takes, if that is a number or a boolean (or nothing)."""
+    annotation: Any = model.model_fields[field].annotation
+    if get_origin(annotation) is UnionType:
+        others = [part for part in get_args(annotation) if part is not NoneType]
+        annotation = others[0] if len(others) == 1 else None
+    return _PLAIN.get(annotation)
 
 
 class ObjectMeta(Model):

@@ -1,52 +1,54 @@
 """What a new object must satisfy beyond its own fields: rules over other objects.
 
-Each rule reads what it needs from the store at one revision, decides purely, and returns the
-object to write with the keys whose revisions the decision rests on. The pools' and blocks' guard
-key is among them for every decision about overlap, and is written with it.
+Each rule decides on the state at one revision, purely, and returns the object to write with the
+keys whose revisions the decision rests on. A decision about overlap names the guard key, which is
+compared and written with it; one that rests on a pool or a node as it is compares that as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 from api.ipam import blocks as ipam
+from api.ipam.space import Held
 from api.resources.bgppeer import BGPConfiguration, BGPConfigurationSpec
 from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted
 from api.resources.ippool import IPBlock, IPPool
 from api.resources.meta import Resource
+from api.resources.net import IPAddress
 from api.resources.node import Node
 from api.resources.workload import Origin, Workload
-from api.service.codec import kept, key_of, prefix_of
-from api.store import Store
+from api.service.codec import kept, key_of, stored
+from api.service.state import Fact, State
 
 ADDRESSES_GUARD = "/guard/addresses"
 NODES_GUARD = "/guard/nodes"
 
-R = TypeVar("R", bound=Resource)
-
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`existing`: the claim found an object that already is what was asked for."""
+    """The document to write; `fact` as `fact_of` would find it in there, if it is known already.
+    `existing`: the claim found a block that is what was asked for."""
 
-    object: Resource
+    document: dict[str, Any]
     expect: Mapping[str, int] = field(default_factory=dict)
-    puts: Mapping[str, bytes] = field(default_factory=dict)
+    guard: str = ""
+    fact: Fact | None = None
     existing: bool = False
 
 
-async def admit(store: Store, held: Resource) -> Admitted:
+def admit(state: State, held: Resource) -> Admitted:
     """`held` as it may be created; IntentError if it may not."""
     if isinstance(held, IPPool):
-        return await _pool(store, held)
+        return _pool(state, held)
     if isinstance(held, IPBlock):
-        return await _block(store, held)
+        return _block(state, held)
     if isinstance(held, Node):
-        return await _node(store, held)
+        return _node(state, held)
     if isinstance(held, Workload):
-        return await _workload(store, held)
+        return _workload(state, held)
     if isinstance(held, BGPConfiguration) and held.metadata.name != "default":
         name = held.metadata.name
         raise Invalid(
@@ -55,47 +57,43 @@ async def admit(store: Store, held: Resource) -> Admitted:
             kind="BGPConfiguration",
             name=name,
         )
-    return Admitted(held)
+    return Admitted(stored(held))
 
 
-async def release(store: Store, held: Resource) -> Admitted:
-    """Whether `held` may be deleted."""
-    if isinstance(held, IPPool):
-        expect = await _guard(store, ADDRESSES_GUARD)
-        blocks = await _all(store, IPBlock)
-        inside = sorted(
-            b.metadata.name for b in blocks.values() if b.spec.pool == held.metadata.name
-        )
-        if inside:
+def release(state: State, plural: str, held: dict[str, Any]) -> str:
+    """The guard under which `held` may be deleted ("": none); Conflict if it may not."""
+    name = held["metadata"]["name"]
+    if plural == "ippools":
+        count = state.world.space.owned(name)
+        if count:
+            blocks = state.world.space.blocks.items()
+            inside = sorted(block for block, owned in blocks if owned.pool == name)
             raise Conflict(
-                f"cannot delete pool {held.metadata.name}: {len(inside)} block(s) are owned "
-                f"({', '.join(inside[:3])}{', ...' if len(inside) > 3 else ''}); disable the pool "
+                f"cannot delete pool {name}: {count} block(s) are owned "
+                f"({', '.join(inside[:3])}{', ...' if count > 3 else ''}); disable the pool "
                 "and detach its workloads first",
                 kind="IPPool",
-                name=held.metadata.name,
+                name=name,
             )
-        return Admitted(held, expect, {ADDRESSES_GUARD: b"{}"})
-    if isinstance(held, IPBlock):
-        expect = await _guard(store, ADDRESSES_GUARD)
-        name, status, node = held.metadata.name, held.status, held.spec.node
-        in_use = status.assigned or status.cooling
-        if in_use and await store.get(key_of("nodes", node)) is not None:
+        return ADDRESSES_GUARD
+    if plural == "ipblocks":
+        status, node = held.get("status", {}), held["spec"]["node"]
+        assigned, cooling = status.get("assigned", 0), status.get("cooling", 0)
+        if (assigned or cooling) and node in state.world.nodes:
             raise Conflict(
-                f"cannot delete block {name}: node {node} has {status.assigned} addresses of it "
-                f"assigned and {status.cooling} cooling down; detach its workloads first, or, if "
+                f"cannot delete block {name}: node {node} has {assigned} addresses of it "
+                f"assigned and {cooling} cooling down; detach its workloads first, or, if "
                 "the node is off for good, delete the node",
                 kind="IPBlock",
                 name=name,
             )
-        return Admitted(held, expect, {ADDRESSES_GUARD: b"{}"})
-    return Admitted(held)
+        return ADDRESSES_GUARD
+    return ""
 
 
-async def _pool(store: Store, pool: IPPool) -> Admitted:
-    expect = await _guard(store, ADDRESSES_GUARD)
-    pools = await _all(store, IPPool)
+def _pool(state: State, pool: IPPool) -> Admitted:
     name, cidr = pool.metadata.name, pool.spec.cidr
-    other = ipam.overlapping(cidr, pools.values(), name)
+    other = ipam.overlapping(cidr, state.world.space.pools.values(), name)
     if other is not None:
         said = f"{cidr} overlaps pool {other.metadata.name} ({other.spec.cidr})"
         raise Invalid(
@@ -104,37 +102,33 @@ async def _pool(store: Store, pool: IPPool) -> Admitted:
             kind="IPPool",
             name=name,
         )
-    return Admitted(pool, expect, {ADDRESSES_GUARD: b"{}"})
+    return Admitted(stored(pool), guard=ADDRESSES_GUARD)
 
 
-async def _block(store: Store, wanted: IPBlock) -> Admitted:
-    expect = await _guard(store, ADDRESSES_GUARD)
-    pools = await _all(store, IPPool)
-    blocks = await _all(store, IPBlock)
-    node = await store.get(key_of("nodes", wanted.spec.node))
+def _block(state: State, wanted: IPBlock) -> Admitted:
+    node = state.world.nodes.get(wanted.spec.node)
     if node is None:
         raise _no_node(wanted.spec.node, "IPBlock")
-    labels = kept(Node, node).metadata.labels
-    cidr = ipam.claim(wanted, pools, blocks, labels)
+    cidr, pool = ipam.claim(wanted, state.world.space, node.labels)
     name = ipam.block_name(cidr)
-    held = blocks.get(name)
-    if held is not None:
-        return Admitted(held, existing=True)
-    pool = next(n for n, p in pools.items() if cidr.network_address in p.spec.cidr)
-    spec = wanted.spec.model_copy(update={"cidr": cidr, "pool": pool, "address": None})
-    metadata = wanted.metadata.model_copy(update={"name": name})
-    made = wanted.model_copy(update={"spec": spec, "metadata": metadata})
-    return Admitted(made, expect, {ADDRESSES_GUARD: b"{}"})
+    made = stored(wanted)
+    made["metadata"]["name"] = name
+    made["spec"] |= {"cidr": str(cidr), "pool": pool}
+    made["spec"].pop("address", None)
+    if name in state.world.space.blocks:
+        return Admitted(made, existing=True)
+    expect = _as_it_is(state, key_of("nodes", wanted.spec.node), key_of("ippools", pool))
+    return Admitted(made, expect, ADDRESSES_GUARD, Held(cidr, pool, wanted.spec.node))
 
 
-async def _node(store: Store, node: Node) -> Admitted:
+def _node(state: State, node: Node) -> Admitted:
+    made = stored(node)
     if node.spec.as_number is not None:
-        return Admitted(node)
-    expect = await _guard(store, NODES_GUARD)
-    configuration = await store.get(key_of("bgpconfigurations", "default"))
+        return Admitted(made)
+    key = key_of("bgpconfigurations", "default")
+    configuration = state.item("bgpconfigurations", "default")
     held = kept(BGPConfiguration, configuration).spec if configuration else BGPConfigurationSpec()
-    numbers = held.asn_range()
-    used = {other.spec.as_number for other in (await _all(store, Node)).values()}
+    numbers, used = held.asn_range(), state.world.asns
     number = next((candidate for candidate in numbers if candidate not in used), None)
     if number is None:
         raise PoolExhausted(
@@ -143,44 +137,69 @@ async def _node(store: Store, node: Node) -> Admitted:
             kind="Node",
             name=node.metadata.name,
         )
-    made = node.spec.model_copy(update={"as_number": number})
-    return Admitted(node.model_copy(update={"spec": made}), expect, {NODES_GUARD: b"{}"})
+    made["spec"]["asNumber"] = number
+    return Admitted(made, _as_it_is(state, key), NODES_GUARD)
 
 
-async def _workload(store: Store, workload: Workload) -> Admitted:
+def _workload(state: State, workload: Workload) -> Admitted:
     """API-born: refuse what its node could never do. Node-born: a report of what is, admitted
     unless it claims an address that is another node's."""
-    expect = await _guard(store, ADDRESSES_GUARD)
-    name, spec = workload.metadata.name, workload.spec
-    if await store.get(key_of("nodes", spec.node)) is None:
+    spec, world = workload.spec, state.world
+    if spec.node not in world.nodes:
         raise _no_node(spec.node, "Workload")
-    asked = spec.addresses if spec.origin is Origin.API else workload.status.addresses
+    born_here = spec.origin is Origin.API
+    asked = spec.addresses if born_here else workload.status.addresses
     if not asked:
-        return Admitted(workload)
-    pools = await _all(store, IPPool)
-    blocks = await _all(store, IPBlock)
+        return Admitted(stored(workload))
     for address in asked:
-        if spec.origin is Origin.API and not any(address in p.spec.cidr for p in pools.values()):
-            raise ipam.outside_every_pool(address, pools, "spec.addresses")
-        owner = ipam.owner_of(address, blocks.values())
-        if owner is not None and owner.spec.node != spec.node:
+        if born_here and world.space.pool_of(address) is None:
+            raise ipam.outside_every_pool(address, world.space.pools, "spec.addresses")
+    _not_anothers(state, workload, asked, on_its_node=born_here)
+    return Admitted(stored(workload), _as_it_is(state, key_of("nodes", spec.node)), ADDRESSES_GUARD)
+
+
+def report(state: State, before: Resource, after: Resource) -> str:
+    """The guard under which a status may be replaced ("": none); Conflict if a workload's has a new
+    address that is another node's."""
+    if not (isinstance(before, Workload) and isinstance(after, Workload)):
+        return ""
+    new = [a for a in after.status.addresses if a not in before.status.addresses]
+    if not new:
+        return ""
+    _not_anothers(state, after, new, on_its_node=False)
+    return ADDRESSES_GUARD
+
+
+def _not_anothers(
+    state: State, workload: Workload, asked: list[IPAddress], *, on_its_node: bool
+) -> None:
+    """Conflict if one of the addresses is in another node's block, or another workload's: of
+    another node, or with `on_its_node` of any. That workload is the first by name."""
+    spec, world = workload.spec, state.world
+    for address in asked:
+        owner = world.space.owner_of(address)
+        if owner is not None and owner.node != spec.node:
             raise ipam.owned_by_another(address, owner)
-    for other in (await _all(store, Workload)).values():
-        taken = {*other.spec.addresses, *other.status.addresses}
-        for address in asked:
-            if (
-                address in taken
-                and other.metadata.name != name
-                and (spec.origin is Origin.API or other.spec.node != spec.node)
-            ):
-                raise Conflict(
-                    f"cannot assign {address}: it is in use by workload {other.metadata.name} "
-                    f"on node {other.spec.node}",
-                    causes=[Cause("spec.addresses", f"{address} is in use")],
-                    kind="Workload",
-                    name=other.metadata.name,
-                )
-    return Admitted(workload, expect, {ADDRESSES_GUARD: b"{}"})
+    found = [
+        (other, index)
+        for index, address in enumerate(asked)
+        for other in world.users.get(str(address), ())
+        if other != workload.metadata.name
+        and (on_its_node or world.workloads[other].node != spec.node)
+    ]
+    if found:
+        other, index = min(found)
+        raise Conflict(
+            f"cannot assign {asked[index]}: it is in use by workload {other} "
+            f"on node {world.workloads[other].node}",
+            causes=[Cause("spec.addresses", f"{asked[index]} is in use")],
+            kind="Workload",
+            name=other,
+        )
+
+
+def _as_it_is(state: State, *keys: str) -> dict[str, int]:
+    return {key: state.revision_of(key) for key in keys}
 
 
 def _no_node(node: str, kind: str) -> Invalid:
@@ -188,14 +207,3 @@ def _no_node(node: str, kind: str) -> Invalid:
     return Invalid(
         f"cannot use node {node}: {message}", causes=[Cause("spec.node", message)], kind=kind
     )
-
-
-async def _guard(store: Store, key: str) -> dict[str, int]:
-    held = await store.get(key)
-    return {key: held.revision if held else 0}
-
-
-async def _all(store: Store, model: type[R]) -> dict[str, R]:
-    _, items = await store.scan(prefix_of(model))
-    found = (kept(model, item) for item in items)
-    return {held.metadata.name: held for held in found}

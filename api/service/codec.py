@@ -9,27 +9,41 @@ import json
 from typing import Any, TypeVar
 
 from api.resources.meta import Resource
-from api.resources.registry import by_kind
 from api.store import Item
 
 R = TypeVar("R", bound=Resource)
-
-
-def prefix_of(model: type[Resource]) -> str:
-    kind = by_kind(model.KIND)
-    assert kind is not None
-    return f"/{kind.plural}/"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 
 def key_of(plural: str, name: str) -> str:
     return f"/{plural}/{name}"
 
 
-def stored(held: Resource) -> bytes:
-    """The bytes to keep."""
+def stored(held: Resource) -> dict[str, Any]:
+    """The document to keep."""
     document = held.wire()
     document["metadata"].pop("resourceVersion", None)
-    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    return document
+
+
+def encoded(document: dict[str, Any]) -> bytes:
+    """The bytes to keep: `wire` and the comparison for a no-op rest on this one form."""
+    return _ENCODER.encode(document).encode()
+
+
+def wire(item: Item) -> bytes:
+    """The wire form of a stored object, without decoding it.
+
+    `encoded` sorts the keys, and neither apiVersion nor kind, which come before metadata, can hold
+    what is looked for here.
+    """
+    version = b'"metadata":{"resourceVersion":"%d",' % item.revision
+    return item.value.replace(b'"metadata":{', version, 1)
+
+
+def line(kind: str, wired: bytes) -> bytes:
+    """A line of a watch; `kind` is ADDED, MODIFIED, ..."""
+    return b'{"type":"%s","object":%s}\n' % (kind.encode(), wired)
 
 
 def document_of(value: bytes, revision: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class ServiceMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.requests = Counter(
             "routed_api_requests",
             "Requests answered.",
@@ -43,8 +44,14 @@ class ServiceMetrics:
 
     def answered(self, method: str, resource: str, code: int, began: float) -> None:
         """One request; `began` is of time.perf_counter."""
-        self.requests.labels(method, resource, str(code)).inc()
-        self.seconds.labels(method, resource).observe(time.perf_counter() - began)
+        key = (method, resource, code)
+        known = self._known.get(key)
+        if known is None:
+            count = self.requests.labels(method, resource, str(code))
+            known = self._known[key] = count, self.seconds.labels(method, resource)
+        count, seconds = known
+        count.inc()
+        seconds.observe(time.perf_counter() - began)
 
     async def counted(
         self, resource: str, lines: AsyncGenerator[bytes, None]

@@ -2,68 +2,78 @@
 
 A write is decided on what was read and committed against those revisions; if another writer came
 between, it is decided anew, unless the caller named the revision itself (409 Conflict).
-No-op writes make no revision; generation grows with the spec only.
+What is created and deleted, whose rules concern other objects, is decided in turns; an update
+concerns its object alone. No-op writes make no revision; generation grows with the spec only.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from api.resources.decode import decode, invalid
 from api.resources.errors import AlreadyExists, BadRequest, Cause, Conflict, NotFound
 from api.resources.meta import Condition, Resource
 from api.resources.registry import Kind
-from api.service.admission import admit, release
-from api.service.codec import document_of, kept, key_of, stored
+from api.service.admission import admit, release, report
+from api.service.codec import document_of, encoded, kept, key_of, stored
+from api.service.mirror import Mirror
 from api.service.selection import at
+from api.service.state import State, fact_of
+from api.service.turns import TRIES, Decision, Turns, too_many
 from api.store import Item, Store, StoreConflict
 
 Document = dict[str, Any]
-T = TypeVar("T")
-TRIES = 100
+May = Callable[[Document], None]  # raises Forbidden if this object may not be changed
 
 
 class Objects:
-    """The resources in one store."""
+    """The resources in one store. Each answer is the object as it is stored."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.mirror = Mirror(store)
+        self.turns = Turns(self.mirror)
 
-    async def get(self, kind: Kind, name: str) -> Document:
-        item = await self._item(kind, name)
-        return document_of(item.value, item.revision)
+    async def get(self, kind: Kind, name: str) -> Item:
+        return _item(await self.mirror.fresh(), kind, name)
 
-    async def list(self, kind: Kind) -> tuple[int, list[Document]]:
-        revision, items = await self.store.scan(f"/{kind.plural}/")
-        return revision, [document_of(item.value, item.revision) for item in items]
+    async def list(self, kind: Kind) -> tuple[int, list[Item]]:
+        """The store's revision and every object, by name."""
+        state = await self.mirror.fresh()
+        table = state.table(kind.plural)
+        return state.revision, [table.items[name] for name in table.names()]
 
-    async def create(self, kind: Kind, document: Any) -> tuple[Document, bool]:
+    async def create(self, kind: Kind, document: Any) -> tuple[Item, bool]:
         """The object as created, and whether it is new (a repeated claim of a block is not)."""
         wanted = decode(kind, _claim_name(kind, document))
+        new = False
 
-        async def attempt() -> tuple[Document, bool]:
+        def creation(state: State) -> Decision:
+            nonlocal new
             name = wanted.metadata.name
-            if kind.plural != "ipblocks" and await self.store.get(key_of(kind.plural, name)):
-                raise _exists(kind, name)
-            admitted = await admit(self.store, wanted)
+            if kind.plural != "ipblocks" and state.item(kind.plural, name) is not None:
+                raise AlreadyExists(
+                    f'{kind.plural} "{name}" already exists', kind=kind.kind, name=name
+                )
+            admitted = admit(state, wanted)
+            new, made = not admitted.existing, admitted.document
+            key = key_of(kind.plural, made["metadata"]["name"])
             if admitted.existing:
-                return admitted.object.wire(), False
-            made = _born(admitted.object)
-            key = key_of(kind.plural, made.metadata.name)
-            value = stored(made)
-            revisions = await self.store.commit(
-                {**admitted.expect, key: 0}, {key: value, **admitted.puts}
-            )
-            return document_of(value, revisions[key]), True
+                return Decision(key, stays=True)
+            _born(made)
+            fact = admitted.fact or fact_of(kind.plural, made)
+            return Decision(key, encoded(made), fact, {**admitted.expect, key: 0}, admitted.guard)
 
-        return await self._decided(attempt)
+        made = await self.turns.decided(creation)
+        assert made is not None
+        return made, new
 
     async def update(
-        self, kind: Kind, name: str, document: Any, *, status: bool = False
-    ) -> Document:
+        self, kind: Kind, name: str, document: Any, may: May, *, status: bool = False
+    ) -> Item:
         """Replace spec and metadata, or with `status` the status only. The object must name the
         resourceVersion it is based on; Conflict if that is not the present one."""
         wanted = decode(kind, document)
@@ -75,9 +85,11 @@ class Objects:
             raise invalid(
                 kind, name, [Cause("metadata.resourceVersion", "must be specified for an update")]
             )
-        return await self._replace(kind, name, lambda held: (wanted, based_on), status=status)
+        return await self._replace(kind, name, lambda held: (wanted, based_on), may, status=status)
 
-    async def patch(self, kind: Kind, name: str, change: Any, *, status: bool = False) -> Document:
+    async def patch(
+        self, kind: Kind, name: str, change: Any, may: May, *, status: bool = False
+    ) -> Item:
         """JSON merge patch (RFC 7386)."""
         if not isinstance(change, dict):
             raise BadRequest("cannot patch: a merge patch is an object")
@@ -86,20 +98,23 @@ class Objects:
             based_on = at(change, "metadata.resourceVersion") or ""
             return decode(kind, merge(held, change)), str(based_on)
 
-        return await self._replace(kind, name, patched, status=status)
+        return await self._replace(kind, name, patched, may, status=status)
 
     async def _replace(
         self,
         kind: Kind,
         name: str,
         wanted_of: Callable[[Document], tuple[Resource, str]],
+        may: May,
         *,
         status: bool,
-    ) -> Document:
-        async def attempt() -> Document:
-            item = await self._item(kind, name)
-            held = kept(kind.model, item)
-            wanted, based_on = wanted_of(document_of(item.value, item.revision))
+    ) -> Item:
+        for _ in range(TRIES):
+            state = await self.mirror.fresh()
+            item = _item(state, kind, name)
+            held, document = kept(kind.model, item), document_of(item.value, item.revision)
+            may(document)
+            wanted, based_on = wanted_of(document)
             if based_on and based_on != str(item.revision):
                 raise Conflict(
                     f'Operation cannot be fulfilled on {kind.plural} "{name}": the object has been '
@@ -109,53 +124,49 @@ class Objects:
                     name=name,
                 )
             made = _with_status(held, wanted) if status else _with_spec(kind, held, wanted)
-            value = stored(made)
+            value = encoded(stored(made))
             if value == item.value:
-                return document_of(item.value, item.revision)
-            key = key_of(kind.plural, name)
-            revisions = await self.store.commit({key: item.revision}, {key: value})
-            return document_of(value, revisions[key])
+                return item
+            expect, puts = {item.key: item.revision}, {item.key: value}
+            if guard := report(state, held, made) if status else "":
+                expect[guard], puts[guard] = state.revision_of(guard), b"{}"
+            try:
+                revisions = await self.store.commit(expect, puts)
+            except StoreConflict:
+                continue
+            return Item(item.key, value, revisions[item.key], item.created)
+        raise too_many()
 
-        return await self._decided(attempt)
-
-    async def delete(self, kind: Kind, name: str, preconditions: Document) -> Document:
+    async def delete(self, kind: Kind, name: str, preconditions: Document, may: May) -> Document:
         """The object as it was; Conflict if `preconditions` (uid, resourceVersion) do not hold."""
+        gone: Document = {}
 
-        async def attempt() -> Document:
-            item = await self._item(kind, name)
-            document = document_of(item.value, item.revision)
+        def deletion(state: State) -> Decision:
+            nonlocal gone
+            item = _item(state, kind, name)
+            gone = document_of(item.value, item.revision)
+            may(gone)
             for wanted in ("uid", "resourceVersion"):
                 value = preconditions.get(wanted)
-                if value and value != document["metadata"][wanted]:
+                if value and value != gone["metadata"][wanted]:
                     raise Conflict(
                         f'cannot delete {kind.plural} "{name}": precondition failed: {wanted} is '
-                        f"{document['metadata'][wanted]}, not {value}",
+                        f"{gone['metadata'][wanted]}, not {value}",
                         kind=kind.kind,
                         name=name,
                     )
-            admitted = await release(self.store, kept(kind.model, item))
-            key = key_of(kind.plural, name)
-            await self.store.commit(
-                {**admitted.expect, key: item.revision}, {key: None, **admitted.puts}
-            )
-            return document
+            guard = release(state, kind.plural, gone)
+            return Decision(item.key, expect={item.key: item.revision}, guard=guard)
 
-        return await self._decided(attempt)
+        await self.turns.decided(deletion)
+        return gone
 
-    async def _item(self, kind: Kind, name: str) -> Item:
-        item = await self.store.get(key_of(kind.plural, name))
-        if item is None:
-            raise NotFound(f'{kind.plural} "{name}" not found', kind=kind.kind, name=name)
-        return item
 
-    async def _decided(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Decide again for as long as others commit in between."""
-        for _ in range(TRIES):
-            try:
-                return await attempt()
-            except StoreConflict:
-                continue
-        raise Conflict("cannot commit: too many others are writing; try again")
+def _item(state: State, kind: Kind, name: str) -> Item:
+    item = state.item(kind.plural, name)
+    if item is None:
+        raise NotFound(f'{kind.plural} "{name}" not found', kind=kind.kind, name=name)
+    return item
 
 
 def merge(held: Any, change: Any) -> Any:
@@ -172,7 +183,7 @@ def merge(held: Any, change: Any) -> Any:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _claim_name(kind: Kind, document: Any) -> Any:
@@ -184,16 +195,11 @@ def _claim_name(kind: Kind, document: Any) -> Any:
     return document
 
 
-def _born(held: Resource) -> Resource:
-    metadata = held.metadata.model_copy(
-        update={
-            "uid": str(uuid.uuid4()),
-            "generation": 1,
-            "creation_timestamp": _now(),
-            "resource_version": "",
-        }
-    )
-    return _timed(held.model_copy(update={"metadata": metadata}), None)
+def _born(document: Document) -> None:
+    """What the service says of a new object."""
+    document["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": _now()}
+    for condition in document["status"]["conditions"]:
+        condition["lastTransitionTime"] = _now()
 
 
 def _with_spec(kind: Kind, held: Resource, wanted: Resource) -> Resource:
@@ -223,9 +229,9 @@ def _with_status(held: Resource, wanted: Resource) -> Resource:
     return _timed(made, held)
 
 
-def _timed(made: Resource, before: Resource | None) -> Resource:
+def _timed(made: Resource, before: Resource) -> Resource:
     """Conditions get the time of their last transition."""
-    old = {c.type: c for c in before.status.conditions} if before else {}  # type: ignore[attr-defined]
+    old = {c.type: c for c in before.status.conditions}  # type: ignore[attr-defined]
 
     def timed(condition: Condition) -> Condition:
         known = old.get(condition.type)
@@ -236,7 +242,3 @@ def _timed(made: Resource, before: Resource | None) -> Resource:
     conditions = [timed(condition) for condition in made.status.conditions]  # type: ignore[attr-defined]
     status = made.status.model_copy(update={"conditions": conditions})  # type: ignore[attr-defined]
     return made.model_copy(update={"status": status})
-
-
-def _exists(kind: Kind, name: str) -> AlreadyExists:
-    return AlreadyExists(f'{kind.plural} "{name}" already exists', kind=kind.kind, name=name)

@@ -41,6 +41,8 @@ def run(data_dir: Path, listen: str, store_url: str | None, advertise: Sequence[
             ssl_certfile=str(certificates.certificate),
             ssl_keyfile=str(certificates.key),
             log_level="warning",
+            access_log=False,
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )

@@ -2,12 +2,16 @@
 
 Label: ``a=b,c!=d,e in (f,g),h notin (i),j,!k``. Field: ``metadata.name=x,spec.node!=y``, of the
 kind's declared paths only. Anything else is a BadRequest that says what is accepted.
+
+``metadata.name=`` and ``spec.node=`` are what agents select by: they are known of every object
+without decoding it, and are kept apart from the tests that need a document.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from api.resources.errors import BadRequest
@@ -21,12 +25,37 @@ _EQUAL = re.compile(r"(?P<key>[^\s,!=()]+)\s*(?P<op>==|=|!=)\s*(?P<value>[^\s,!=
 _HAS = re.compile(r"(?P<no>!?)\s*(?P<key>[^\s,!=()]+)\Z")
 
 
-def selection(kind: Kind, labels: str, fields: str) -> Predicate:
-    """Whether a document is selected by both selectors."""
-    tests = [_label(term) for term in _terms(labels)] + [
-        _field(kind, term) for term in _terms(fields)
-    ]
-    return lambda document: all(test(document) for test in tests)
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Both selectors: `name` and `node` as required ("": any), and the other tests."""
+
+    name: str
+    node: str
+    tests: tuple[Predicate, ...]
+
+    def selects(self, name: str, node: str, document: Callable[[], Document]) -> bool:
+        """Whether the object with this name and spec.node is selected; `document` is called only
+        if something else must be looked at."""
+        if (self.name and name != self.name) or (self.node and node != self.node):
+            return False
+        return not self.tests or all(test(document()) for test in self.tests)
+
+    def __call__(self, document: Document) -> bool:
+        name, node = at(document, "metadata.name"), at(document, "spec.node")
+        return self.selects(str(name), str(node or ""), lambda: document)
+
+
+def selection(kind: Kind, labels: str, fields: str) -> Selection:
+    """What both selectors ask for; BadRequest if one cannot be read."""
+    tests = [_label(term) for term in _terms(labels)]
+    known = {"metadata.name": "", "spec.node": ""}
+    for term in _terms(fields):
+        path, operator, value = _field(kind, term)
+        if operator != "!=" and value and known.get(path) == "":
+            known[path] = value
+        else:
+            tests.append(_comparison(path, operator, value))
+    return Selection(known["metadata.name"], known["spec.node"], tuple(tests))
 
 
 def at(document: Any, path: str) -> Any:
@@ -68,7 +97,7 @@ def _label(term: str) -> Predicate:
     raise BadRequest(f"cannot read label selector {term!r}: KEY=VALUE, KEY in (A,B), KEY or !KEY")
 
 
-def _field(kind: Kind, term: str) -> Predicate:
+def _field(kind: Kind, term: str) -> tuple[str, str, str]:
     match = _EQUAL.match(term)
     allowed = ("metadata.name", *kind.selectable)
     if match is None or match["key"] not in allowed:
@@ -76,7 +105,10 @@ def _field(kind: Kind, term: str) -> Predicate:
             f"cannot select {kind.plural} by {term!r}: field selectors are PATH=VALUE and "
             f"PATH!=VALUE with PATH one of {', '.join(allowed)}"
         )
-    path, value = match["key"], match["value"]
-    if match["op"] == "!=":
+    return match["key"], match["op"], match["value"]
+
+
+def _comparison(path: str, operator: str, value: str) -> Predicate:
+    if operator == "!=":
         return lambda d: str(at(d, path) or "") != value
     return lambda d: str(at(d, path) or "") == value

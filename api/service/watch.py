@@ -4,32 +4,37 @@ An object that begins or stops to be selected is ADDED or DELETED for that watch
 resourceVersion, or with 0, the present state comes first as ADDED events; a bookmark follows (with
 the initial-events-end annotation where `sendInitialEvents` asked for it), so the reader knows that
 it has seen everything. A revision that was compacted away ends in an ERROR event with 410.
+
+The feed is taken at the same moment as the state, and what comes before it is read from the log:
+nothing is lost, doubled or out of order in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
 from api.resources.errors import Expired
 from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
-from api.service.codec import document_of
+from api.service.codec import line, wire
 from api.service.errors import status_of
-from api.service.objects import Objects
-from api.service.selection import Predicate
-from api.store import Compacted, Event
+from api.service.feeds import Telling, change_of
+from api.service.mirror import Mirror
+from api.service.selection import Selection
+from api.store import Compacted, Store
 
 BOOKMARK_SECONDS = 10.0
+PART_BYTES = 1 << 16  # of the present state, at once
 INITIAL_END = "k8s.io/initial-events-end"
 
 
 async def stream(
-    objects: Objects,
+    mirror: Mirror,
     kind: Kind,
-    selected: Predicate,
+    selected: Selection,
     *,
     after: int | None,
     bookmarks: bool,
@@ -39,62 +44,69 @@ async def stream(
     """The lines of one watch; `after` None: the present state first."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds if seconds else None
-    if after is None:
-        after, documents = await objects.list(kind)
-        for document in documents:
-            if selected(document):
-                yield _line("ADDED", document)
-        if bookmarks or mark_initial:
-            yield _bookmark(kind, after, initial=mark_initial)
-    batches = objects.store.watch(f"/{kind.plural}/", after)
-    waiting: asyncio.Task[list[Event]] | None = None
+    state = await mirror.fresh()
+    revision = state.revision
+    present = state.table(kind.plural).selected(selected) if after is None else []
+    feed = mirror.feed(kind.plural, selected)
     try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(batches))
-            patience = (
-                BOOKMARK_SECONDS if ends is None else min(BOOKMARK_SECONDS, ends - loop.time())
-            )
-            done, _ = await asyncio.wait([waiting], timeout=max(patience, 0))
-            if not done:
-                if ends is not None and loop.time() >= ends:
-                    return
-                if bookmarks:
-                    yield _bookmark(kind, after)
-                continue
-            events = waiting.result()
-            waiting = None
-            after = events[-1].revision
-            lines = [line for event in events if (line := _event(event, selected))]
+        if after is None:
+            for part in _parts(line("ADDED", wire(item)) for item in present):
+                yield part
+            if bookmarks or mark_initial:
+                yield _bookmark(kind, revision, initial=mark_initial)
+        else:
+            async for part in _past(mirror.store, kind, selected, after, revision):
+                yield part
+        while not feed.ended:
+            left = BOOKMARK_SECONDS if ends is None else ends - loop.time()
+            came = await feed.wait(max(0.0, min(BOOKMARK_SECONDS, left)))
+            lines = feed.take()
+            if not came and bookmarks:  # at what was published: nothing in between is still to come
+                lines += _bookmark(kind, mirror.revision)
             if lines:
-                yield b"".join(lines)
+                yield lines
+            if not came and ends is not None and loop.time() >= ends:
+                return
     except Compacted as error:
-        yield _line("ERROR", status_of(Expired(str(error))))
+        yield line("ERROR", _encoded(status_of(Expired(str(error)))))
     finally:
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.wait([waiting])
-        await batches.aclose()  # type: ignore[attr-defined]
+        mirror.leave(kind.plural, feed)
 
 
-def _event(event: Event, selected: Predicate) -> bytes:
-    """The line for one change, or nothing where it concerns no selected object."""
-    before = document_of(event.previous, event.revision) if event.previous else None
-    after = document_of(event.value, event.revision) if event.value else None
-    was = before is not None and selected(before)
-    is_now = after is not None and selected(after)
-    if after is not None and is_now:
-        return _line("MODIFIED" if was else "ADDED", after)
-    if before is not None and was:
-        return _line("DELETED", before)
-    return b""
+def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines, some together, so that a long set is not a write for each object."""
+    held, size = [], 0
+    for one in lines:
+        held.append(one)
+        size += len(one)
+        if size >= PART_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
-def _line(kind: str, document: Any) -> bytes:
-    return json.dumps({"type": kind, "object": document}, separators=(",", ":")).encode() + b"\n"
+async def _past(
+    store: Store, kind: Kind, selected: Selection, after: int, until: int
+) -> AsyncGenerator[bytes, None]:
+    """What changed after revision `after`, up to and with `until`, out of the log."""
+    prefix = f"/{kind.plural}/"
+    while after < until:
+        after, events = await store.since(after)
+        if not events:
+            return
+        told = (e for e in events if e.revision <= until and e.key.startswith(prefix))
+        if part := b"".join(Telling(change_of(event)).line(selected) for event in told):
+            yield part
 
 
 def _bookmark(kind: Kind, revision: int, *, initial: bool = False) -> bytes:
     metadata: dict[str, Any] = {"resourceVersion": str(revision)}
     if initial:
         metadata["annotations"] = {INITIAL_END: "true"}
-    return _line("BOOKMARK", {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata})
+    held = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata}
+    return line("BOOKMARK", _encoded(held))
+
+
+def _encoded(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

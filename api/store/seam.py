@@ -5,11 +5,15 @@ goes through `commit`: it names the revisions it was decided on and fails as a w
 them is not so any more. Overlap is a predicate over many keys; whoever decides one puts a guard
 key into `expect` and writes it, so that two such decisions never both commit (DESIGN, invariant 1).
 This is what an etcd transaction can do as well: compares, then puts.
+
+Reading is made for a copy in memory (ADR 4): `scan` once, then `since`, which is linearizable: it
+shows whatever any process had committed when it was asked. On etcd that is a read of the revision,
+and then what the one watch of the process has delivered up to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,10 +66,16 @@ class Store(Protocol):
         absent). Durable when it returns. The new revision of each key; StoreConflict or
         StorageError, with nothing changed."""
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[list[Event]]:
-        """Every change after revision `after`, in order, without gaps; Compacted if too old."""
+    async def since(self, after: int) -> tuple[int, list[Event]]:
+        """Changes after revision `after`, in order, without gaps, and the revision they lead to:
+        all that is committed by now, or a part of it if that is much, so ask again until there are
+        none. Compacted if `after` is too old."""
+
+    async def changed(self, after: int) -> None:
+        """Return as soon as there may be changes after revision `after`."""
 
     async def compact(self, before: int) -> None:
-        """Forget changes before revision `before` that are not the present state."""
+        """Forget changes before revision `before` that are not the present state, in small parts,
+        between which others commit."""
 
     async def close(self) -> None: ...

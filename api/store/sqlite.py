@@ -2,49 +2,77 @@
 
 All commits go through one writer thread, which takes whatever is waiting into one transaction
 (group commit): the fsync is shared, each change still succeeds or fails by itself. Several
-processes may share the file: `BEGIN IMMEDIATE` serialises their transactions, and a watcher
-notices another process's commits by `PRAGMA data_version` (sqlite.org/pragma.html).
+processes may share the file: `BEGIN IMMEDIATE` serialises their transactions, and `PRAGMA
+data_version` (sqlite.org/pragma.html) says in a microsecond whether anybody has committed.
 
-    meta(name, value)                                schema version
-    log(rev, key, value, created, previous)          every change; value NULL: deletion
-    head(key, rev)                                   the present state: the log row of each key
+    meta(name, value)                      schema version; the revision that is compacted up to
+    log(rev, key, value, created, prior)   every change; value NULL: deletion; prior: the change of
+                                           the key that it took the place of, or 0
+    head(key, rev)                         the present state: the log row of each key
+
+Of the log, compaction takes away what each row took the place of, and the deletions. So what came
+before a change stays for as long as the change can be read by `since`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from api.resources.errors import Cause, ConfigError, StorageError
 from api.store.seam import Compacted, Event, Item, StoreConflict
 
-SCHEMA_VERSION = 1
-POLL_SECONDS = 0.05  # between looks for other processes' commits, while somebody watches
-GROUP_MOST = 256
+SCHEMA_VERSION = 2
+POLL_SECONDS = 0.05  # between looks for other processes' commits, while somebody waits for them
+GROUP_MOST = 256  # changes in one transaction
+READ_MOST = 1000  # changes in one answer of `since`
+ROWS_MOST = 32  # in one statement
+COMPACT_MOST = 1000  # changes compacted in one transaction
 BUSY_SECONDS = 10.0
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE log (
     rev INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL, value BLOB, created INTEGER NOT NULL, previous BLOB
+    key TEXT NOT NULL, value BLOB, created INTEGER NOT NULL, prior INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE head (key TEXT PRIMARY KEY, rev INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('compacted', 0), ('schema', 2)
+"""
+# Schema 1 kept the bytes before each change in its row. The past is given up: watchers list again.
+_FROM_1 = """
+DELETE FROM log WHERE rev NOT IN (SELECT rev FROM head);
+ALTER TABLE log DROP COLUMN previous;
+ALTER TABLE log ADD COLUMN prior INTEGER NOT NULL DEFAULT 0;
+UPDATE meta SET value = (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)
+WHERE name = 'compacted';
+UPDATE meta SET value = 2 WHERE name = 'schema'
+"""
+_HEADS = """
+SELECT json_group_array(json_array(h.key, h.rev, l.created))
+FROM json_each(?) k JOIN head h ON h.key = k.value JOIN log l USING (rev)
+"""
+_ABSENT = (0, 0)
+_SINCE = """
+SELECT l.key, l.rev, l.created, l.value, p.value FROM log l LEFT JOIN log p ON p.rev = l.prior
+WHERE l.rev > ? ORDER BY l.rev LIMIT ?
 """
 
 
 @dataclass(slots=True)
-class _Change:
-    expect: Mapping[str, int]
-    puts: Mapping[str, bytes | None]
-    done: asyncio.Future[dict[str, int]]
+class _Work:
+    """Something for the writer thread to do within a transaction; `settle` takes its outcome."""
+
+    do: Callable[[sqlite3.Connection], object]
+    done: asyncio.Future[object]
     loop: asyncio.AbstractEventLoop
 
 
@@ -55,88 +83,80 @@ class SqliteStore:
         self.path = path
         self._delay = commit_delay
         self._reader = _open(path)
-        self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
-        self._committed: set[asyncio.Event] = set()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._committed = asyncio.Event()
+        self._version, self._revision = -1, 0  # of `data_version`, and what the store was at then
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
         self._thread.start()
 
     async def get(self, key: str) -> Item | None:
-        row = self._reader.execute(
-            "SELECT l.value, l.rev, l.created FROM head h JOIN log l USING (rev) WHERE h.key = ?",
-            (key,),
-        ).fetchone()
+        with _reading():
+            row = self._reader.execute(
+                "SELECT l.value, l.rev, l.created FROM head h JOIN log l USING (rev) "
+                "WHERE h.key = ?",
+                (key,),
+            ).fetchone()
         return Item(key, *row) if row else None
 
     async def scan(self, prefix: str) -> tuple[int, list[Item]]:
-        with _snapshot(self._reader):
+        with _reading(), _snapshot(self._reader):
             rows = self._reader.execute(
                 "SELECT h.key, l.value, l.rev, l.created FROM head h JOIN log l USING (rev) "
                 "WHERE h.key >= ? AND h.key < ? ORDER BY h.key",
                 (prefix, prefix + "\U0010ffff"),
             ).fetchall()
-            return _revision(self._reader), [Item(*row) for row in rows]
+            return _last(self._reader), [Item(*row) for row in rows]
+
+    async def since(self, after: int) -> tuple[int, list[Event]]:
+        if after == self._present():
+            return after, []
+        with _reading(), _snapshot(self._reader):
+            floor = _compacted(self._reader)
+            if after < floor:
+                raise Compacted(f"cannot watch from revision {after}: compacted up to {floor}")
+            rows = self._reader.execute(_SINCE, (after, READ_MOST)).fetchall()
+        return rows[-1][1] if rows else after, [Event(*row) for row in rows]
+
+    async def changed(self, after: int) -> None:
+        while True:
+            self._committed.clear()
+            if self._present() > after:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._committed.wait()
+
+    def _present(self) -> int:
+        """The store's revision. The version is read first: a commit in between is seen next."""
+        try:
+            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+            if version != self._version:
+                self._revision = _last(self._reader)
+                self._version = version
+        except sqlite3.Error as error:
+            raise _storage_error(error, "read") from error
+        return self._revision
 
     async def commit(
         self, expect: Mapping[str, int], puts: Mapping[str, bytes | None]
     ) -> dict[str, int]:
-        loop = asyncio.get_running_loop()
-        change = _Change(expect, puts, loop.create_future(), loop)
-        self._changes.put(change)
-        revisions = await change.done
-        for event in self._committed:
-            event.set()
+        revisions = await self._do(lambda connection: _apply(connection, expect, puts))
+        self._committed.set()
+        assert isinstance(revisions, dict)
         return revisions
 
-    async def watch(self, prefix: str, after: int) -> AsyncIterator[list[Event]]:
-        committed = asyncio.Event()
-        self._committed.add(committed)
-        try:
-            version = -1
-            while True:
-                (now,) = self._reader.execute("PRAGMA data_version").fetchone()
-                if now != version or committed.is_set():
-                    version = now
-                    committed.clear()
-                    events, after = self._since(prefix, after)
-                    if events:
-                        yield events
-                        continue
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_SECONDS):
-                        await committed.wait()
-        finally:
-            self._committed.discard(committed)
-
-    def _since(self, prefix: str, after: int) -> tuple[list[Event], int]:
-        with _snapshot(self._reader):
-            (floor,) = self._reader.execute(
-                "SELECT value FROM meta WHERE name = 'compacted'"
-            ).fetchone()
-            if after < floor:
-                raise Compacted(f"cannot watch from revision {after}: compacted up to {floor}")
-            rows = self._reader.execute(
-                "SELECT key, rev, created, value, previous FROM log WHERE rev > ? ORDER BY rev",
-                (after,),
-            ).fetchall()
-        last = rows[-1][1] if rows else after
-        return [Event(*row) for row in rows if row[0].startswith(prefix)], last
-
     async def compact(self, before: int) -> None:
-        def work() -> None:
-            with contextlib.closing(_open(self.path)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(
-                    "UPDATE meta SET value = max(value, ?) WHERE name = 'compacted'", (before - 1,)
-                )
-                connection.execute(
-                    "DELETE FROM log WHERE rev < ? AND rev NOT IN (SELECT rev FROM head)", (before,)
-                )
-                connection.execute("COMMIT")
+        while await self._do(lambda connection: _compact(connection, before - 1)):
+            pass
 
-        await asyncio.to_thread(work)
+    async def _do(self, do: Callable[[sqlite3.Connection], object]) -> object:
+        loop = asyncio.get_running_loop()
+        work = _Work(do, loop.create_future(), loop)
+        self._work.put(work)
+        return await work.done
 
     async def close(self) -> None:
-        self._changes.put(None)
+        self._work.put(None)
         await asyncio.to_thread(self._thread.join)
         self._reader.close()
 
@@ -145,81 +165,118 @@ class SqliteStore:
     def _write(self) -> None:
         connection = _open(self.path)
         while True:
-            group = [self._changes.get()]
+            group = [self._work.get()]
             while len(group) < GROUP_MOST:
                 try:
-                    group.append(self._changes.get_nowait())
+                    group.append(self._work.get_nowait())
                 except queue.Empty:
                     break
-            changes = [change for change in group if change is not None]
-            if changes:
-                self._commit_group(connection, changes)
+            if works := [work for work in group if work is not None]:
+                self._do_group(connection, works)
             if None in group:
                 connection.close()
                 return
 
-    def _commit_group(self, connection: sqlite3.Connection, changes: list[_Change]) -> None:
-        outcomes: list[dict[str, int] | StoreConflict | StorageError] = []
+    def _do_group(self, connection: sqlite3.Connection, works: list[_Work]) -> None:
+        outcomes: list[object] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for change in changes:
-                outcomes.append(_apply(connection, change))
+            for work in works:
+                outcomes.append(work.do(connection))
             if self._delay:
                 time.sleep(self._delay)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: a key that is no text
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            outcomes = [_storage_error(error)] * len(changes)
-        for change, outcome in zip(changes, outcomes, strict=True):
+            outcomes = [_storage_error(error, "write to")] * len(works)
+        for work, outcome in zip(works, outcomes, strict=True):
             with contextlib.suppress(RuntimeError):  # its loop has ended
-                change.loop.call_soon_threadsafe(_settle, change.done, outcome)
+                work.loop.call_soon_threadsafe(_settle, work.done, outcome)
 
 
-def _settle(
-    done: asyncio.Future[dict[str, int]], outcome: dict[str, int] | StoreConflict | StorageError
-) -> None:
+def _settle(done: asyncio.Future[object], outcome: object) -> None:
     if done.cancelled():
         return
-    if isinstance(outcome, dict):
-        done.set_result(outcome)
-    else:
+    if isinstance(outcome, Exception):
         done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
 
 
-def _apply(connection: sqlite3.Connection, change: _Change) -> dict[str, int] | StoreConflict:
-    for key, revision in change.expect.items():
-        row = connection.execute("SELECT rev FROM head WHERE key = ?", (key,)).fetchone()
-        if (row[0] if row else 0) != revision:
+def _apply(
+    connection: sqlite3.Connection, expect: Mapping[str, int], puts: Mapping[str, bytes | None]
+) -> dict[str, int] | StoreConflict:
+    """The new revisions, or the conflict, with nothing done.
+
+    In few statements, whatever the number of keys: each gives up the interpreter's lock and takes
+    it again, which costs more than the statement when the service has requests to look at.
+    """
+    keys = json.dumps([*expect, *puts.keys() - expect.keys()])
+    (found,) = connection.execute(_HEADS, (keys,)).fetchone()
+    held = {key: (rev, created) for key, rev, created in json.loads(found)}
+    for key, revision in expect.items():
+        if held.get(key, _ABSENT)[0] != revision:
             return StoreConflict(key)
-    revisions: dict[str, int] = {}
-    for key, value in change.puts.items():
-        row = connection.execute(
-            "SELECT l.value, l.created FROM head h JOIN log l USING (rev) WHERE h.key = ?", (key,)
-        ).fetchone()
-        previous, created = row or (None, 0)
-        cursor = connection.execute(
-            "INSERT INTO log (key, value, created, previous) VALUES (?, ?, ?, ?)",
-            (key, value, created, previous),
-        )
-        revision = int(cursor.lastrowid or 0)
-        if not created:
-            connection.execute("UPDATE log SET created = ? WHERE rev = ?", (revision, revision))
-        if value is None:
-            connection.execute("DELETE FROM head WHERE key = ?", (key,))
-        else:
-            connection.execute(
-                "INSERT INTO head (key, rev) VALUES (?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET rev = excluded.rev",
-                (key, revision),
-            )
-        revisions[key] = revision
+    first = _last(connection) + 1
+    revisions = dict(zip(puts, range(first, first + len(puts)), strict=True))
+    changes = list(revisions.items())
+    for start in range(0, len(changes), ROWS_MOST):
+        part = changes[start : start + ROWS_MOST]
+        rows: list[object] = []
+        heads: list[object] = []
+        for key, rev in part:
+            prior, created = held.get(key, _ABSENT)
+            rows += (rev, key, puts[key], created or rev, prior)
+            if puts[key] is not None:
+                heads += (key, rev)
+        _insert(connection, "INSERT INTO log", 5, rows)
+        _insert(connection, "INSERT OR REPLACE INTO head", 2, heads)
+    gone = [(key,) for key, value in puts.items() if value is None]
+    connection.executemany("DELETE FROM head WHERE key = ?", gone)
     return revisions
 
 
-def _storage_error(error: sqlite3.Error) -> StorageError:
+def _insert(connection: sqlite3.Connection, into: str, width: int, values: list[object]) -> None:
+    if values:
+        row = f"({', '.join('?' * width)})"
+        connection.execute(f"{into} VALUES {', '.join([row] * (len(values) // width))}", values)
+
+
+def _compact(connection: sqlite3.Connection, target: int) -> bool:
+    """Compact a part of what lies between the last compaction and `target`; whether more is left.
+
+    A row that was superseded, or a deletion: each is found from the row that did it, so the work
+    is that of the changes since the last time, not of the whole store.
+    """
+    floor, target = _compacted(connection), min(target, _last(connection))
+    part = connection.execute(
+        "SELECT rev FROM log WHERE rev > ? AND rev <= ? ORDER BY rev LIMIT 1 OFFSET ?",
+        (floor, target, COMPACT_MOST - 1),
+    ).fetchone()
+    end = part[0] if part else target
+    if end <= floor:
+        return False
+    connection.execute(
+        "DELETE FROM log WHERE rev IN (SELECT prior FROM log WHERE rev > ? AND rev <= ?)",
+        (floor, end),
+    )
+    connection.execute("DELETE FROM log WHERE rev > ? AND rev <= ? AND value IS NULL", (floor, end))
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'compacted'", (end,))
+    return end < target
+
+
+def _storage_error(error: Exception, doing: str) -> StorageError:
     full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-    return StorageError(f"cannot write to the store: {error}", full=full)
+    return StorageError(f"cannot {doing} the store: {error}", full=full)
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _storage_error(error, "read") from error
 
 
 @contextlib.contextmanager
@@ -231,9 +288,14 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("COMMIT")
 
 
-def _revision(connection: sqlite3.Connection) -> int:
+def _last(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
     return int(row[0]) if row else 0
+
+
+def _compacted(connection: sqlite3.Connection) -> int:
+    (floor,) = connection.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()
+    return int(floor)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -248,12 +310,11 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("BEGIN IMMEDIATE")
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
         if not made:
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES ('schema', ?)", (SCHEMA_VERSION,))
-            connection.execute("INSERT INTO meta VALUES ('compacted', 0)")
+            _run(connection, _SCHEMA)
+        elif _schema(connection) == 1:
+            _run(connection, _FROM_1)
         connection.execute("COMMIT")
-        (version,) = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        version = _schema(connection)
     except (sqlite3.Error, OSError) as error:
         hint = "restore it from a backup, or move it away to start empty"
         raise ConfigError(
@@ -264,3 +325,13 @@ def _open(path: Path) -> sqlite3.Connection:
         problem = f"has schema {version}; this program knows {SCHEMA_VERSION}: run the newer one"
         raise ConfigError(f"store {path}", [Cause("", problem)])
     return connection
+
+
+def _run(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
+        connection.execute(statement)
+
+
+def _schema(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+    return int(version)

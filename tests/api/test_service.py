@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import httpx
 import pytest
 from support.service import Service
 
+from api.auth import kubeconfig
 from api.client import Client, Unreachable
 from api.resources import IPPool, Node, ObjectMeta
 from api.resources.errors import Conflict, Invalid, NotFound
@@ -318,6 +321,54 @@ def test_a_block_in_use_is_not_deleted(admin: httpx.Client) -> None:
     held = admin.get(path).json()
     assert admin.put(f"{path}/status", json={**held, "status": {}}).status_code == 200
     assert admin.delete(path).status_code == 200
+
+
+def test_a_block_that_became_anothers_is_not_deleted(
+    service: Service, admin: httpx.Client, tmp_path: Path
+) -> None:
+    """A node's delete, begun while the block is its own, ends when it is another node's."""
+    claim = {"spec": {"node": "h1", "address": "10.65.200.1"}}
+    path = f"/ipblocks/{admin.post('/ipblocks', json=claim).json()['metadata']['name']}"
+    config = tmp_path / "h1"
+    config.write_text(admin.post("/nodes/h1/credentials").text)
+    url, ca, token = kubeconfig.parse(config)
+    context = ssl.create_default_context(cadata=ca.decode())
+    host, port = url.removeprefix("https://").split(":")
+    with (
+        socket.create_connection((host, int(port)), 10) as plain,
+        context.wrap_socket(plain, server_hostname=host) as slow,
+    ):
+        head = f"DELETE /apis/routed.dev/v1{path} HTTP/1.1\r\nhost: {host}\r\n"
+        head += f"authorization: Bearer {token}\r\ncontent-length: 2\r\n\r\n"
+        slow.sendall(head.encode())
+        admin.get("/nodes")  # the head is there by now: it was sent before this
+        assert admin.delete(path).status_code == 200
+        claim["spec"]["node"] = "h2"
+        assert admin.post("/ipblocks", json=claim).status_code == 201
+        slow.sendall(b"{}")
+        assert b" 403 " in slow.recv(4096).partition(b"\r\n")[0]
+    assert admin.get(path).json()["spec"]["node"] == "h2"
+
+
+def test_a_report_takes_no_address_of_another_node(admin: httpx.Client) -> None:
+    for node, address in (("h1", "10.65.210.1"), ("h2", "10.65.211.1")):
+        claim = {"spec": {"node": node, "address": address}}
+        assert admin.post("/ipblocks", json=claim).status_code == 201
+    report = obj("r.h1", {"node": "h1", "origin": "Node"})
+    held = admin.post("/workloads", json=report).json()
+
+    def say(*addresses: str) -> httpx.Response:
+        document = {**held, "status": {"addresses": list(addresses)}}
+        return admin.put("/workloads/r.h1/status", json=document)
+
+    refused(say("10.65.210.1", "10.65.211.1"), 409, "Conflict", "10.65.211.1", "node h2")
+    held = say("10.65.210.1").json()
+    assert held["status"]["addresses"] == ["10.65.210.1"]
+    other = obj("r.h2", {"node": "h2", "origin": "Node"}) | {"status": {"addresses": ["192.0.2.7"]}}
+    assert admin.post("/workloads", json=other).status_code == 201
+    refused(say("192.0.2.7"), 409, "Conflict", "in use by workload r.h2", "node h2")
+    held = say().json()
+    assert held["status"]["addresses"] == []
 
 
 def test_a_watch_from_the_future_is_told_to_list_again(service: Service) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.ipam import blocks
+from api.ipam.space import Held, Lowest, Space
 from api.resources import IPBlock, IPPool
 from api.resources.errors import Conflict, Invalid, PoolExhausted
 
@@ -24,6 +25,17 @@ def block(node: str = "h1", **spec: Any) -> IPBlock:
                                    "spec": {"node": node, **spec}})  # fmt: skip
 
 
+def space(pools: list[IPPool], owned: list[IPBlock]) -> Space:
+    made = Space()
+    for one in owned:  # before the pools, as a store shows them
+        assert one.spec.cidr is not None
+        held = Held(one.spec.cidr, one.spec.pool, one.spec.node)
+        made.set_block(blocks.block_name(one.spec.cidr), held)
+    for one_pool in pools:
+        made.set_pool(one_pool.metadata.name, one_pool)
+    return made
+
+
 @given(st.sets(st.integers(0, 15)), st.sampled_from(["10.65.0.0/24", "fd00::/64"]))
 def test_the_lowest_free_block_is_the_lowest_free(taken: set[int], cidr: str) -> None:
     size = 28 if "." in cidr else 68
@@ -31,9 +43,47 @@ def test_the_lowest_free_block_is_the_lowest_free(taken: set[int], cidr: str) ->
     if ":" in cidr:
         one = pool("fd00::/116", blockSize=120)
     inside = list(one.spec.cidr.subnets(new_prefix=one.spec.block_size))
-    found = blocks.lowest_free(one, [inside[i] for i in taken])
+    owned = [block(cidr=str(inside[i]), pool="main") for i in taken]
+    found = space([one], owned).lowest_free(one)
     free = [cidr for i, cidr in enumerate(inside) if i not in taken]
     assert found == (free[0] if free else None)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(10, 20)), max_size=60))
+def test_the_lowest_number_after_any_history(history: list[tuple[bool, int]]) -> None:
+    numbers = Lowest()
+    for take, number in history:
+        (numbers.take if take else numbers.free)(number)
+        assert numbers.lowest(10) == next(n for n in range(10, 22) if n not in numbers.taken)
+
+
+class Counted(set[int]):
+    looks = 0
+
+    def __contains__(self, number: object) -> bool:
+        self.looks += 1
+        return super().__contains__(number)
+
+
+def test_a_claim_costs_the_same_with_many_blocks_owned() -> None:
+    owned = Counted(range(20_000))
+    numbers = Lowest(owned)
+    assert numbers.lowest(0) == 20_000
+    owned.looks = 0
+    for number in range(0, 2000, 2):  # given back at the bottom, and claimed again
+        numbers.free(number)
+        numbers.free(number + 1)
+        numbers.take(numbers.lowest(0))
+        assert numbers.lowest(0) == number + 1
+        numbers.take(number + 1)
+        assert numbers.lowest(0) == 20_000
+    assert owned.looks < 10 * 2000
+    for _ in range(2000):  # asked for by address, and given back
+        numbers.free(7)
+        numbers.take(7)
+    owned.looks = 0
+    assert numbers.lowest(0) == 20_000
+    assert owned.looks < 10
 
 
 @given(st.integers(0, 2**16 - 1))
@@ -53,7 +103,7 @@ def test_names_of_blocks_are_unique_also_for_v6() -> None:
 
 def claim(wanted: IPBlock, held: dict[str, IPBlock], **spec: Any) -> str:
     pools = {"main": pool("10.65.0.0/24", **spec), "other": pool("10.66.0.0/24", "other")}
-    return str(blocks.claim(wanted, pools, held, {}))
+    return str(blocks.claim(wanted, space(list(pools.values()), list(held.values())), {})[0])
 
 
 def test_claims() -> None:

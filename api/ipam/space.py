@@ -1,0 +1,138 @@
+"""The address space as it is owned: pools, blocks, and the lowest free block of each pool.
+
+A value that is kept up with the store's log, change by change, so that a claim costs the same with
+ten blocks owned and with twenty thousand. Pools never overlap, so an address lies in at most one
+of them and in at most one block of it; a block is called by its CIDR, so the block of an address
+is looked up by name.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from api.resources.ippool import IPPool
+from api.resources.net import IPAddress, IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A block that `node` owns."""
+
+    cidr: IPNetwork
+    pool: str
+    node: str
+
+
+@dataclass(slots=True)
+class Lowest:
+    """A set of numbers, and the lowest beyond a start that is not in it.
+
+    The frontier only grows. Below it, whatever is free is in the heap `_freed`, once, which may
+    also hold what has been taken since.
+    """
+
+    taken: set[int] = field(default_factory=set)
+    _frontier: int = 0
+    _freed: list[int] = field(default_factory=list)
+    _queued: set[int] = field(default_factory=set)
+
+    def take(self, number: int) -> None:
+        self.taken.add(number)
+
+    def free(self, number: int) -> None:
+        self.taken.discard(number)
+        if number < self._frontier and number not in self._queued:
+            heappush(self._freed, number)
+            self._queued.add(number)
+
+    def lowest(self, start: int) -> int:
+        """From `start` on, which is the same every time."""
+        self._frontier = max(self._frontier, start)
+        while self._freed:
+            if self._freed[0] not in self.taken:
+                return self._freed[0]
+            self._queued.discard(heappop(self._freed))
+        while self._frontier in self.taken:
+            self._frontier += 1
+        return self._frontier
+
+
+class Space:
+    """Pools and blocks. `set_pool` and `set_block` put, replace, or (None) take away one."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, IPPool] = {}
+        self.blocks: dict[str, Held] = {}
+        self._owned: dict[str, Lowest] = {}  # by pool: the numbers of its owned blocks
+        self._starts: dict[int, list[tuple[int, str]]] = {4: [], 6: []}
+
+    def set_pool(self, name: str, pool: IPPool | None) -> None:
+        if pool is None:
+            self.pools.pop(name, None)
+        else:
+            self.pools[name] = pool
+        for version, starts in self._starts.items():
+            starts[:] = sorted(
+                (int(held.spec.cidr.network_address), known)
+                for known, held in self.pools.items()
+                if held.spec.cidr.version == version
+            )
+
+    def set_block(self, name: str, block: Held | None) -> None:
+        before = self.blocks.pop(name, None)
+        if before is not None:
+            owned = self._owned[before.pool]
+            owned.free(_number(before.cidr))
+            if not owned.taken:
+                del self._owned[before.pool]
+        if block is not None:
+            self.blocks[name] = block
+            if block.pool not in self._owned:
+                self._owned[block.pool] = Lowest()
+            self._owned[block.pool].take(_number(block.cidr))
+
+    def owned(self, pool: str) -> int:
+        """How many blocks of `pool` are owned."""
+        return len(self._owned[pool].taken) if pool in self._owned else 0
+
+    def pool_of(self, address: IPAddress) -> IPPool | None:
+        """The pool that holds `address`, or None."""
+        starts = self._starts[address.version]
+        place = bisect_right(starts, int(address), key=lambda start: start[0])
+        if not place:
+            return None
+        pool = self.pools[starts[place - 1][1]]
+        return pool if address in pool.spec.cidr else None
+
+    def owner_of(self, address: IPAddress) -> Held | None:
+        """The owned block that holds `address`, or None."""
+        pool = self.pool_of(address)
+        return None if pool is None else self.blocks.get(block_name(block_of(address, pool)))
+
+    def lowest_free(self, pool: IPPool) -> IPNetwork | None:
+        """The lowest aligned block of `pool` that nobody owns, or None."""
+        size, cidr = pool.spec.block_size, pool.spec.cidr
+        bits = cidr.max_prefixlen - size
+        first, count = int(cidr.network_address) >> bits, 1 << (size - cidr.prefixlen)
+        owned = self._owned.get(pool.metadata.name)
+        number = first if owned is None else owned.lowest(first)
+        return None if number >= first + count else type(cidr)((number << bits, size))
+
+
+def block_name(cidr: IPNetwork) -> str:
+    """``10.65.0.0/26`` is called ``10-65-0-0-26``; v6 in full groups, so that names are unique."""
+    address = cidr.network_address.exploded.replace(".", "-").replace(":", "-")
+    return f"{address}-{cidr.prefixlen}"
+
+
+def block_of(address: IPAddress, pool: IPPool) -> IPNetwork:
+    """The block of `pool` that holds `address`."""
+    size = pool.spec.block_size
+    bits = address.max_prefixlen - size
+    return type(pool.spec.cidr)((int(address) >> bits << bits, size))
+
+
+def _number(cidr: IPNetwork) -> int:
+    return int(cidr.network_address) >> (cidr.max_prefixlen - cidr.prefixlen)

@@ -1,0 +1,111 @@
+"""The store's copy in this process, and who watches it (ADR 4).
+
+`fresh` is how everything is read: it takes in what has been committed by now, by whomever, so what
+is decided on it is as current as a read of the store would be. It costs microseconds when nothing
+has changed.
+
+Each change is handed once to the feeds that it concerns: those that select one node's objects, or
+one name, are found by it, so that a watcher of one node costs nothing while others change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from api.resources.errors import StorageError
+from api.service.feeds import Feed, Telling
+from api.service.selection import Selection
+from api.service.state import Change, State
+from api.store import Compacted, Store
+
+log = logging.getLogger("routed.service")
+
+
+class Mirror:
+    """`close` it before its store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._state: State | None = None
+        self._feeds: dict[tuple[str, str, str], set[Feed]] = {}  # by plural, node, name
+        self._following: asyncio.Task[None] | None = None
+
+    async def fresh(self) -> State:
+        """Everything as it is now; the caller may use it until it next waits for something."""
+        while True:
+            state = self._state
+            if state is None:
+                revision, items = await self.store.scan("/")
+                state = self._state = self._state or State(revision, items)
+            try:
+                _, events = await self.store.since(state.revision)
+            except Compacted:  # this process was stopped for long
+                self._state = None
+                self._end_feeds()
+                continue
+            if not events:
+                return state
+            known = state.revision
+            for event in events:
+                if event.revision > known:  # else another caller has taken it in meanwhile
+                    self._publish(state.apply(event))
+
+    @property
+    def revision(self) -> int:
+        """Up to which every feed has been told everything."""
+        return self._state.revision if self._state else 0
+
+    def feed(self, plural: str, selected: Selection) -> Feed:
+        """Every change from the present state on, for a watcher who `leave`s in the end."""
+        feed = Feed(selected)
+        self._feeds.setdefault(_place(plural, selected), set()).add(feed)
+        if self._following is None:
+            self._following = asyncio.create_task(self._follow())
+        return feed
+
+    def leave(self, plural: str, feed: Feed) -> None:
+        place = _place(plural, feed.selected)
+        feeds = self._feeds.get(place, set())
+        feeds.discard(feed)
+        if not feeds:
+            self._feeds.pop(place, None)
+
+    async def close(self) -> None:
+        """End every watch."""
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+
+    async def _follow(self) -> None:
+        """Take in what changes while nobody asks: watchers wait for it."""
+        try:
+            while self._feeds:
+                state = await self.fresh()
+                await self.store.changed(state.revision)
+        except StorageError as error:
+            log.error("watches ended why=%s", error)
+        finally:
+            self._following = None
+            self._end_feeds()
+
+    def _publish(self, change: Change) -> None:
+        plural, telling = change.plural, Telling(change)
+        places = {(plural, "", ""), (plural, "", change.name)}
+        places |= {(plural, change.node_before, ""), (plural, change.node_after, "")}
+        for place in places & self._feeds.keys():
+            for feed in self._feeds[place]:
+                if said := telling.line(feed.selected):
+                    feed.put(said)
+
+    def _end_feeds(self) -> None:
+        for feeds in self._feeds.values():
+            for feed in feeds:
+                feed.end()
+
+
+def _place(plural: str, selected: Selection) -> tuple[str, str, str]:
+    """Where a feed is found: by its name if it selects one, else by its node."""
+    return plural, "" if selected.name else selected.node, selected.name

@@ -1,0 +1,239 @@
+"""What the store holds, at one revision, in memory: the objects' bytes and what is decided from.
+
+A pure value but for `apply`, which takes it one change further. Objects stay bytes; of the few
+facts that decisions rest on (who owns which block, which workload has which address, which ASN
+is used) there are indexes, so that no request looks at every object.
+
+`World.put` returns what was there before, so that a turn can decide each request on what the ones
+before it would leave, and take all of that back (api.service.turns).
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from api.auth.tokens import Identity, identity_of
+from api.ipam.space import Held, Space
+from api.resources.ippool import IPPool
+from api.resources.net import parse_cidr
+from api.service.codec import document_of
+from api.service.selection import Selection
+from api.store import Event, Item
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFact:
+    labels: dict[str, str]
+    as_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The addresses, as text, that a workload asks for or has."""
+
+    node: str
+    addresses: frozenset[str]
+
+
+Fact = IPPool | Held | NodeFact | Use | Identity
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object's change; `node_before` and `node_after` are its spec.node, where it has one."""
+
+    plural: str
+    name: str
+    revision: int
+    before: Item | None
+    after: Item | None
+    node_before: str
+    node_after: str
+
+
+class World:
+    """The facts."""
+
+    def __init__(self) -> None:
+        self.space = Space()
+        self.identities: dict[str, Identity] = {}  # by hash of the token
+        self.nodes: dict[str, NodeFact] = {}
+        self.asns: dict[int, set[str]] = {}
+        self.workloads: dict[str, Use] = {}
+        self.users: dict[str, set[str]] = {}  # by address, the workloads that name it
+
+    def put(self, plural: str, name: str, fact: Fact | None) -> Fact | None:
+        """Have `fact` in place (None: nothing); what was there."""
+        before: Fact | None = None
+        if plural == "ipblocks":
+            before = self.space.blocks.get(name)
+            self.space.set_block(name, fact if isinstance(fact, Held) else None)
+        elif plural == "ippools":
+            before = self.space.pools.get(name)
+            self.space.set_pool(name, fact if isinstance(fact, IPPool) else None)
+        elif plural == "nodes":
+            before = self.nodes.pop(name, None)
+            _move(self.asns, name, _asns(before), _asns(fact))
+            if isinstance(fact, NodeFact):
+                self.nodes[name] = fact
+        elif plural == "workloads":
+            before = self.workloads.pop(name, None)
+            _move(self.users, name, _addresses(before), _addresses(fact))
+            if isinstance(fact, Use):
+                self.workloads[name] = fact
+        elif plural == "tokens":
+            before = self.identities.pop(name, None)
+            if isinstance(fact, Identity):
+                self.identities[name] = fact
+        return before
+
+
+@dataclass(slots=True)
+class Table:
+    """The objects of one kind."""
+
+    items: dict[str, Item] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)  # by name: spec.node
+    _of_node: dict[str, set[str]] = field(default_factory=dict)
+    _sorted: list[str] | None = None
+
+    def names(self, node: str = "") -> list[str]:
+        """Of all objects, or of those with this spec.node, in order."""
+        if node:
+            return sorted(self._of_node.get(node, ()))
+        if self._sorted is None:
+            self._sorted = sorted(self.items)
+        return self._sorted
+
+    def selected(self, wanted: Selection, after: str = "") -> list[Item]:
+        """The objects that `wanted` selects, by name, from the first name beyond `after` on."""
+        if wanted.name:
+            names = [wanted.name] if wanted.name in self.items else []
+        else:
+            names = self.names(wanted.node)
+        items = [self.items[name] for name in names[bisect_right(names, after) if after else 0 :]]
+        if wanted.tests or (wanted.name and wanted.node):
+            return [item for item in items if wanted(document_of(item.value, item.revision))]
+        return items
+
+    def put(self, name: str, item: Item | None, node: str) -> tuple[Item | None, str]:
+        """Have `item` in place; what was there, and its node."""
+        before, node_before = self.items.get(name), self.nodes.get(name, "")
+        if (before is None) != (item is None):
+            self._sorted = None
+        if item is None:
+            self.items.pop(name, None)
+            self.nodes.pop(name, None)
+        else:
+            self.items[name] = item
+        if node != node_before:
+            _move(self._of_node, name, _one(node_before), _one(node))
+            if node:
+                self.nodes[name] = node
+        return before, node_before
+
+
+class State:
+    """Everything, at `revision`."""
+
+    def __init__(self, revision: int, items: Iterable[Item]) -> None:
+        self.revision = revision
+        self.world = World()
+        self.decided: dict[str, tuple[bytes, Fact | None]] = {}  # by the last turn, by key
+        self._tables: dict[str, Table] = {}
+        for item in items:
+            self.apply(Event(item.key, item.revision, item.created, item.value, None))
+        self.revision = revision
+
+    def table(self, plural: str) -> Table:
+        table = self._tables.get(plural)
+        if table is None:
+            table = self._tables[plural] = Table()
+        return table
+
+    def item(self, plural: str, name: str) -> Item | None:
+        return self.table(plural).items.get(name)
+
+    def revision_of(self, key: str) -> int:
+        """0: it is absent."""
+        plural, name = split(key)
+        item = self.item(plural, name)
+        return item.revision if item else 0
+
+    def apply(self, event: Event) -> Change:
+        """Take in the next change."""
+        plural, name = split(event.key)
+        item, fact = None, None
+        if event.value is not None:
+            item = Item(event.key, event.value, event.revision, event.created)
+            value, fact = self.decided.pop(event.key, (b"", None))
+            if value != event.value and plural in _FACTS:  # else it is ours, and known
+                fact = fact_of(plural, json.loads(event.value))
+        node = fact.node if isinstance(fact, Held | Use) else ""
+        self.world.put(plural, name, fact)
+        before, node_before = self.table(plural).put(name, item, node)
+        self.revision = event.revision
+        return Change(plural, name, event.revision, before, item, node_before, node)
+
+
+def split(key: str) -> tuple[str, str]:
+    """``/ipblocks/a`` is ipblocks, a."""
+    plural, _, name = key[1:].partition("/")
+    return plural, name
+
+
+def fact_of(plural: str, document: dict[str, Any]) -> Fact | None:
+    """What decisions need of an object of the store."""
+    make = _FACTS.get(plural)
+    return make(document) if make else None
+
+
+def _held(document: dict[str, Any]) -> Held:
+    spec = document["spec"]
+    return Held(parse_cidr(spec["cidr"]), spec["pool"], spec["node"])
+
+
+def _use(document: dict[str, Any]) -> Use:
+    spec, status = document["spec"], document.get("status", {})
+    asked, has = spec.get("addresses", ()), status.get("addresses", ())
+    return Use(spec["node"], frozenset((*asked, *has)))
+
+
+def _node(document: dict[str, Any]) -> NodeFact:
+    return NodeFact(document["metadata"].get("labels", {}), document["spec"].get("asNumber"))
+
+
+_FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
+    "ipblocks": _held,
+    "ippools": IPPool.model_validate,
+    "nodes": _node,
+    "tokens": identity_of,
+    "workloads": _use,
+}
+
+
+def _addresses(fact: Fact | None) -> frozenset[str]:
+    return fact.addresses if isinstance(fact, Use) else frozenset()
+
+
+def _asns(fact: Fact | None) -> tuple[int, ...]:
+    return (fact.as_number,) if isinstance(fact, NodeFact) and fact.as_number else ()
+
+
+def _one(value: str) -> tuple[str, ...]:
+    return (value,) if value else ()
+
+
+def _move(index: dict[K, set[str]], name: str, before: Iterable[K], after: Iterable[K]) -> None:
+    """`name` is under each of `after`, and no more under any other of `before`."""
+    for value in before:
+        index[value].discard(name)
+        if not index[value]:
+            del index[value]
+    for value in after:
+        index.setdefault(value, set()).add(name)

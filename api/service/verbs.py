@@ -1,0 +1,183 @@
+"""The handlers of one kind: who may, what is asked, and the answer as it goes over the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from api.auth.rights import Request as Asked
+from api.auth.rights import allowed
+from api.auth.tokens import Identity
+from api.resources.decode import parse_body
+from api.resources.errors import BadRequest, Expired, Forbidden, TooLarge
+from api.resources.meta import API_VERSION
+from api.resources.registry import Kind
+from api.service.codec import document_of, wire
+from api.service.errors import status_of, success
+from api.service.metrics import ServiceMetrics
+from api.service.objects import Document, May, Objects
+from api.service.selection import selection
+from api.service.watch import stream
+from api.store import Item
+
+BODY_LIMIT = 1 << 20
+
+
+class Verbs:
+    def __init__(self, objects: Objects, kind: Kind, metrics: ServiceMetrics) -> None:
+        self.objects = objects
+        self.kind = kind
+        self.metrics = metrics
+
+    async def get(self, request: Request, who: Identity) -> Response:
+        permit(who, Asked("get", self.kind.plural))
+        return object_answer(await self.objects.get(self.kind, request.path_params["name"]))
+
+    async def list(self, request: Request, who: Identity) -> Response:
+        query = request.query_params
+        watching = query.get("watch") in ("1", "true")
+        permit(who, Asked("watch" if watching else "list", self.kind.plural))
+        selected = selection(
+            self.kind, query.get("labelSelector", ""), query.get("fieldSelector", "")
+        )
+        state = await self.objects.mirror.fresh()
+        if watching:
+            version = query.get("resourceVersion") or "0"
+            initial = query.get("sendInitialEvents") == "true"
+            after = None if initial else _number("resourceVersion", version) or None
+            if after is not None and after > state.revision:
+                raise Expired(
+                    f"cannot watch {self.kind.plural} from {after}: the store is at "
+                    f"{state.revision}, an older one was put in its place; list again"
+                )
+            lines = stream(
+                self.objects.mirror,
+                self.kind,
+                selected,
+                after=after,
+                bookmarks=query.get("allowWatchBookmarks") in ("1", "true"),
+                mark_initial=initial,
+                seconds=_number("timeoutSeconds", query.get("timeoutSeconds") or "0"),
+            )
+            counted = self.metrics.counted(self.kind.plural, lines)
+            return StreamingResponse(counted, media_type="application/json")
+        limit = _number("limit", query.get("limit") or "0")
+        chosen = state.table(self.kind.plural).selected(selected, query.get("continue", ""))
+        metadata: dict[str, Any] = {"resourceVersion": str(state.revision)}
+        if limit and len(chosen) > limit:
+            metadata["remainingItemCount"] = len(chosen) - limit
+            chosen = chosen[:limit]
+            metadata["continue"] = chosen[-1].key.rpartition("/")[2]
+        head = {"apiVersion": API_VERSION, "kind": f"{self.kind.kind}List", "metadata": metadata}
+        items = b",".join([wire(item) for item in chosen])
+        return answer(b'%s,"items":[%s]}' % (_dumped(head)[:-1], items))
+
+    async def create(self, request: Request, who: Identity) -> Response:
+        document = await _body(request)
+        permit(who, Asked("create", self.kind.plural, wanted=document))
+        made, new = await self.objects.create(self.kind, document)
+        return object_answer(made, 201 if new else 200)
+
+    async def update(self, request: Request, who: Identity) -> Response:
+        return await self._update(request, who, status=False)
+
+    async def update_status(self, request: Request, who: Identity) -> Response:
+        return await self._update(request, who, status=True)
+
+    async def _update(self, request: Request, who: Identity, *, status: bool) -> Response:
+        name, document = request.path_params["name"], await _body(request)
+        may = await self._permit_change(who, "update", name, document, status=status)
+        return object_answer(
+            await self.objects.update(self.kind, name, document, may, status=status)
+        )
+
+    async def patch(self, request: Request, who: Identity) -> Response:
+        return await self._patch(request, who, status=False)
+
+    async def patch_status(self, request: Request, who: Identity) -> Response:
+        return await self._patch(request, who, status=True)
+
+    async def _patch(self, request: Request, who: Identity, *, status: bool) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if kind not in ("application/merge-patch+json", "application/json"):
+            error = BadRequest(f"cannot patch with {kind}: application/merge-patch+json is known")
+            return json_answer(
+                status_of(error) | {"code": 415, "reason": "UnsupportedMediaType"}, 415
+            )
+        name, change = request.path_params["name"], await _body(request)
+        may = await self._permit_change(who, "patch", name, None, status=status)
+        if who.role != "admin" and not status:
+            raise Forbidden(f"{who.user} cannot patch {self.kind.plural}")
+        return object_answer(await self.objects.patch(self.kind, name, change, may, status=status))
+
+    async def delete(self, request: Request, who: Identity) -> Response:
+        name = request.path_params["name"]
+        may = await self._permit_change(who, "delete", name, None, status=False)
+        options = await _body(request, empty={})
+        preconditions = options.get("preconditions") or {}
+        if not isinstance(preconditions, dict):
+            raise BadRequest("cannot read the request: preconditions must be an object")
+        held = await self.objects.delete(self.kind, name, preconditions, may)
+        return json_answer(success(self.kind.plural, name, held["metadata"]["uid"]))
+
+    async def _permit_change(
+        self, who: Identity, verb: str, name: str, wanted: Any, *, status: bool
+    ) -> May:
+        """Refuse at once what is not permitted. What is returned judges the object as it is when
+        the change is decided: it may be another's by then."""
+
+        def may(held: Document | None) -> None:
+            permit(who, Asked(verb, self.kind.plural, name, status, held, wanted))
+
+        item = (await self.objects.mirror.fresh()).item(self.kind.plural, name)
+        if item is not None:
+            may(document_of(item.value, item.revision))
+        elif who.role != "admin":
+            may(None)  # to an admin the verb itself says that it is not there
+        return may
+
+
+def permit(who: Identity, asked: Asked) -> None:
+    if not allowed(who, asked):
+        what = f"{asked.plural}{'/status' if asked.status else ''} {asked.name}".strip()
+        raise Forbidden(f"{who.user} cannot {asked.verb} {what}: it is not its own")
+
+
+async def _body(request: Request, empty: Any = None) -> Any:
+    """The JSON body; refused past BODY_LIMIT before it is held."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BODY_LIMIT:
+            raise TooLarge(f"cannot read the request: its body is larger than {BODY_LIMIT} bytes")
+        parts.append(part)
+    body = b"".join(parts)
+    if not body and empty is not None:
+        return empty
+    return parse_body(body)
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise BadRequest(f"cannot read {name} {text[:40]!r}: it must be a number")
+    return int(text)
+
+
+def object_answer(item: Item, code: int = 200) -> Response:
+    return answer(wire(item), code)
+
+
+def json_answer(document: Any, code: int = 200) -> Response:
+    return answer(_dumped(document), code)
+
+
+def _dumped(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def answer(data: bytes, code: int = 200) -> Response:
+    return Response(data, code, media_type="application/json")
