@@ -46,6 +46,7 @@ def fail(lab: Lab, part: str) -> None:
         for name in ("alive", "dying"):
             command("ip", "netns", "del", f"{lab.top.name}-host1-{name}", check=False)
         host = f"{lab.top.name}-host1"
+        command("ip", "-n", host, "nexthop", "flush", "proto", "82")
         command("ip", "-n", host, "route", "flush", "proto", "82")
         shutil.rmtree(lab.directory / "host1" / "run", ignore_errors=True)
 

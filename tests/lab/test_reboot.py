@@ -30,6 +30,7 @@ def test_a_reboot_without_the_service(
         speaker.kill()
         command("ip", "netns", "del", namespace)
         host = f"{lab.top.name}-host2"
+        command("ip", "-n", host, "nexthop", "flush", "proto", "82")
         command("ip", "-n", host, "route", "flush", "proto", "82")
         shutil.rmtree(lab.directory / "host2" / "run")
         speaker.start()
@@ -66,7 +67,9 @@ def test_a_clean_shutdown_and_a_reboot_with_the_service(
     speaker.stop()
     assert wait_for("the withdrawal", lambda: lab.tor_lacks(f"{first}/32"), 2) < 1
     command("ip", "netns", "del", namespace)
-    command("ip", "-n", f"{lab.top.name}-host2", "route", "flush", "proto", "82")
+    host = f"{lab.top.name}-host2"
+    command("ip", "-n", host, "nexthop", "flush", "proto", "82")
+    command("ip", "-n", host, "route", "flush", "proto", "82")
     shutil.rmtree(lab.directory / "host2" / "run")
     speaker.start()
     agent.start()
