@@ -1,9 +1,14 @@
 # make demo: set up, then show the main job. make test: set up, then every check and test.
-# make test-faults: the tests of tests/faults for as long as docs/reliability.md says (half an hour).
-.PHONY: setup demo test test-faults check clean
+# make test-faults: the tests of tests/faults for as long as docs/reliability.md says (an hour).
+# make bench: every figure of docs/performance.md, beside its peer and its floor (half an hour).
+# make deb: build/routed_VERSION_ARCH.deb for the system that it is made on.
+.PHONY: setup setup-tests demo test test-faults bench check deb clean
 
 setup:
 	scripts/setup
+
+setup-tests:
+	scripts/setup tests
 
 demo: setup
 	.venv/bin/routed lab demo
@@ -11,12 +16,19 @@ demo: setup
 check: setup
 	scripts/check
 
-test: setup
+test: setup-tests
 	scripts/check
 	.venv/bin/python -m pytest
 
-test-faults: setup
+test-faults: setup-tests
 	.venv/bin/python -m pytest --faults=full tests/faults tests/lab/test_reboot.py tests/kernel/test_overflow.py tests/api/test_disk_full.py
+
+bench:
+	scripts/setup bench
+	.venv/bin/python benchmarks/all.py
+
+deb: setup
+	scripts/deb
 
 clean:
 	rm -rf .venv build *.egg-info

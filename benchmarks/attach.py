@@ -1,8 +1,8 @@
 """How long the kernel part of an attach takes, beside the floor: the same asked in C.
 
 A host namespace holds 10, then 1 000, then 4 000 endpoints; in it our kernel driver and
-`floor/attach` attach in turn, into namespaces made beforehand, and every attach is undone, untimed,
-before the next. Both leave the same state, which is checked in the run: `ip -d -j` of both ends,
+`floor/attach` attach in turn, twenty workloads each, into namespaces made beforehand, and undo it,
+untimed. Both leave the same state, which is checked in the run: `ip -d -j` of both ends,
 addresses, routes and neighbours (names, indexes, MACs, address, alias and group aside). Ours
 then reads back link and routes, which is a figure of its own (the whole attach).
 
@@ -25,56 +25,15 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from attach_floor import Floor, command
 from figures import figure, say
 
 from routed import steps
-from routed.kernel import messages as m
 from routed.kernel.linux import LinuxKernel
-from routed.state import HOST_MAC, Endpoint
+from routed.state import Endpoint
 
-SOURCE = Path(__file__).resolve().parent / "floor" / "attach.c"
 CLONE_NEWNET = 0x4000_0000
 SPACES = 20  # namespaces to attach into
-
-
-def command(*words: str, given: str | None = None) -> str:
-    done = subprocess.run(words, input=given, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-class Floor:
-    """The C program, in this namespace."""
-
-    def __init__(self, directory: Path) -> None:
-        binary = directory / "attach"
-        settings = ", ".join(f"{{{name}, {value}}}" for name, value in m.HOST_SETTINGS)
-        mac = ", ".join(str(byte) for byte in HOST_MAC)
-        command("gcc", "-O2", "-Wall", f"-DHOST_SETTINGS={settings}", f"-DHOST_MAC_BYTES={mac}",
-                "-o", str(binary), str(SOURCE))  # fmt: skip
-        self.child = subprocess.Popen(
-            [str(binary)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.index = 1 << 24
-
-    def ask(self, line: str) -> str:
-        assert self.child.stdin is not None
-        assert self.child.stdout is not None
-        self.child.stdin.write(line + "\n")
-        self.child.stdin.flush()
-        return self.child.stdout.readline().strip()
-
-    def attach(self, end: Endpoint) -> float:
-        """Seconds."""
-        self.index += 2
-        said = self.ask(
-            f"{end.host_interface} {end.netns} {end.addresses[0]} {self.index} {end.mac.hex(':')}"
-        )
-        if not said.isdigit():
-            raise RuntimeError(f"the floor failed: {said}")
-        return int(said) / 1e9
-
-    def detach(self) -> None:
-        assert self.ask(f"- {self.index}") == "0"
 
 
 def state(end: Endpoint) -> str:
@@ -123,39 +82,58 @@ class Times:
     floor: list[float] = field(default_factory=list)
 
 
-async def measure(spaces: list[str], floor: Floor, rounds: int) -> Times:
-    kernel = LinuxKernel()
-    times = Times()
-    done = [0.0]
+class Bench:
+    """Both attach into the same namespaces, in turn: all of them by the one, then by the other."""
 
-    def observer(point: steps.Point) -> None:
+    def __init__(self, spaces: list[str], floor: Floor) -> None:
+        self.kernel = LinuxKernel()
+        self.floor = floor
+        self.ends = [
+            Endpoint(
+                f"w{number}.bench", "eth0", (ip_address(f"10.65.0.{number + 1}"),),
+                f"/run/netns/{space}",
+            )
+            for number, space in enumerate(spaces)
+        ]  # fmt: skip
+        self.done = 0.0
+        steps.observer = self.observe
+
+    def observe(self, point: steps.Point) -> None:
         if point is steps.Point.INSIDE_DONE:
-            done[0] = time.perf_counter()
+            self.done = time.perf_counter()
 
-    steps.observer = observer
+    async def compare(self) -> None:
+        """What both leave, which also warms up."""
+        for end in self.ends:
+            await self.kernel.attach(end)
+            ours = state(end)
+            await self.kernel.detach([end.workload])
+            await self.kernel.reaped()
+            self.floor.attach(end)
+            floors = state(end)
+            self.floor.detach_all()
+            assert ours == floors, f"they differ:\n{ours}\n---\n{floors}"
+
+    async def turn(self, times: Times) -> None:
+        for end in self.ends:
+            began = time.perf_counter()
+            await self.kernel.attach(end)
+            times.whole.append(time.perf_counter() - began)
+            times.ours.append(self.done - began)
+        await self.kernel.detach([end.workload for end in self.ends])
+        await self.kernel.reaped()
+        times.floor += [self.floor.attach(end) for end in self.ends]
+        self.floor.detach_all()
+
+
+async def measure(spaces: list[str], floor: Floor, rounds: int) -> Times:
+    bench, times = Bench(spaces, floor), Times()
     try:
-        for turn in range(rounds + 1):
-            for number, space in enumerate(spaces):
-                end = Endpoint(
-                    f"w{number}.bench", "eth0", (ip_address(f"10.65.0.{number + 1}"),),
-                    f"/run/netns/{space}",
-                )  # fmt: skip
-                began = time.perf_counter()
-                await kernel.attach(end)
-                took = time.perf_counter() - began
-                left = state(end) if not turn else ""
-                await kernel.detach([end.workload])
-                await kernel.reaped()
-                floor_took = floor.attach(end)
-                if not turn:
-                    assert state(end) == left, f"they differ:\n{left}\n---\n{state(end)}"
-                floor.detach()
-                if turn:  # the first is to warm up, and to compare
-                    times.ours.append(done[0] - began)
-                    times.whole.append(took)
-                    times.floor.append(floor_took)
+        await bench.compare()
+        for _ in range(rounds):
+            await bench.turn(times)
     finally:
-        await kernel.close()
+        await bench.kernel.close()
     return times
 
 
@@ -182,8 +160,7 @@ def main() -> None:
                 fill(count, held)
                 held = count
                 found[count] = asyncio.run(measure(spaces, floor, given.rounds))
-            floor.child.terminate()
-            floor.child.wait()
+            floor.close()
         finally:
             for space in (*spaces, os.environ["FILLER"]):
                 subprocess.run(["ip", "netns", "del", space], check=False)

@@ -72,7 +72,8 @@ async def measure(rounds: int, routes: int) -> list[dict[str, object]]:
     for verb, found in (("announce", times), ("withdraw", gone)):
         medians = {key: statistics.median(values) for key, values in found.items()}
         for (kind, count), value in medians.items():
-            name = f"bgp.{verb}.{routes // 1000}k.{count}" + (kind != "routed") * f".{kind}"
+            name = f"bgp.{verb}.{routes // 1000}k" + (count > 1) * f".{count}"
+            name += (kind != "routed") * f".{kind}"
             ratio = None
             if kind == "routed" and ("gobgpd", count) in medians:
                 ratio = {"to": "gobgpd", "value": round(value / medians["gobgpd", count], 2)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -16,9 +17,11 @@ def figure(
     return {"name": name, "value": round(value, 3), "unit": unit, "n": n, "ratio": told}
 
 
-def say(path: str, figures: list[dict[str, object]]) -> None:
-    """Print the figures, and write them to `results/PATH`."""
+def say(path: str, figures: Iterable[dict[str, object]]) -> None:
+    """Print the figures as they come, and write them to `results/PATH`."""
     RESULTS.mkdir(exist_ok=True)
-    lines = "".join(json.dumps(one) + "\n" for one in figures)
-    (RESULTS / path).write_text(lines, encoding="ascii")
-    print(lines, end="", flush=True)
+    lines = []
+    for one in figures:
+        lines.append(json.dumps(one) + "\n")
+        print(lines[-1], end="", flush=True)
+    (RESULTS / path).write_text("".join(lines), encoding="ascii")

@@ -1,7 +1,8 @@
 """nftables in process, by libnftables: one transaction is one call, without a process.
 
 Only the namespace that the calling thread is in is touched, and in it only the table
-``inet routed``. Source: libnftables(3).
+``inet routed``, and our pair of rules in Docker's chain (`policies/docker.py`).
+Source: libnftables(3).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
-from policies import base
+from policies import base, docker
 from policies.firewall import Blocking, blocking
 from policies.watch import changes
 
@@ -47,13 +48,14 @@ class Nft:
         self._lib.nft_ctx_free(self._context)
         self._context = None
 
-    def run(self, commands: str) -> str:
-        """Run `commands` as one transaction; its output. ApplyError if refused."""
+    def run(self, commands: str, of: str = f"table inet {base.TABLE}") -> str:
+        """Run `commands` as one transaction; its output. ApplyError, of what `of` names, if
+        refused."""
         failed = self._lib.nft_run_cmd_from_buffer(self._context, commands.encode())
         said = self._lib.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
         output: bytes = self._lib.nft_ctx_get_output_buffer(self._context)
         if failed:
-            key = f"table inet {base.TABLE} ({' '.join(said.split())[:200]})"
+            key = f"{of} ({' '.join(said.split())[:200]})"
             raise ApplyError(key, "change", ENOENT if "No such file" in said else ENOTSUP)
         return output.decode(errors="replace")
 
@@ -66,9 +68,21 @@ class Nft:
             raise ApplyError(f"table inet {base.TABLE}", "read back", ENOENT)
         return True
 
+    def open_docker(self) -> bool:
+        """Keep our pair of rules in Docker's chain, where that is; whether that changed anything.
+        ApplyError."""
+        commands = docker.commands(self._ruleset())
+        if commands:
+            self.run("\n".join(commands), "chain DOCKER-USER")
+        return bool(commands)
+
     def blocking(self) -> list[Blocking]:
         """Chains of others that cut workloads off. ApplyError."""
-        return blocking(json.loads(self.run("list ruleset"))["nftables"])
+        return blocking(self._ruleset())
+
+    def _ruleset(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = json.loads(self.run("list ruleset", "ruleset"))["nftables"]
+        return listed
 
     def watch(self) -> AsyncIterator[None]:
         """One item for every burst of changes to any table, ours included."""

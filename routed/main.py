@@ -1,4 +1,7 @@
-"""`routed`: server, agent, speaker, up, lab, doctor. Each imports what it needs when it runs."""
+"""`routed`: server, agent, speaker, up, lab, doctor, healthcheck.
+
+Each imports what it needs when it runs.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +86,9 @@ def speaker(config: Config = None, run_dir: RunDir = None, state_dir: StateDir =
     from bgp.speaker import SpeakerSettings, run
     from routed.settings import AgentSettings, load
 
-    settings = load(AgentSettings, config, {"run_dir": run_dir, "state_dir": state_dir})
-    run(SpeakerSettings(run_dir=settings.run_dir, state_dir=settings.state_dir))
+    places = {"speaker_run_dir": run_dir, "speaker_state_dir": state_dir}
+    settings = load(AgentSettings, config, places)
+    run(SpeakerSettings(run_dir=settings.speaker_run, state_dir=settings.speaker_state))
 
 
 @app.command()
@@ -135,6 +139,19 @@ def doctor(
 
     overrides = {"kubeconfig": kubeconfig, "run_dir": run_dir, "state_dir": state_dir}
     raise typer.Exit(run(load(AgentSettings, config, overrides), output.value))
+
+
+@app.command()
+def healthcheck() -> None:
+    """Whether the programs of ours that run in this container answer: 0 if all do, else 1."""
+    from routed.health import run
+
+    def parsed(role: str, words: list[str]) -> dict[str, Any]:
+        group: Any = typer.main.get_command(app)
+        found: dict[str, Any] = group.commands[role].make_context(role, words).params
+        return found
+
+    raise typer.Exit(run(parsed))
 
 
 def main() -> None:

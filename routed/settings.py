@@ -27,7 +27,7 @@ def own_name() -> str:
 
 
 class AgentSettings(Model):
-    """`routed agent`; also read by `routed speaker`, which needs `runDir` and `stateDir`."""
+    """`routed agent`; also read by `routed speaker`, which needs its two directories."""
 
     node: DNSSubdomain = Field(default_factory=own_name, description="this host's Node object")
     server: str | None = Field(
@@ -44,6 +44,13 @@ class AgentSettings(Model):
     )
     state_dir: Path = Field(
         default=Path("/var/lib/routed"), description="last good intent, kept over a reboot"
+    )
+    speaker_run_dir: Path | None = Field(
+        default=None,
+        description="the speaker's sockets, where it runs as a user of its own; default: runDir",
+    )
+    speaker_state_dir: Path | None = Field(
+        default=None, description="the peers that it remembers, likewise; default: stateDir"
     )
     addresses: list[Address] = Field(
         default_factory=list,
@@ -70,8 +77,20 @@ class AgentSettings(Model):
         return self.run_dir / "agent.sock"
 
     @property
+    def speaker_run(self) -> Path:
+        return self.speaker_run_dir or self.run_dir
+
+    @property
+    def speaker_state(self) -> Path:
+        return self.speaker_state_dir or self.state_dir
+
+    @property
     def speaker_socket(self) -> Path:
-        return self.run_dir / "speaker.sock"
+        return self.speaker_run / "speaker.sock"
+
+    @property
+    def speaker_metrics_socket(self) -> Path:
+        return self.speaker_run / "speaker-metrics.sock"
 
 
 class ServerSettings(Model):

@@ -11,12 +11,13 @@ How an agent without memory recognises what is ours:
                remembered: what counts is the gateway and link, or the members
     address    on a link of ours
     neighbour  on a link of ours
-    nft        table ``inet routed``
+    nft        table ``inet routed``; in a DOCKER-USER chain, the comment ``routed``
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -44,11 +45,13 @@ HOST_MAC = bytes.fromhex("ee" * 6)
 _FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 
+@lru_cache(maxsize=1 << 14)
 def host_interface_name(workload: str) -> str:
     """The host side's name: stable, 15 characters or fewer, from the workload's name alone."""
     return "rt" + hashlib.blake2s(workload.encode(), digest_size=6).hexdigest()
 
 
+@lru_cache(maxsize=1 << 14)
 def workload_mac(workload: str) -> bytes:
     """The workload side's MAC: stable, locally administered, unicast."""
     return b"\x02" + hashlib.blake2s(workload.encode(), digest_size=5, person=b"mac").digest()
@@ -143,7 +146,7 @@ class HostState:
 
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     blackholes: frozenset[IPNetwork] = frozenset()
-    learned: dict[IPNetwork, LearnedRoute] = field(default_factory=dict)
+    learned: Mapping[IPNetwork, LearnedRoute] = field(default_factory=dict)
     sweep: bool = True
     sweep_learned: bool = True
     manage_sysctls: bool = True

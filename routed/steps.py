@@ -20,7 +20,6 @@ class Point(StrEnum):
     HOST_SIDE_DONE = "attach: host side configured"
     INSIDE_DONE = "attach: namespace configured"
     READ_BACK = "attach: link and routes read back"
-    CONFIRMED = "attach: record says attached"
     ANNOUNCED = "attach: announcement handed on"
     MARKED = "detach: record says detaching"
     WITHDRAWN = "detach: withdrawal handed on"

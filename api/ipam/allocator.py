@@ -5,7 +5,10 @@ address cools for its pool's `cooldownSeconds` before anybody else gets it, so t
 caches and connections of the old holder do not reach the new one; its own old holder may have it
 back at once. Fresh addresses go first (lowest first), then cooled ones, oldest first.
 
-Time is monotonic seconds; the state that is written down holds ages, not times.
+Each block has a bit for every address that is not free, so that what is asked on every attach
+(how many are free, which is the lowest) costs the same with one workload and with thousands.
+
+Time is monotonic seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from api.resources.errors import Cause, Conflict, PoolExhausted
-from api.resources.net import IPAddress, IPNetwork, parse_address
+from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +46,69 @@ class Counts:
         return self.size - self.assigned - self.cooling
 
 
+@dataclass(slots=True, eq=False)
+class _Use:
+    """What is taken in one block: a bit for each address, counted from its first one."""
+
+    block: Block
+    first: int
+    taken: int = 0  # assigned or cooling
+    assigned: int = 0
+    cooling: int = 0
+
+    def bit(self, address: IPAddress) -> int:
+        return 1 << (int(address) - self.first)
+
+    @property
+    def free(self) -> int:
+        return self.block.cidr.num_addresses - self.assigned - self.cooling
+
+    def lowest(self, keep: Container[IPAddress]) -> IPAddress | None:
+        """The lowest free address that is not in `keep`."""
+        kind, size = type(self.block.cidr.network_address), self.block.cidr.num_addresses
+        taken = self.taken
+        while (place := (~taken & (taken + 1)).bit_length() - 1) < size:
+            address = kind(self.first + place)
+            if address not in keep:
+                return address
+            taken |= 1 << place
+        return None
+
+
 @dataclass(slots=True)
 class Allocator:
-    """The addresses of one node: `assigned` by address to their owner's name."""
+    """The addresses of one node: `assigned` by address to their owner's name. Both mappings are
+    to be read only; what changes them are the methods."""
 
     blocks: dict[IPNetwork, Block] = field(default_factory=dict)
     assigned: dict[IPAddress, str] = field(default_factory=dict)
     cooling: dict[IPAddress, Cooling] = field(default_factory=dict)
+    _held: dict[str, list[IPAddress]] = field(default_factory=dict)  # by owner
+    _uses: dict[IPNetwork, _Use] = field(default_factory=dict)  # by block, lowest first
+    _index: PrefixIndex[_Use] = field(default_factory=PrefixIndex)
 
     def own(self, blocks: Iterable[Block]) -> None:
         """These are our blocks from now on. What is assigned elsewhere stays known."""
-        self.blocks = {block.cidr: block for block in blocks}
+        wanted = {block.cidr: block for block in blocks}
+        if wanted == self.blocks:
+            return
+        self.blocks = wanted
+        ordered = sorted(wanted.values(), key=lambda b: (b.cidr.version, b.cidr.network_address))
+        self._uses = {b.cidr: _Use(b, int(b.cidr.network_address)) for b in ordered}
+        self._index = PrefixIndex(self._uses.items())
+        for address in self.assigned:
+            self._take_bit(address, assigned=1)
+        for address in self.cooling:
+            self._take_bit(address, cooling=1)
+
+    def hold(self, address: IPAddress, owner: str) -> None:
+        """`owner` has it, whatever anybody thinks: what survived a restart."""
+        if address not in self.assigned:
+            self._give(address, owner)
 
     def block_of(self, address: IPAddress) -> Block | None:
-        return next((b for b in self.blocks.values() if address in b.cidr), None)
+        use = self._index.find(address)
+        return use.block if use else None
 
     def take(self, address: IPAddress, owner: str, now: float) -> IPAddress:
         """Assign exactly `address`; Conflict names who has it or how long it still cools."""
@@ -77,81 +129,73 @@ class Allocator:
                     f"{left:.0f} s more",
                     causes=[Cause("spec.addresses", f"{address} is cooling down")],
                 )
-        self.cooling.pop(address, None)
-        self.assigned[address] = owner
+        self._give(address, owner)
         return address
 
     def assign(
         self, pool: str, version: int, owner: str, now: float, *, keep: Container[IPAddress] = ()
     ) -> IPAddress | None:
         """Any address of our blocks of `pool`, or None; those in `keep` are promised to others."""
-        blocks = sorted(
-            (b for b in self.blocks.values() if b.pool == pool and b.cidr.version == version),
-            key=lambda block: int(block.cidr.network_address),
-        )
-        for block in blocks:
-            first, size = int(block.cidr.network_address), block.cidr.num_addresses
-            kind = type(block.cidr.network_address)
-            for offset in range(size):
-                address = kind(first + offset)
-                if address in self.assigned or address in self.cooling or address in keep:
-                    continue
-                self.assigned[address] = owner
+        uses: list[_Use | None] = [*self._of(pool, version)]
+        for use in self._of(pool, version):
+            if use.free and (address := use.lowest(keep)) is not None:
+                self._give(address, owner)
                 return address
-        cooled = sorted(
-            (cooling.since, int(address), address)
-            for address, cooling in self.cooling.items()
-            if address not in keep
-            and any(address in block.cidr for block in blocks)
-            and self._left(address, cooling, now) <= 0
+        cooled = min(
+            (
+                (cooling.since, int(address), address)
+                for address, cooling in self.cooling.items()
+                if address not in keep
+                and self._index.find(address) in uses
+                and self._left(address, cooling, now) <= 0
+            ),
+            default=None,
         )
-        if not cooled:
+        if cooled is None:
             return None
-        address = cooled[0][2]
-        del self.cooling[address]
-        self.assigned[address] = owner
-        return address
+        self._give(cooled[2], owner)
+        return cooled[2]
 
     def release(self, owner: str, now: float) -> list[IPAddress]:
         """Everything `owner` has begins to cool."""
-        freed = [address for address, held in self.assigned.items() if held == owner]
+        freed = self._held.pop(owner, [])
         for address in freed:
             del self.assigned[address]
             self.cooling[address] = Cooling(owner, now)
+            self._count(address, assigned=-1, cooling=1)
         return freed
 
     def forget(self, owner: str) -> None:
         """Free at once what `owner` was given but never used on the wire."""
-        for address in [a for a, held in self.assigned.items() if held == owner]:
+        for address in self._held.pop(owner, []):
             del self.assigned[address]
+            self._free_bit(address, assigned=-1)
 
     def expire(self, now: float) -> None:
         """Drop what has cooled down."""
-        for address, cooling in list(self.cooling.items()):
-            if self._left(address, cooling, now) <= 0:
-                del self.cooling[address]
+        gone = [a for a, cooling in self.cooling.items() if self._left(a, cooling, now) <= 0]
+        for address in gone:
+            del self.cooling[address]
+            self._free_bit(address, cooling=-1)
 
     def counts(self, block: Block) -> Counts:
-        assigned = sum(address in block.cidr for address in self.assigned)
-        cooling = sum(address in block.cidr for address in self.cooling)
-        return Counts(block.cidr.num_addresses, assigned, cooling)
+        use = self._uses[block.cidr]
+        return Counts(block.cidr.num_addresses, use.assigned, use.cooling)
 
     def free(self, pool: str, version: int, now: float) -> int:
-        """How many addresses of `pool` could be assigned now without a new block."""
+        """How many addresses of `pool` could be assigned now without a new block; what has cooled
+        down counts once it was expired, or if there is nothing else."""
+        free = sum(use.free for use in self._of(pool, version))
+        if free:
+            return free
         self.expire(now)
-        return sum(
-            self.counts(block).free
-            for block in self.blocks.values()
-            if block.pool == pool and block.cidr.version == version
-        )
+        return sum(use.free for use in self._of(pool, version))
 
     def empty_blocks(self, pool: str, now: float) -> list[Block]:
         """Blocks of `pool` without assigned or cooling addresses, highest first."""
         self.expire(now)
         found = [
-            block
-            for block in self.blocks.values()
-            if block.pool == pool and self.counts(block).free == block.cidr.num_addresses
+            use.block for use in self._uses.values() if use.block.pool == pool and not use.taken
         ]
         return sorted(found, key=lambda block: int(block.cidr.network_address), reverse=True)
 
@@ -167,16 +211,43 @@ class Allocator:
             name=pool,
         )
 
-    def cooling_ages(self, now: float) -> dict[str, tuple[str, float]]:
-        """What cools, as JSON-ready ``{address: (owner, seconds since it was freed)}``."""
-        return {str(a): (c.owner, now - c.since) for a, c in self.cooling.items()}
+    def cool(self, cooling: Mapping[IPAddress, Cooling]) -> None:
+        """These cool as well: what survived a restart. What is assigned stays assigned."""
+        for address, since in cooling.items():
+            if address not in self.assigned and address not in self.cooling:
+                self.cooling[address] = since
+                self._take_bit(address, cooling=1)
 
-    def restore_cooling(self, ages: Mapping[str, tuple[str, float]], now: float) -> None:
-        """The inverse of `cooling_ages`; addresses that are assigned stay assigned."""
-        for text, (owner, age) in ages.items():
-            address = parse_address(text)
-            if address not in self.assigned:
-                self.cooling[address] = Cooling(owner, now - age)
+    def _of(self, pool: str, version: int) -> list[_Use]:
+        return [
+            use
+            for use in self._uses.values()
+            if use.block.pool == pool and use.block.cidr.version == version
+        ]
+
+    def _give(self, address: IPAddress, owner: str) -> None:
+        was_cooling = self.cooling.pop(address, None) is not None
+        self.assigned[address] = owner
+        self._held.setdefault(owner, []).append(address)
+        if was_cooling:
+            self._count(address, assigned=1, cooling=-1)
+        else:
+            self._take_bit(address, assigned=1)
+
+    def _count(self, address: IPAddress, *, assigned: int = 0, cooling: int = 0) -> _Use | None:
+        use = self._index.find(address)
+        if use is not None:
+            use.assigned += assigned
+            use.cooling += cooling
+        return use
+
+    def _take_bit(self, address: IPAddress, *, assigned: int = 0, cooling: int = 0) -> None:
+        if (use := self._count(address, assigned=assigned, cooling=cooling)) is not None:
+            use.taken |= use.bit(address)
+
+    def _free_bit(self, address: IPAddress, *, assigned: int = 0, cooling: int = 0) -> None:
+        if (use := self._count(address, assigned=assigned, cooling=cooling)) is not None:
+            use.taken &= ~use.bit(address)
 
     def _left(self, address: IPAddress, cooling: Cooling, now: float) -> float:
         block = self.block_of(address)

@@ -6,13 +6,16 @@ their messages say what would have been right.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+T = TypeVar("T")
 
 # Never assigned, never part of a pool (RFC 6890; for v6 also RFC 4291, RFC 3849 is left usable
 # for laboratories). 255.255.255.255 lies in 240/4.
@@ -66,9 +69,36 @@ def parse_cidr(text: object) -> IPNetwork:
     raise ValueError(f"{text!r} has host bits set after /{length}; {loose} would be right")
 
 
+@lru_cache(maxsize=1 << 16)
 def host_prefix(address: IPAddress) -> IPNetwork:
     """The /32 or /128 that is exactly `address`."""
     return ip_network(address)
+
+
+class PrefixIndex(Generic[T]):
+    """Prefixes that do not overlap, each with a value: which one holds an address.
+
+    One look-up a distinct length, however many prefixes there are.
+    """
+
+    def __init__(self, entries: Iterable[tuple[IPNetwork, T]] = ()) -> None:
+        self._values: dict[tuple[int, int, int], T] = {}
+        shifts: dict[int, set[int]] = {4: set(), 6: set()}
+        for prefix, value in entries:
+            shift = prefix.max_prefixlen - prefix.prefixlen
+            shifts[prefix.version].add(shift)
+            first = int(prefix.network_address)
+            self._values[prefix.version, shift, first >> shift] = value
+        self._shifts = {version: sorted(found) for version, found in shifts.items()}
+
+    def find(self, address: IPAddress) -> T | None:
+        """The value of the prefix that holds `address`, or None."""
+        version, number = address.version, int(address)
+        for shift in self._shifts[version]:
+            found = self._values.get((version, shift, number >> shift))
+            if found is not None:
+                return found
+        return None
 
 
 def reserved_overlap(network: IPNetwork) -> IPNetwork | None:

@@ -1,9 +1,9 @@
 """The address book of one node: which workload has which address, inside the node's own blocks.
 
 What is assigned is derived from the records and never written down twice. What cools is written
-to ``<runDir>/addresses.json``; if that file is missing the host has booted, and the addresses that
-the service still has reports of cool down once (nobody may get them while a switch or a peer may
-still hold the old route).
+to ``<runDir>/cooling.log``; if that is missing the host has booted, and the addresses that the
+service still has reports of cool down once (nobody may get them while a switch or a peer may still
+hold the old route).
 
 `prepare` may ask the service for a block and runs outside the writer; `assign` is a pure step in
 it. Headless, `prepare` only fails if the node's own blocks cannot serve.
@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Protocol
 
 from api.ipam import blocks as ipam
-from api.ipam.allocator import Allocator, Block
+from api.ipam.allocator import Allocator, Block, Cooling
 from api.resources.errors import Cause, Invalid, PoolExhausted, RoutedError
 from api.resources.ippool import Allocation, IPPool
 from api.resources.net import IPAddress
+from api.resources.workload import Workload
 from routed.agent.attachment import Attachment
+from routed.agent.cooling import CoolingLog
 from routed.agent.intent import Intent
-from routed.agent.plan import pool_of, usable_pools
-from routed.agent.records import read_json, write_json
+from routed.agent.plan import usable_pools
 
 
 class BlockSource(Protocol):
@@ -38,30 +39,33 @@ class AddressBook:
     """`low_water` free addresses are held ready in each pool that this node uses."""
 
     def __init__(self, path: Path, low_water: int) -> None:
-        self.path = path
+        self.log = CoolingLog(path)
         self.low_water = low_water
         self.allocator = Allocator()
         self.releasing: set[str] = set()
 
-    def restore(self, records: Mapping[str, Attachment], intent: Intent | None) -> None:
+    def restore(
+        self,
+        records: Mapping[str, Attachment],
+        intent: Intent | None,
+        reports: Mapping[str, Workload],
+    ) -> None:
         """Derive the book from what survived."""
         now = time.monotonic()
         if intent is not None:
             self.own(intent)
         for record in records.values():
             for address in record.addresses:
-                self.allocator.assigned[address] = record.id
-        ages = read_json(self.path)
-        if ages is not None:
-            self.allocator.restore_cooling(ages, now)
-        elif intent is not None:
-            after_boot = {
-                str(address): (name, 0.0)
-                for name, workload in intent.workloads.items()
+                self.allocator.hold(address, record.id)
+        cooling = self.log.load()
+        if cooling is None and intent is not None:
+            cooling = {
+                address: Cooling(name, now)
+                for name, workload in (*intent.declared.items(), *reports.items())
                 for address in workload.status.addresses
             }
-            self.allocator.restore_cooling(after_boot, now)
-        self._save()
+        self.allocator.cool(cooling or {})
+        self.log.rewrite(self.allocator.cooling)
 
     def own(self, intent: Intent) -> None:
         """The blocks of `intent` are ours from now on."""
@@ -80,7 +84,7 @@ class AddressBook:
     async def prepare(self, intent: Intent, wanted: Attachment, source: BlockSource) -> None:
         """Own what `wanted` needs; IntentError or Unreachable says why that cannot be."""
         for address in wanted.requested:
-            pool = pool_of(address, intent.pools.values())
+            pool = intent.pool_index.find(address)
             if pool is None:
                 raise ipam.outside_every_pool(address, intent.pools, "addresses")
             if wanted.pools and pool.metadata.name not in wanted.pools:
@@ -104,6 +108,7 @@ class AddressBook:
     def pools_below_mark(self, intent: Intent) -> list[str]:
         """Pools that this node would assign from and has too few free addresses of."""
         now = time.monotonic()
+        self.allocator.expire(now)
         used = {block.pool for block in self.allocator.blocks.values()}
         found = []
         first: set[int] = set()
@@ -153,13 +158,8 @@ class AddressBook:
             raise
         pool = self._pool(intent, wanted)
         name, cidr = pool.metadata.name, pool.spec.cidr
-        promised = {
-            address
-            for other, workload in intent.declared().items()
-            if other != wanted.id
-            for address in workload.spec.addresses
-        }
-        found = self.allocator.assign(name, cidr.version, wanted.id, now, keep=promised)
+        keep = intent.promised
+        found = self.allocator.assign(name, cidr.version, wanted.id, now, keep=keep)
         if found is None:
             raise self.allocator.exhausted(name, cidr, "its owned blocks are used up")
         return [found]
@@ -176,22 +176,21 @@ class AddressBook:
 
     def release(self, workload: str) -> None:
         """The workload's addresses begin to cool; written down before anybody can have them."""
-        self.allocator.release(workload, time.monotonic())
-        self._save()
+        freed = self.allocator.release(workload, time.monotonic())
+        cooling = self.allocator.cooling
+        self.log.add([(address, cooling[address]) for address in freed], cooling)
 
     def forget(self, workload: str) -> None:
         """The attach failed: its addresses were never used."""
         self.allocator.forget(workload)
 
-    def counts(self, intent: Intent) -> dict[str, tuple[int, int]]:
-        """(assigned, cooling) of each of our blocks."""
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """(assigned, cooling) of each of our blocks, by name."""
         self.allocator.expire(time.monotonic())
         found = {}
         for block in self.allocator.blocks.values():
-            name = ipam.block_name(block.cidr)
-            if name in intent.blocks:
-                counts = self.allocator.counts(block)
-                found[name] = (counts.assigned, counts.cooling)
+            counts = self.allocator.counts(block)
+            found[ipam.block_name(block.cidr)] = (counts.assigned, counts.cooling)
         return found
 
     def _pool(self, intent: Intent, wanted: Attachment) -> IPPool:
@@ -217,6 +216,3 @@ class AddressBook:
             p for p in usable if self.allocator.free(p.metadata.name, p.spec.cidr.version, now)
         )
         return next(with_room, usable[0])
-
-    def _save(self) -> None:
-        write_json(self.path, self.allocator.cooling_ages(time.monotonic()))

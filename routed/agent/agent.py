@@ -17,36 +17,29 @@ Races this order closes:
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from api.resources import Node, ObjectMeta
-from api.resources.errors import (
-    Cause,
-    Conflict,
-    Invalid,
-    NotFound,
-    RoutedError,
-    SpeakerError,
-    StorageError,
-)
-from api.resources.net import host_prefix
+from api.resources.errors import NotFound, RoutedError, SpeakerError
+from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
-from api.resources.workload import Mode, Origin
+from api.resources.workload import Origin
+from routed.agent import attaching
 from routed.agent.addresses import AddressBook
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.blocks import BlockKeeper
 from routed.agent.control import Control
 from routed.agent.declared import Declared
 from routed.agent.filtering import Filter, Filtering
+from routed.agent.imports import Imports
 from routed.agent.intent import Intent
 from routed.agent.metrics import Metrics
 from routed.agent.plan import Facts, announce, peers_of, plan
-from routed.agent.records import Records, existing
-from routed.agent.reporting import Write, block_writes, node_writes, workload_writes
+from routed.agent.records import Records
+from routed.agent.reporting import Local, Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
 from routed.agent.speech import Speech
 from routed.agent.views import conditions
@@ -54,12 +47,12 @@ from routed.agent.writer import Writer
 from routed.kernel.seam import Kernel
 from routed.settings import AgentSettings
 from routed.state import Report
-from routed.steps import Point, reached
 
 log = logging.getLogger("routed.agent")
 
 VERSION = "0.1.0"
 ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
+BLOCK_SECONDS = 0.25  # until the kernel is brought in line with other blocks
 RETRY_SECONDS = 1.0  # until something that failed is tried again
 
 
@@ -81,13 +74,16 @@ class Agent:
         self.control = control
         self.speech = speech
         self.records = Records(settings.run_dir / "attachments")
-        self.book = AddressBook(settings.run_dir / "addresses.json", settings.low_water)
+        self.book = AddressBook(settings.run_dir / "cooling.log", settings.low_water)
         self.writer = Writer(self._round)
         self.intent: Intent | None = None
-        self.report = Report()
+        self.report = Report()  # of the last sync
+        self.ready: dict[str, tuple[IPAddress, ...]] = {}  # by workload, as last read back
+        self.imports = Imports()
         self.declared = Declared(self)
         self.blocks = BlockKeeper(self)
         self.rounds = 0
+        self._due: set[str] = set()  # workloads that may have to be reported
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -96,8 +92,9 @@ class Agent:
         self.records.load()
         for path in self.records.unreadable:
             log.error("record unreadable path=%s", path)
-        self.intent = self.control.stored_intent()
-        self.book.restore(self.records.all(), self.intent)
+        stored = self.control.stored_intent()
+        self.intent, reports = stored if stored is not None else (None, {})
+        self.book.restore(self.records.all(), self.intent, reports)
 
     async def serve(self) -> None:
         """Run every task of the agent; one that ends ends all."""
@@ -124,12 +121,18 @@ class Agent:
                 wait = min(wait, RETRY_SECONDS)
             await asyncio.sleep(wait)
             self.filtering.look()
+            known = self.control.known
+            self.report_due({*self.records.held, *known.declared, *known.reports})
             self.writer.wake()
 
     def intent_changed(self, intent: Intent) -> None:
-        """A whole newer intent: from the watches, or with a block just claimed."""
-        self.intent = intent
+        """A whole newer intent: from the watches, or with a block just claimed. Of the latter only
+        the blackhole is missing, which must not hold up the attaches that the block is for."""
+        before, self.intent = self.intent, intent
         self.book.own(intent)
+        if before is not None and replace(intent, blocks=before.blocks) == before:
+            asyncio.get_running_loop().call_later(BLOCK_SECONDS, self.writer.wake)
+            return
         self.declared.wake()
         self.writer.wake()
 
@@ -138,8 +141,8 @@ class Agent:
     def facts(self) -> Facts:
         return Facts(
             intent=self.intent,
-            records=self.records.all(),
-            paths=self.speech.paths,
+            records=self.records.held,
+            learned=self.imports.learned,
             received_whole=self.speech.received_whole,
             releasing=frozenset(self.book.releasing),
             manage_sysctls=self.settings.manage_sysctls,
@@ -148,13 +151,15 @@ class Agent:
     async def _round(self) -> None:
         """Bring kernel and speaker to what is wanted now, whatever was there before."""
         await self._detach_undeclared()
+        self.imports.update(self.intent, self.speech.paths, self.speech.take_touched())
         facts = self.facts()
         if self.rounds:  # a new agent says nothing before it has read back
-            self._say(facts, self.report)  # what goes is withdrawn first
-        before = self.report
+            self._say(facts, replace(self.report, ready=self.ready))  # what goes is withdrawn first
+        before, ready = self.report, self.ready
         refused = self.filtering.keep()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))
+        self.ready = dict(self.report.ready)
         self.metrics.changes.inc(self.report.changed)
         if refused is not None:
             self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
@@ -162,12 +167,8 @@ class Agent:
         self._log_transitions(before, self.report)
         for workload in self.report.lost:
             await self._bury(workload)
-        for workload in self.report.ready:
-            record = self.records.get(workload)
-            if record is not None and record.step is Step.ATTACHING:
-                self.records.put(record.model_copy(update={"step": Step.ATTACHED}))
-        self._say(self.facts(), self.report)
-        self.control.wake()
+        self._say(self.facts(), replace(self.report, ready=self.ready))
+        self.report_due({name for name, _ in ready.items() ^ self.ready.items()})
 
     def _say(self, facts: Facts, report: Report) -> None:
         """State to the speaker what may be announced; without intent nothing is stated, so that
@@ -185,10 +186,10 @@ class Agent:
             gone = (
                 record.origin is Origin.API
                 and self.intent is not None
-                and record.id not in self.intent.workloads
+                and record.id not in self.intent.declared
             )
             if gone or record.step is Step.DETACHING:
-                await self._take_away(record)
+                await attaching.take_away(self, record)
 
     async def _bury(self, workload: str) -> None:
         """The namespace is gone, and with it the link: forget the attachment."""
@@ -196,135 +197,20 @@ class Agent:
         if record is None:
             return
         log.info("namespace gone workload=%s netns=%s", workload, record.netns)
-        await self._take_away(record)
+        await attaching.take_away(self, record)
         self.declared.wake()
 
     # -- attach and detach ---------------------------------------------------------------------
 
     async def attach(self, wanted: AttachRequest) -> tuple[Attachment, bool]:
-        """Attach, idempotently by (containerID, ifName), else by name and namespace.
-
-        Returns the attachment and whether it is new. Raises Invalid, Conflict, AlreadyExists,
-        PoolExhausted (nothing changed), or ApplyError (rolled back).
-        """
-        name = node_born_id(wanted.name, self.settings.node)
-        if wanted.mode is not Mode.VETH:
-            raise Invalid(
-                f"cannot attach {wanted.name}: mode {wanted.mode} is not available on this node",
-                causes=[Cause("mode", f"{wanted.mode} is not available; veth is")],
-            )
-        path, identity = "", None
-        if wanted.netns:
-            checked = self.kernel.check_netns(wanted.netns)
-            path, identity = checked.path, checked.identity
-        candidate = Attachment(
-            id=name,
-            name=wanted.name,
-            node=self.settings.node,
-            origin=Origin.NODE,
-            netns=path,
-            netns_id=identity,
-            if_name=wanted.if_name,
-            mode=wanted.mode,
-            pools=wanted.pools,
-            requested=wanted.addresses,
-            addresses=[],
-            container_id=wanted.container_id,
-            labels=wanted.labels,
-            mtu=self.mtu(wanted.mtu),
-        )
-        held = existing(self.records, candidate)
-        if held is not None:
-            return held, False
-        return await self.attach_candidate(candidate)
+        """See `routed.agent.attaching`."""
+        return await attaching.attach(self, wanted)
 
     async def attach_candidate(self, candidate: Attachment) -> tuple[Attachment, bool]:
-        """Own the blocks it needs, then attach it in the writer's turn."""
-        if not candidate.addresses or candidate.requested:
-            await self.book.prepare(self._known_intent(), candidate, self.control)
-        return await self.writer.run(lambda: self._put(candidate))
-
-    async def _put(self, candidate: Attachment) -> tuple[Attachment, bool]:
-        """The writer's job: address, record, kernel, announcement; or nothing at all."""
-        with self.metrics.measured("attach"):
-            return await self._put_whole(candidate)
-
-    async def _put_whole(self, candidate: Attachment) -> tuple[Attachment, bool]:
-        old = self.records.get(candidate.id)
-        if old is not None and old.step is Step.DETACHING:
-            await self._take_away(old)  # an earlier try of it was refused
-        held = existing(self.records, candidate)
-        if held is not None:
-            return held, False
-        if not self.filtering.ready and (refused := self.filtering.keep()) is not None:
-            raise refused
-        addresses = self.book.assign(self._known_intent(), candidate)
-        record = candidate.model_copy(update={"addresses": addresses})
-        reached(Point.ASSIGNED)
-        try:
-            self.records.put(record)
-            reached(Point.RECORDED)
-            await self.kernel.attach(record.endpoint())
-            reached(Point.READ_BACK)
-        except (RoutedError, OSError) as error:
-            self.records.remove(record.id)
-            self.book.forget(record.id)
-            if isinstance(error, OSError):
-                full = error.errno == errno.ENOSPC
-                raise StorageError(f"cannot record {record.id}: {error}", full=full) from error
-            raise
-        record = record.model_copy(update={"step": Step.ATTACHED})
-        self.records.put(record)
-        reached(Point.CONFIRMED)
-        self.report = replace(
-            self.report, ready={**self.report.ready, record.id: tuple(record.addresses)}
-        )
-        facts = self.facts()
-        one = Report(ready={record.id: tuple(record.addresses)})
-        self.speech.advertise(announce(facts, one).values())
-        reached(Point.ANNOUNCED)
-        self.control.wake()
-        return record, True
+        return await attaching.attach_candidate(self, candidate)
 
     async def detach(self, name: str) -> Attachment:
-        """Withdraw, take away route, neighbour and link, let the address cool. NotFound, or
-        Conflict where the service declared it."""
-        record = self.find(name)
-        if record.origin is Origin.API:
-            raise Conflict(
-                f"cannot detach {record.id} here: it was declared through the service; "
-                f"delete it there (routectl delete workload {record.id})"
-            )
-        await self.writer.run(lambda: self._take_away(record))
-        return record
-
-    async def _take_away(self, record: Attachment) -> None:
-        """The writer's job; each step can be repeated by the next agent."""
-        if self.records.get(record.id) is None:
-            return  # two detaches of one attachment: the first has done it
-        with self.metrics.measured("detach"):
-            await self._take_away_whole(record)
-
-    async def _take_away_whole(self, record: Attachment) -> None:
-        try:
-            self.records.put(record.model_copy(update={"step": Step.DETACHING}))
-        except OSError as error:  # a full disk keeps nobody from leaving
-            log.error("detach not recorded workload=%s: %s", record.id, error)
-        reached(Point.MARKED)
-        self.speech.withdraw(host_prefix(address) for address in record.addresses)
-        reached(Point.WITHDRAWN)
-        await self.kernel.detach([record.id])
-        reached(Point.ROUTES_GONE)
-        try:
-            self.book.release(record.id)
-        except OSError as error:  # it cools all the same, unless this agent dies meanwhile
-            log.error("cool-down not recorded workload=%s: %s", record.id, error)
-        reached(Point.COOLED)
-        self.records.remove(record.id)
-        reached(Point.FORGOTTEN)
-        ready = {name: held for name, held in self.report.ready.items() if name != record.id}
-        self.report = replace(self.report, ready=ready)
-        self.control.wake()
+        return await attaching.detach(self, name)
 
     async def announced(self, attachment: Attachment) -> bool:
         """Whether the speaker has handed everything said so far to ExaBGP in time."""
@@ -339,7 +225,8 @@ class Agent:
         """The MTU of a workload's link, in bytes: as asked, as set, or the uplinks'."""
         return asked or self.settings.mtu or self.kernel.uplink_mtu()
 
-    def _known_intent(self) -> Intent:
+    def known_intent(self) -> Intent:
+        """ServiceNeeded where this node has never been told anything."""
         if self.intent is None:
             raise ServiceNeeded(
                 "cannot assign an address: this node has never reached the control plane; "
@@ -358,19 +245,32 @@ class Agent:
         spec = NodeSpec(addresses=self.settings.addresses or self.control.own_addresses())
         return Node(metadata=ObjectMeta(name=self.settings.node), spec=spec)
 
-    def writes(self, intent: Intent) -> list[Write]:
-        """What the service should be told now."""
-        ready = frozenset(self.report.ready)
-        found = workload_writes(intent, self.records.all(), ready, self.declared.failures)
-        found += block_writes(intent, self.book.counts(intent))
-        if intent.node is not None:
-            found += node_writes(intent.node, conditions(self), {"routed": VERSION})
+    def due(self) -> set[str]:
+        found, self._due = self._due, set()
+        return found
+
+    def report_due(self, names: set[str]) -> None:
+        self._due |= names
+        self.control.wake()
+
+    def workload_writes(self, name: str) -> list[Write]:
+        """What the service should be told of one workload now."""
+        known = self.control.known
+        local = Local(self.records.get(name), name in self.ready, self.declared.failures.get(name))
+        return workload_writes(name, local, known.declared.get(name) or known.reports.get(name))
+
+    def count_writes(self) -> list[Write]:
+        """What the service should be told of our blocks and our Node now."""
+        known = self.control.known
+        found = block_writes(known.blocks, self.book.counts())
+        if known.own_node is not None:
+            found += node_writes(known.own_node, conditions(self), {"routed": VERSION})
         return found
 
     # -- views -----------------------------------------------------------------------------------
 
     def attachments(self) -> Iterable[Attachment]:
-        return sorted(self.records.all().values(), key=lambda record: record.id)
+        return sorted(self.records.held.values(), key=lambda record: record.id)
 
     def find(self, name: str) -> Attachment:
         """By id, or by the short name of a node-born one. NotFound names what was asked."""
@@ -385,7 +285,7 @@ class Agent:
 
     def view(self, record: Attachment) -> dict[str, Any]:
         """What the local API says of one attachment."""
-        return record.wire_view(ready=record.id in self.report.ready)
+        return record.wire_view(ready=record.id in self.ready)
 
     def _log_transitions(self, before: Report, after: Report) -> None:
         for key, error in after.failed.items():

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs
 
 import httpx
-from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.resources.errors import (
     ApplyError,
@@ -29,62 +30,102 @@ if TYPE_CHECKING:
     from routed.agent.agent import Agent
 
 BODY_LIMIT = 1 << 20  # bytes
+ONE = "/v1/attachments/"
+TEXT = b"text/plain; charset=utf-8"
 
 
-def application(agent: Agent) -> FastAPI:
-    """The routes of `/run/routed/agent.sock`."""
-    app = FastAPI(title="routed agent", docs_url=None, redoc_url=None, openapi_url=None)
+class Request(NamedTuple):
+    """What a handler may look at: the query as text, the body, and the name in the path."""
 
-    async def attach(request: Request) -> Response:
-        wanted = parse_attach(await _body(request))
-        attachment, created = await agent.attach(wanted)
+    query: str
+    body: bytes
+    name: str
+
+
+class Answer(NamedTuple):
+    body: bytes
+    status: int = 200
+    media_type: bytes = b"application/json"
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+def application(agent: Agent) -> ASGIApp:
+    """What is served at `/run/routed/agent.sock`: a table of paths, without a framework between
+    a request and its handler."""
+
+    async def attach(request: Request) -> Answer:
+        attachment, created = await agent.attach(parse_attach(request.body))
         view = agent.view(attachment)
-        if request.query_params.get("wait") == "announced":
+        if request.query and parse_qs(request.query).get("wait") == ["announced"]:
             view["announced"] = await agent.announced(attachment)
         return _json(view, 201 if created else 200)
 
-    async def listing(request: Request) -> Response:
+    async def listing(request: Request) -> Answer:
         return _json({"items": [agent.view(record) for record in agent.attachments()]})
 
-    async def one(request: Request) -> Response:
-        return _json(agent.view(agent.find(request.path_params["id"])))
+    async def one(request: Request) -> Answer:
+        return _json(agent.view(agent.find(request.name)))
 
-    async def detach(request: Request) -> Response:
-        return _json(agent.view(await agent.detach(request.path_params["id"])))
+    async def detach(request: Request) -> Answer:
+        return _json(agent.view(await agent.detach(request.name)))
 
-    async def status(request: Request) -> Response:
+    async def status(request: Request) -> Answer:
         return _json(views.status(agent))
 
-    async def healthz(request: Request) -> Response:
-        return Response("ok\n", media_type="text/plain")
+    async def healthz(request: Request) -> Answer:
+        return Answer(b"ok\n", media_type=TEXT)
 
-    async def readyz(request: Request) -> Response:
+    async def readyz(request: Request) -> Answer:
         missing = views.not_ready(agent)
         text = "ok\n" if not missing else "".join(f"{reason}\n" for reason in missing)
-        return Response(text, 503 if missing else 200, media_type="text/plain")
+        return Answer(text.encode(), 503 if missing else 200, TEXT)
 
-    async def metrics(request: Request) -> Response:
+    async def metrics(request: Request) -> Answer:
         text = agent.metrics.text(agent) + await speakers_metrics(agent.settings)
-        return Response(text, media_type="text/plain; version=0.0.4")
+        return Answer(text, media_type=b"text/plain; version=0.0.4; charset=utf-8")
 
-    for path, handler, method in (
-        ("/v1/attachments", attach, "POST"),
-        ("/v1/attachments", listing, "GET"),
-        ("/v1/attachments/{id}", one, "GET"),
-        ("/v1/attachments/{id}", detach, "DELETE"),
-        ("/v1/status", status, "GET"),
-        ("/healthz", healthz, "GET"),
-        ("/readyz", readyz, "GET"),
-        ("/metrics", metrics, "GET"),
-    ):
-        app.add_route(path, _guarded(handler), methods=[method])
-    app.add_route("/{rest:path}", _guarded(_unknown), methods=["GET", "POST", "PUT", "DELETE"])
-    return app
+    handlers: dict[tuple[str, str], Handler] = {
+        ("POST", "/v1/attachments"): attach,
+        ("GET", "/v1/attachments"): listing,
+        ("GET", f"{ONE}{{id}}"): one,
+        ("DELETE", f"{ONE}{{id}}"): detach,
+        ("GET", "/v1/status"): status,
+        ("GET", "/healthz"): healthz,
+        ("GET", "/readyz"): readyz,
+        ("GET", "/metrics"): metrics,
+    }
+
+    async def answer(scope: Scope, receive: Receive) -> Answer:
+        path, name, method = scope["path"], "", scope["method"]
+        if path.startswith(ONE):
+            path, name = f"{ONE}{{id}}", path.removeprefix(ONE)
+        handler = handlers.get((method, path))
+        if handler is None:
+            said = f"cannot serve {method} {scope['path']}: there is no such path"
+            return _failure(NotFound(said))
+        try:
+            query = scope["query_string"].decode("latin-1")
+            return await handler(Request(query, await _body(receive), name))
+        except RoutedError as error:
+            return _failure(error)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # a websocket: refused
+        body, status, media_type = await answer(scope, receive)
+        length = str(len(body)).encode()
+        headers = [(b"content-type", media_type), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return serve
 
 
 async def speakers_metrics(settings: AgentSettings) -> bytes:
     """What the speaker measures; nothing if it does not answer."""
-    transport = httpx.AsyncHTTPTransport(uds=str(settings.run_dir / "speaker-metrics.sock"))
+    transport = httpx.AsyncHTTPTransport(uds=str(settings.speaker_metrics_socket))
     try:
         async with httpx.AsyncClient(transport=transport, timeout=2.0) as client:
             return (await client.get("http://speaker/metrics")).content
@@ -92,38 +133,20 @@ async def speakers_metrics(settings: AgentSettings) -> bytes:
         return b""
 
 
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-def _guarded(handler: Handler) -> Handler:
-    """`handler` with every error of ours as a Status answer."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RoutedError as error:
-            return _failure(error)
-
-    return guarded
-
-
-async def _unknown(request: Request) -> Response:
-    raise NotFound(f"cannot serve {request.method} {request.url.path}: there is no such path")
-
-
-async def _body(request: Request) -> bytes:
+async def _body(receive: Receive) -> bytes:
     """The body, refused past BODY_LIMIT before it is held."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_LIMIT:
+    body = b""
+    while True:
+        message = await receive()
+        part: bytes = message.get("body", b"")
+        body += part
+        if len(body) > BODY_LIMIT:
             raise TooLarge(f"cannot read the request: its body is larger than {BODY_LIMIT} bytes")
-        parts.append(part)
-    return b"".join(parts)
+        if not message.get("more_body"):
+            return body
 
 
-def _failure(error: RoutedError) -> Response:
+def _failure(error: RoutedError) -> Answer:
     if isinstance(error, IntentError):
         code, reason, causes = error.status, error.reason, error.causes
     elif isinstance(error, ApplyError):
@@ -151,6 +174,5 @@ def _failure(error: RoutedError) -> Response:
     return _json(status, code)
 
 
-def _json(document: Any, code: int = 200) -> Response:
-    data = json.dumps(document, separators=(",", ":")).encode() + b"\n"
-    return Response(data, code, media_type="application/json")
+def _json(document: Any, code: int = 200) -> Answer:
+    return Answer(json.dumps(document, separators=(",", ":")).encode() + b"\n", code)

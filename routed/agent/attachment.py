@@ -19,9 +19,8 @@ from routed.state import GATEWAY_V4, GATEWAY_V6, Endpoint, host_interface_name, 
 
 
 class Step(StrEnum):
-    """How far an attachment has come; the next agent goes on from here."""
+    """Whether it is there or going; the next agent goes on from here, whatever the kernel holds."""
 
-    ATTACHING = "Attaching"
     ATTACHED = "Attached"
     DETACHING = "Detaching"
 
@@ -44,7 +43,7 @@ class Attachment(Model):
     container_id: str = Field(default="", alias="containerID")
     labels: dict[str, str] = Field(default_factory=dict)
     mtu: int = 1500
-    step: Step = Step.ATTACHING
+    step: Step = Step.ATTACHED
 
     def endpoint(self) -> Endpoint:
         """What the kernel should hold for it."""

@@ -42,7 +42,7 @@ class BlockKeeper:
             else:
                 self._short.discard(pool)
         for name in self.agent.book.spare_blocks(self.agent.intent):
-            block = self.agent.intent.blocks.get(name)
+            block = self.agent.control.known.blocks.get(name)
             if block is None or block.status.assigned or block.status.cooling:
                 continue  # the service does not know yet that it is empty, and would refuse
             if self._sessions_up():
@@ -75,7 +75,7 @@ class BlockKeeper:
             return
         try:
             await self.agent.control.release(name)
-        except IntentError as error:
+        except (IntentError, OSError) as error:
             log.warning("block not released name=%s why=%s", name, error)
         finally:
             self.agent.book.releasing.discard(name)

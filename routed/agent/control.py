@@ -1,13 +1,12 @@
 """The agent's connection to the control plane: intent in, reports out, blocks claimed.
 
-Intent comes by one watch per kind, each beginning with the full set; it is handed on only once
-every watch has shown its whole set, so a half-read service never looks like deletions. From then
-on each change makes a new `Intent`. The last good one is on disk and stays there through an outage.
-
-What was written by us is merged at once (`merge`), by resourceVersion, so that a block just
-claimed can be used before the watch shows it, and a report just made is not made again.
+Intent comes by one watch per kind, each beginning with the full set (`routed.agent.known`); it is
+handed on only once every watch has shown its whole set, and from then on whenever something that
+decides has changed. The last good one is on disk and stays there through an outage
+(`routed.agent.copy`).
 
 Writes are decided by `reporting` from current state; what fails is decided anew the next time.
+Workloads are reported at once, what counts them (blocks, the Node's conditions) once a second.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from api.client import Client, Unreachable, WatchEvent
-from api.resources import BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, Workload
+from api.client import Client, Unreachable
+from api.resources import IPBlock, Node, Workload
 from api.resources.errors import (
     AlreadyExists,
     Conflict,
@@ -32,18 +30,21 @@ from api.resources.errors import (
     StorageError,
 )
 from api.resources.ippool import IPBlockSpec
-from api.resources.meta import ObjectMeta, Resource
+from api.resources.meta import ObjectMeta
 from api.resources.net import IPAddress, parse_address
-from api.resources.registry import KINDS, by_kind
-from routed.agent import intent as intents
+from api.resources.registry import KINDS
+from routed.agent.copy import Copy
 from routed.agent.intent import WATCHED, Intent
+from routed.agent.known import Change, Known
 from routed.agent.reporting import Create, Update, UpdateStatus, Write
 from routed.settings import AgentSettings
 
 log = logging.getLogger("routed.control")
 
-GRAVES = 4096  # deletions remembered, for answers that come late
 BACKOFF = (0.2, 5.0)  # seconds: first and longest wait between tries, with jitter
+COUNT_SECONDS = 1.0  # between reports of what only counts
+CALM_SECONDS = 0.05  # without anything new to report: what attaches now is more urgent
+GATHER_SECONDS = 0.5  # at most
 
 
 class Reporter(Protocol):
@@ -51,7 +52,15 @@ class Reporter(Protocol):
 
     def intent_changed(self, intent: Intent) -> None: ...
 
-    def writes(self, intent: Intent) -> list[Write]: ...
+    def due(self) -> set[str]:
+        """The workloads that may have to be reported; they are not due any more."""
+
+    def report_due(self, names: set[str]) -> None:
+        """They may have to be reported: the service shows them otherwise, or a report failed."""
+
+    def workload_writes(self, name: str) -> list[Write]: ...
+
+    def count_writes(self) -> list[Write]: ...
 
     def node_object(self) -> Node: ...
 
@@ -64,42 +73,44 @@ class Control:
     def __init__(self, settings: AgentSettings, client: Client | None) -> None:
         self.node = settings.node
         self.client = client
+        self.known = Known(settings.node)
         self.path: Path = settings.state_dir / "intent.json"
-        self._held: dict[str, dict[str, Resource]] = {plural: {} for plural in WATCHED}
-        self._growing: dict[str, dict[str, Resource]] = {}
-        self._merged: set[str] = set()
-        self._gone: dict[tuple[str, str], int] = {}  # revisions at which objects were deleted
-        self._whole: set[str] = set()  # on their present connection
-        self._seen: set[str] = set()  # once, since this process began
-        self._wake = asyncio.Event()
-        self._publish: Callable[[], None] = lambda: None
-        self._saved: Intent | None = None
+        self.copy = Copy(self.path, self.known)
         self.connected = False
+        self._wake = asyncio.Event()
+        self._used = asyncio.Event()
+        self._agent: Reporter | None = None
+        self._published = False
+        self._count_at = 0.0
+        self._count_timer: asyncio.TimerHandle | None = None
 
-    def stored_intent(self) -> Intent | None:
-        """The last good intent of disk: what an agent works from until the service answers."""
-        self._saved = intents.load(self.path, self.node)
-        return self._saved
+    def stored_intent(self) -> tuple[Intent, dict[str, Workload]] | None:
+        """The last good intent of disk, and the reports beside it: what an agent works from until
+        the service answers."""
+        return self.copy.load(self.node)
 
     @property
     def in_sync(self) -> bool:
         """Every watch has shown its whole set on its present connection."""
-        return self._whole == set(WATCHED)
+        return self.known.in_sync
 
     def wake(self) -> None:
-        """Something may have to be reported."""
+        """Something may have to be reported, or a block to be claimed or given back."""
         self._wake.set()
+        self._used.set()
 
     async def serve(self, agent: Reporter) -> None:
         """Keep the watches and the reports going; outages only end the present try."""
         if self.client is None:
             return
-        self._publish = lambda: agent.intent_changed(self._intent())
+        self._agent = agent
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.copy.serve())
             tasks.create_task(self._register(agent))
             for plural in WATCHED:
                 tasks.create_task(self._follow(plural))
             tasks.create_task(self._report(agent))
+            tasks.create_task(self._keep_blocks(agent))
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -114,135 +125,64 @@ class Control:
         while True:
             try:
                 async for event in self.client.watch(plural, field_selector=selector):
-                    self._take(plural, event)
+                    self._changed(self.known.take(plural, event))
                     backoff.reset()
             except (Unreachable, IntentError) as error:
-                if plural in self._whole:
+                if plural in self.known.whole:
                     log.warning("watch ended kind=%s why=%s", plural, error)
-                self._whole.discard(plural)
+                self.known.lost(plural)
                 self._set_connected()
             await backoff.wait()
 
-    def _take(self, plural: str, event: WatchEvent) -> None:
-        """One event of a watch; between BEGIN and END the new set grows aside."""
-        if event.type == "BEGIN":
-            self._growing[plural] = {}
-            return
-        if event.type == "END":
-            self._finish_set(plural)
-        elif event.object is not None:
-            name = event.object.metadata.name
-            growing = self._growing.get(plural)
-            held = self._held[plural] if growing is None else growing
-            if event.type == "DELETED":
-                held.pop(name, None)
-                self._bury(event.object)
-            elif growing is None and self._is_gone(event.object):
-                return
-            elif (known := held.get(name)) is None or _revision(event.object) > _revision(known):
-                held[name] = event.object
-            if growing is not None:
-                return
-        self._changed()
-
-    def _finish_set(self, plural: str) -> None:
-        """The whole set is here: it replaces what was held, except what we merged since."""
-        growing = self._growing.pop(plural)
-        newest = max((_revision(held) for held in growing.values()), default=0)
-        for name, held in self._held[plural].items():
-            if name in self._merged and _revision(held) > newest and name not in growing:
-                growing[name] = held
-        self._merged.clear()
-        self._held[plural] = growing
-        self._whole.add(plural)
+    def _changed(self, change: Change) -> None:
+        """Hand on what decides, note what may have to be reported, have it written down."""
         self._set_connected()
-
-    def merge(self, held: Resource) -> None:
-        """Take in an object that the service has just answered with."""
-        plural = _plural(held)
-        known = self._held[plural].get(held.metadata.name)
-        if self._is_gone(held):
+        if not self.known.complete:
             return
-        if known is None or _revision(held) > _revision(known):
-            self._held[plural][held.metadata.name] = held
-            self._merged.add(held.metadata.name)
-            self._changed()
-
-    def drop(self, plural: str, name: str) -> None:
-        """Forget an object that we have just deleted."""
-        held = self._held[plural].pop(name, None)
-        if held is not None:
-            self._bury(held)
-            self._changed()
-
-    def _bury(self, held: Resource) -> None:
-        """Answers and events come over several connections: an older one may come later."""
-        self._gone[(_plural(held), held.metadata.name)] = _revision(held)
-        while len(self._gone) > GRAVES:
-            del self._gone[next(iter(self._gone))]
-
-    def _is_gone(self, held: Resource) -> bool:
-        return _revision(held) <= self._gone.get((_plural(held), held.metadata.name), -1)
-
-    def _intent(self) -> Intent:
-        held = self._held
-        nodes = cast("dict[str, Node]", held["nodes"])
-        configurations = cast("dict[str, BGPConfiguration]", held["bgpconfigurations"])
-        return Intent(
-            node_name=self.node,
-            node=nodes.get(self.node),
-            pools=cast("dict[str, IPPool]", held["ippools"]),
-            blocks=cast("dict[str, IPBlock]", held["ipblocks"]),
-            workloads=cast("dict[str, Workload]", held["workloads"]),
-            peers=cast("dict[str, BGPPeer]", held["bgppeers"]),
-            bgp=configurations.get("default"),
-        )
-
-    def _changed(self) -> None:
-        """Hand on and write down what is known, once every watch has shown its whole set.
-
-        A watch that is being read anew does not hold the others up: what it showed last stays.
-        """
-        if not self._seen >= set(WATCHED):
-            self._seen |= self._whole
-            if not self._seen >= set(WATCHED):
-                return
-        intent = self._intent()
-        if intent != self._saved:
-            try:
-                intents.save(self.path, intent)
-                self._saved = intent
-            except OSError as error:  # worked with all the same, and saved with the next change
-                log.error("intent not saved path=%s: %s", self.path, error)
-            self._publish()
-        self._wake.set()
+        if not self._published:
+            change = Change(set(self.known.objects["workloads"]), decides=True, anything=True)
+            self._published = True
+        if not change.anything:
+            return
+        self.copy.outdated(urgent=change.decides)
+        if self._agent is not None:
+            self._agent.report_due(change.names)
+            if change.decides:
+                self._agent.intent_changed(self.known.intent())
+        self.wake()
 
     def _set_connected(self) -> None:
         connected = self.in_sync
         if connected != self.connected:
             self.connected = connected
             log.info("control plane %s", "in sync" if connected else "lost")
-            self._wake.set()
+            self.wake()
 
-    # -- out ---------------------------------------------------------------------------------------
+    # -- blocks ------------------------------------------------------------------------------------
 
     async def claim(self, *, pool: str = "", address: IPAddress | None = None) -> Intent:
         """Claim a block; the intent that has it. IntentError or Unreachable."""
-        if self.client is None or not self._seen >= set(WATCHED):
+        if self.client is None or not self.known.complete:
             raise Unreachable("the control plane has not answered yet")
         spec = IPBlockSpec(node=self.node, pool=pool, address=address)
         wanted = IPBlock(metadata=ObjectMeta(name="claim"), spec=spec)
-        self.merge(await self.client.create(wanted))
-        return self._intent()
+        self._changed(self.known.merge(await self.client.create(wanted)))
+        return self.known.intent()
 
     async def release(self, name: str) -> None:
-        """Give a block back; the service refuses nothing that is ours."""
+        """Give a block back; IntentError if the service refuses, OSError if the disk does.
+
+        The copy on disk forgets the block first: another node may have it from the moment of the
+        deletion on, and an agent that starts from the copy must not assign from it.
+        """
         assert self.client is not None
-        try:
-            await self.client.delete(IPBlock, name)
-        except NotFound:
-            log.debug("block already released name=%s", name)
-        self.drop("ipblocks", name)
+        with self.copy.without(name):
+            await self.copy.written()
+            try:
+                await self.client.delete(IPBlock, name)
+            except NotFound:
+                log.debug("block already released name=%s", name)
+            self._changed(self.known.drop("ipblocks", name))
 
     def own_addresses(self) -> list[IPAddress]:
         """The address that this host reaches the control plane from, if it can be told."""
@@ -257,13 +197,15 @@ class Control:
         except (OSError, ValueError):
             return []
 
+    # -- out ---------------------------------------------------------------------------------------
+
     async def _register(self, agent: Reporter) -> None:
         """Create our Node object where there is none; the service gives it its ASN."""
         assert self.client is not None
         backoff = Backoff()
         while True:
             try:
-                self.merge(await self.client.create(agent.node_object()))
+                self._changed(self.known.merge(await self.client.create(agent.node_object())))
                 return
             except AlreadyExists:
                 return
@@ -276,32 +218,76 @@ class Control:
         backoff = Backoff()
         while True:
             await self._wake.wait()
-            self._wake.clear()
+            await self._calm()
             if not self.in_sync:
                 continue
             try:
-                await agent.keep_blocks()
-                for write in agent.writes(self._intent()):
-                    await self._write(write)
+                await self._report_workloads(agent)
+                await self._report_counts(agent)
                 backoff.reset()
             except (Unreachable, StorageError) as error:
                 log.info("report postponed: %s", error)
                 await backoff.wait()
                 self._wake.set()
 
+    async def _keep_blocks(self, agent: Reporter) -> None:
+        """Blocks are claimed ahead of a burst, so this does not wait for the reports to be out."""
+        backoff = Backoff()
+        while True:
+            await self._used.wait()
+            self._used.clear()
+            if not self.in_sync:
+                continue
+            try:
+                await agent.keep_blocks()
+                backoff.reset()
+            except (Unreachable, StorageError) as error:
+                log.info("blocks not kept: %s", error)
+                await backoff.wait()
+                self._used.set()
+
+    async def _calm(self) -> None:
+        """Wait until nothing new comes for a moment, though not for ever."""
+        until = asyncio.get_running_loop().time() + GATHER_SECONDS
+        while self._wake.is_set() and asyncio.get_running_loop().time() < until:
+            self._wake.clear()
+            await asyncio.sleep(CALM_SECONDS)
+        self._wake.clear()
+
+    async def _report_workloads(self, agent: Reporter) -> None:
+        names = agent.due()
+        try:
+            for name in sorted(names):
+                for write in agent.workload_writes(name):
+                    await self._write(write)
+                names.discard(name)
+        finally:
+            if names:
+                agent.report_due(names)
+
+    async def _report_counts(self, agent: Reporter) -> None:
+        """Not more often than once in COUNT_SECONDS: every attach changes them."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._count_at:
+            self._count_at = loop.time() + COUNT_SECONDS
+            for write in agent.count_writes():
+                await self._write(write)
+        elif self._count_timer is None or self._count_timer.when() <= loop.time():
+            self._count_timer = loop.call_at(self._count_at, self.wake)
+
     async def _write(self, write: Write) -> None:
         """One write; what the service refuses is said and left to the next decision."""
         assert self.client is not None
         try:
             if isinstance(write, Create):
-                self.merge(await self.client.create(write.object))
+                self._changed(self.known.merge(await self.client.create(write.object)))
             elif isinstance(write, Update):
-                self.merge(await self.client.update(write.object))
+                self._changed(self.known.merge(await self.client.update(write.object)))
             elif isinstance(write, UpdateStatus):
-                self.merge(await self.client.update_status(write.object))
+                self._changed(self.known.merge(await self.client.update_status(write.object)))
             else:
                 await self.client.delete(KINDS[write.plural].model, write.name, uid=write.uid)
-                self.drop(write.plural, write.name)
+                self._changed(self.known.drop(write.plural, write.name))
         except (NotFound, AlreadyExists, Conflict) as error:
             log.info("report refused, decided anew: %s", error)
         except IntentError as error:
@@ -320,13 +306,3 @@ class Backoff:
     async def wait(self) -> None:
         await asyncio.sleep(self._seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         self._seconds = min(self._seconds * 2, BACKOFF[1])
-
-
-def _revision(held: Resource) -> int:
-    return int(held.metadata.resource_version or 0)
-
-
-def _plural(held: Resource) -> str:
-    kind = by_kind(held.KIND)
-    assert kind is not None
-    return kind.plural

@@ -47,7 +47,7 @@ class Declared:
         intent = self.agent.intent
         if intent is None:
             return []
-        declared = intent.declared()
+        declared = intent.declared
         self.failures = {name: why for name, why in self.failures.items() if name in declared}
         return [w for name, w in declared.items() if self.agent.records.get(name) is None]
 
@@ -61,13 +61,14 @@ class Declared:
             if self.failures.get(name) != status:
                 log.warning("not attached workload=%s why=%s", name, error)
             self.failures[name] = status
-            self.agent.control.wake()
+            self.agent.report_due({name})
             return False
         self.failures.pop(name, None)
         return True
 
     def _candidate(self, workload: Workload) -> Attachment:
         name, spec = workload.metadata.name, workload.spec
+        newest = self.agent.control.known.declared.get(name, workload)
         if spec.mode is not Mode.VETH:
             raise Invalid(f"cannot attach {name}: mode {spec.mode} is not available here")
         namespace = self.agent.kernel.check_netns(spec.netns)
@@ -82,7 +83,7 @@ class Declared:
             mode=spec.mode,
             pools=spec.pools,
             requested=spec.addresses,
-            addresses=workload.status.addresses,
+            addresses=newest.status.addresses,  # those it had before
             container_id=spec.container_id,
             labels=workload.metadata.labels,
             mtu=self.agent.mtu(None),

@@ -1,7 +1,8 @@
 """The filter table of this host, and the firewalls of others beside it.
 
 The base table is in place before any link is; without it nothing is attached (fail closed).
-Somebody else's drop beats our accept: that can only be said, with what would help.
+Somebody else's drop beats our accept: where Docker has a chain for other people's rules, a pair
+of ours is kept there; elsewhere it can only be said, with what would help.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ class Filter(Protocol):
 
     def sync(self) -> bool:
         """Make it so; whether that changed anything. ApplyError."""
+
+    def open_docker(self) -> bool:
+        """Keep our pair of rules in Docker's chain; whether that changed anything. ApplyError."""
 
     def blocking(self) -> list[Blocking]:
         """Chains of others that cut workloads off. ApplyError."""
@@ -65,6 +69,11 @@ class Filtering:
     def _judge(self) -> None:
         self._due = False
         before = self.blocking
+        try:
+            if self.table.open_docker():
+                log.info("workloads let pass chain=DOCKER-USER")
+        except (ApplyError, ValueError) as error:
+            log.warning("rules not added chain=DOCKER-USER why=%s", error)
         try:
             self.blocking = self.table.blocking()
         except (ApplyError, ValueError) as error:

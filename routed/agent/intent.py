@@ -1,26 +1,70 @@
 """Intent: what the service has told this node, and its last good copy on disk.
 
+`Intent` is what decides: a new value whenever something that decides has changed. What the service
+shows of node-born workloads are only reports (R2 of ADR 1); they come and go with every attach, so
+they are kept beside it and no round is run for them. After a boot they say which addresses have to
+cool down, so the copy on disk has them too.
+
 The copy (``<stateDir>/intent.json``, 0600, fsynced) is what an agent works from that starts while
-the service is out of reach, also after a reboot. It is written when intent changes, never emptied
-by an outage: a copy is replaced only by a whole newer one.
+the service is out of reach, also after a reboot. It is written when something changes, never
+emptied by an outage: a copy is replaced only by a whole newer one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from api.resources import BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, Workload
-from api.resources.meta import Model
+from api.resources.meta import Model, Resource
+from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 from api.resources.workload import Origin
-from routed.agent.records import write_atomic
 
 WATCHED = ("nodes", "ippools", "ipblocks", "workloads", "bgppeers", "bgpconfigurations")
 
 
-class Intent(Model):
-    """Everything the agent needs of the service, by name. `blocks` are this node's own."""
+@dataclass(frozen=True)
+class Intent:
+    """Everything that decides, by name. `blocks` are this node's own, `declared` its API-born
+    workloads: the service is their truth."""
+
+    node_name: str
+    node: Node | None = None
+    pools: Mapping[str, IPPool] = field(default_factory=dict)
+    blocks: Mapping[str, IPBlock] = field(default_factory=dict)
+    declared: Mapping[str, Workload] = field(default_factory=dict)
+    peers: Mapping[str, BGPPeer] = field(default_factory=dict)
+    bgp: BGPConfiguration | None = None
+
+    def labels(self) -> Mapping[str, str]:
+        return self.node.metadata.labels if self.node else {}
+
+    @cached_property
+    def pool_index(self) -> PrefixIndex[IPPool]:
+        """The pool that holds an address; pools never overlap, so there is at most one."""
+        return PrefixIndex((pool.spec.cidr, pool) for pool in self.pools.values())
+
+    @cached_property
+    def block_index(self) -> PrefixIndex[tuple[str, IPNetwork]]:
+        """The name and prefix of the block of ours that holds an address."""
+        return PrefixIndex(
+            (block.spec.cidr, (name, block.spec.cidr))
+            for name, block in self.blocks.items()
+            if block.spec.cidr is not None
+        )
+
+    @cached_property
+    def promised(self) -> frozenset[IPAddress]:
+        """Addresses that declared workloads ask for: nobody else gets them."""
+        return frozenset(a for w in self.declared.values() for a in w.spec.addresses)
+
+
+class _Document(Model):
+    """The copy on disk."""
 
     node_name: str
     node: Node | None = None
@@ -30,33 +74,89 @@ class Intent(Model):
     peers: dict[str, BGPPeer] = Field(default_factory=dict)
     bgp: BGPConfiguration | None = None
 
-    def declared(self) -> dict[str, Workload]:
-        """The API-born workloads of this node: the service is their truth."""
-        return {n: w for n, w in self.workloads.items() if w.spec.origin is Origin.API}
 
-    def reported(self) -> dict[str, Workload]:
-        """The service's copies of node-born workloads: reports, never a reason to attach."""
-        return {n: w for n, w in self.workloads.items() if w.spec.origin is Origin.NODE}
+class Encoder:
+    """Intent and reports as the bytes of the copy; each object is encoded once for as long as it
+    does not change."""
 
-    def labels(self) -> dict[str, str]:
-        return self.node.metadata.labels if self.node else {}
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[Resource, bytes]] = {}
+
+    def encode(self, intent: Intent, reports: Mapping[str, Workload]) -> bytes:
+        """A `_Document`."""
+        used: dict[tuple[str, str], tuple[Resource, bytes]] = {}
+
+        def text(held: Resource) -> bytes:
+            key = (held.kind, held.metadata.name)
+            known = self._known.get(key)
+            if known is None or known[0] is not held:
+                known = (held, held.model_dump_json(by_alias=True).encode())
+            used[key] = known
+            return known[1]
+
+        def group(name: str, held: Iterable[tuple[str, Resource]]) -> bytes:
+            # names of objects are DNS names: nothing in them has to be escaped
+            inside = b",".join(b'"%b":%b' % (key.encode(), text(one)) for key, one in held)
+            return b'"%b":{%b}' % (name.encode(), inside)
+
+        parts = [b'"nodeName":"%b"' % intent.node_name.encode()]
+        parts += [b'"node":%b' % text(intent.node)] if intent.node else []
+        parts += [b'"bgp":%b' % text(intent.bgp)] if intent.bgp else []
+        parts += [group("pools", intent.pools.items()), group("blocks", intent.blocks.items())]
+        parts += [group("workloads", [*intent.declared.items(), *reports.items()])]
+        parts += [group("peers", intent.peers.items())]
+        self._known = used
+        return b"{%b}" % b",".join(parts)
 
 
-def save(path: Path, intent: Intent) -> None:
-    """Replace the copy on disk, durably."""
-    write_atomic(path, intent.model_dump_json(by_alias=True).encode(), durable=True)
-
-
-def load(path: Path, node_name: str) -> Intent | None:
-    """The last good intent of `node_name`, or None: no copy, another node's, or unreadable.
+def load(path: Path, node_name: str) -> tuple[Intent, dict[str, Workload]] | None:
+    """The last good intent of `node_name` and the reports beside it, or None: no copy, another
+    node's, or unreadable.
 
     An unreadable copy is moved aside to ``intent.json.bad``, so that it can be looked at.
     """
     try:
-        intent = Intent.model_validate_json(path.read_bytes())
+        found = parse(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError:
+    except ValueError:
         path.rename(path.with_suffix(".json.bad"))
         return None
-    return intent if intent.node_name == node_name else None
+    return found if found[0].node_name == node_name else None
+
+
+def parse(data: bytes) -> tuple[Intent, dict[str, Workload]]:
+    """The inverse of `Encoder.encode`; ValueError."""
+    document = _Document.model_validate_json(data)
+    declared, reports = apart(document.workloads)
+    intent = Intent(
+        node_name=document.node_name,
+        node=document.node,
+        pools=document.pools,
+        blocks=document.blocks,
+        declared=declared,
+        peers=document.peers,
+        bgp=document.bgp,
+    )
+    return intent, reports
+
+
+def apart(workloads: Mapping[str, Workload]) -> tuple[dict[str, Workload], dict[str, Workload]]:
+    """The declared ones, and the reports."""
+    declared: dict[str, Workload] = {}
+    reports: dict[str, Workload] = {}
+    for name, workload in workloads.items():
+        (declared if workload.spec.origin is Origin.API else reports)[name] = workload
+    return declared, reports
+
+
+def decides(before: Resource | None, after: Resource | None) -> bool:
+    """Whether a change of an object changes intent: reports never do, and nobody acts on what is
+    only status."""
+    held = after or before
+    if isinstance(held, Workload) and held.spec.origin is Origin.NODE:
+        return False
+    if before is None or after is None:
+        return True
+    same = before.spec == after.spec  # type: ignore[attr-defined]
+    return not same or before.metadata.labels != after.metadata.labels

@@ -82,8 +82,8 @@ class _States(Collector):
 
     def collect(self) -> Iterable[Metric]:
         agent, speech = self._agent, self._agent.speech
-        yield _gauge("routed_attachments", "Attachments of this node.", len(agent.records.all()))
-        ready = len(agent.report.ready)
+        yield _gauge("routed_attachments", "Attachments of this node.", len(agent.records))
+        ready = len(agent.ready)
         yield _gauge("routed_attachments_ready", "Those whose kernel state was read back.", ready)
         failed = len(agent.report.failed)
         yield _gauge("routed_failed_objects", "What the last sync could not make so.", failed)
@@ -104,7 +104,7 @@ class _States(Collector):
             sessions.add_metric([state], count)
         yield sessions
         paths = GaugeMetricFamily("routed_bgp_received_paths", "Paths by peer.", labels=["peer"])
-        for peer, count in Counts(peer for peer, _ in speech.paths).items():
+        for peer, count in speech.received().items():
             paths.add_metric([peer], count)
         yield paths
         said = speech.advertised
@@ -112,10 +112,9 @@ class _States(Collector):
         addresses = GaugeMetricFamily(
             "routed_addresses", "Addresses of this node's blocks.", labels=["block", "state"]
         )
-        if agent.intent is not None:
-            for block, (assigned, cooling) in agent.book.counts(agent.intent).items():
-                addresses.add_metric([block, "assigned"], assigned)
-                addresses.add_metric([block, "cooling"], cooling)
+        for block, (assigned, cooling) in agent.book.counts().items():
+            addresses.add_metric([block, "assigned"], assigned)
+            addresses.add_metric([block, "cooling"], cooling)
         yield addresses
 
 

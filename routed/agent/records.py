@@ -1,4 +1,4 @@
-"""What the agent writes down: attachment records in /run, and small JSON documents.
+"""What the agent writes down: attachment records in /run.
 
 Every write is atomic (a temporary file in the same directory, then rename) and mode 0600: a
 reader sees the old or the new content, never a part. A document that must survive power loss is
@@ -8,11 +8,9 @@ fsynced, file and directory.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,15 +19,22 @@ from routed.agent.attachment import Attachment, Step
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool) -> None:
-    """Replace `path` by `data`, all or nothing, mode 0600. OSError goes through."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Replace `path` by `data`, all or nothing, mode 0600. OSError goes through.
+
+    A path has one writer at a time; what a dead one left half written is written anew.
+    """
+    temporary = f"{path.parent}/.{path.name}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(temporary).rename(path)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)  # noqa: PTH104 - on the way of every attach
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
@@ -42,20 +47,6 @@ def write_atomic(path: Path, data: bytes, *, durable: bool) -> None:
             os.close(directory)
 
 
-def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
-    """`write_atomic` of a JSON document."""
-    data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-    write_atomic(path, data, durable=durable)
-
-
-def read_json(path: Path) -> Any | None:
-    """The document, or None where there is none or it is not JSON (a torn disk)."""
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
 class Records:
     """The attachment records of one node: a directory, a file per attachment, a copy in memory."""
 
@@ -63,11 +54,18 @@ class Records:
         self.directory = directory
         self.unreadable: list[Path] = []
         self._held: dict[str, Attachment] = {}
+        self._containers: dict[tuple[str, str], str] = {}  # containerID, ifName
+        self._interfaces: dict[tuple[tuple[int, int], str], str] = {}  # namespace, ifName
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     def load(self) -> None:
         """Read every record; files that cannot be read are kept aside in `unreadable`."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._held.clear()
+        self._containers.clear()
+        self._interfaces.clear()
         self.unreadable.clear()
         for path in sorted(self.directory.glob("*.json")):
             try:
@@ -75,34 +73,54 @@ class Records:
             except ValidationError:
                 self.unreadable.append(path)
                 continue
-            self._held[record.id] = record
+            self._keep(record)
 
     def put(self, record: Attachment) -> None:
         """Write `record` down; it is held only once it is on the file system."""
-        write_atomic(
-            self._path(record.id), record.model_dump_json(by_alias=True).encode(), durable=False
-        )
-        self._held[record.id] = record
+        write_atomic(self._path(record.id), record.model_dump_json(by_alias=True).encode(),
+                     durable=False)  # fmt: skip
+        self._keep(record)
 
     def remove(self, attachment_id: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._path(attachment_id).unlink()
-        self._held.pop(attachment_id, None)
+        held = self._held.pop(attachment_id, None)
+        if held is None:
+            return
+        container = (held.container_id, held.if_name)
+        if self._containers.get(container) == attachment_id:
+            del self._containers[container]
+        if held.netns_id is not None:
+            interface = (held.netns_id, held.if_name)
+            if self._interfaces.get(interface) == attachment_id:
+                del self._interfaces[interface]
 
     def get(self, attachment_id: str) -> Attachment | None:
         return self._held.get(attachment_id)
 
+    @property
+    def held(self) -> Mapping[str, Attachment]:
+        """All of them by id, as they are from moment to moment."""
+        return self._held
+
     def all(self) -> dict[str, Attachment]:
+        """All of them by id, as they are now."""
         return dict(self._held)
 
     def by_container(self, container_id: str, if_name: str) -> Attachment | None:
         """The attachment of (containerID, ifName): the idempotency key of attach."""
-        if not container_id:
-            return None
-        for record in self._held.values():
-            if record.container_id == container_id and record.if_name == if_name:
-                return record
-        return None
+        return self._held.get(self._containers.get((container_id, if_name), ""))
+
+    def by_interface(self, netns_id: tuple[int, int], if_name: str) -> Attachment | None:
+        """The attachment that the interface of that name in that namespace is."""
+        return self._held.get(self._interfaces.get((netns_id, if_name), ""))
+
+    def _keep(self, record: Attachment) -> None:
+        self._held[record.id] = record
+        if record.container_id:
+            self._containers[record.container_id, record.if_name] = record.id
+        if record.netns_id is not None:
+            self._interfaces[record.netns_id, record.if_name] = record.id
 
     def _path(self, attachment_id: str) -> Path:
         return self.directory / f"{attachment_id}.json"
@@ -127,18 +145,13 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
             kind="Workload",
             name=held.id,
         )
-    for other in records.all().values():
-        if other.id == wanted.id:
-            continue
-        if wanted.netns_id and (other.netns_id, other.if_name) == (
-            wanted.netns_id,
-            wanted.if_name,
-        ):
-            raise Conflict(
-                f"cannot attach {wanted.name}: {wanted.if_name} in {wanted.netns} belongs to "
-                f"{other.id}; take another ifName",
-                causes=[Cause("ifName", f"is taken by {other.id}", "FieldValueDuplicate")],
-            )
+    other = records.by_interface(wanted.netns_id, wanted.if_name) if wanted.netns_id else None
+    if other is not None and other.id != wanted.id:
+        raise Conflict(
+            f"cannot attach {wanted.name}: {wanted.if_name} in {wanted.netns} belongs to "
+            f"{other.id}; take another ifName",
+            causes=[Cause("ifName", f"is taken by {other.id}", "FieldValueDuplicate")],
+        )
     return None
 
 

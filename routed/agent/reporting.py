@@ -17,7 +17,6 @@ from api.resources.meta import Condition, ObjectMeta, Resource, Status
 from api.resources.node import Node, NodeStatus
 from api.resources.workload import Origin, Workload, WorkloadStatus
 from routed.agent.attachment import Attachment, Step
-from routed.agent.intent import Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,48 +46,48 @@ class Delete:
 Write = Create | Update | UpdateStatus | Delete
 
 
-def workload_writes(
-    intent: Intent,
-    records: Mapping[str, Attachment],
-    ready: frozenset[str],
-    failures: Mapping[str, WorkloadStatus],
-) -> list[Write]:
-    """The writes that bring the service's Workloads of this node to what is true."""
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What this node knows of one workload: its record, whether it is ready, and why a declared one
+    could not be attached."""
+
+    record: Attachment | None
+    ready: bool = False
+    failure: WorkloadStatus | None = None
+
+
+def workload_writes(name: str, local: Local, seen: Workload | None) -> list[Write]:
+    """The writes that bring the service's Workload `name`, as it was last `seen`, to what is
+    true."""
+    record = local.record
+    if record is not None and record.step is Step.DETACHING:
+        record = None
+    if seen is not None and seen.spec.origin is Origin.API:
+        if record is not None:
+            return _status_write(seen, record.status(ready=local.ready))
+        return _status_write(seen, local.failure) if local.failure is not None else []
+    if record is None or record.origin is not Origin.NODE:
+        return [] if seen is None else [Delete("workloads", name, seen.metadata.uid)]
+    status = record.status(ready=local.ready)
+    if seen is None:
+        metadata = ObjectMeta(name=name, labels=record.labels)
+        return [Create(Workload(metadata=metadata, spec=record.spec(), status=status))]
+    if seen.spec != record.spec():
+        return [Delete("workloads", name, seen.metadata.uid)]
     writes: list[Write] = []
-    reported = intent.reported()
-    for name, record in records.items():
-        if record.origin is not Origin.NODE or record.step is Step.DETACHING:
-            continue
-        status = record.status(ready=name in ready)
-        held = reported.get(name)
-        if held is None:
-            metadata = ObjectMeta(name=name, labels=record.labels)
-            writes.append(Create(Workload(metadata=metadata, spec=record.spec(), status=status)))
-        elif held.spec != record.spec():
-            writes.append(Delete("workloads", name, held.metadata.uid))
-        else:
-            if held.metadata.labels != record.labels:
-                metadata = held.metadata.model_copy(update={"labels": record.labels})
-                writes.append(Update(held.model_copy(update={"metadata": metadata})))
-            writes.extend(_status_write(held, status))
-    for name, held in reported.items():
-        record_held = records.get(name)
-        if record_held is None or record_held.step is Step.DETACHING:
-            writes.append(Delete("workloads", name, held.metadata.uid))
-    for name, held in intent.declared().items():
-        record_held = records.get(name)
-        if record_held is not None and record_held.step is not Step.DETACHING:
-            writes.extend(_status_write(held, record_held.status(ready=name in ready)))
-        elif name in failures:
-            writes.extend(_status_write(held, failures[name]))
-    return writes
+    if seen.metadata.labels != record.labels:
+        metadata = seen.metadata.model_copy(update={"labels": record.labels})
+        writes.append(Update(seen.model_copy(update={"metadata": metadata})))
+    return writes + _status_write(seen, status)
 
 
-def block_writes(intent: Intent, counts: Mapping[str, tuple[int, int]]) -> list[Write]:
+def block_writes(
+    blocks: Mapping[str, IPBlock], counts: Mapping[str, tuple[int, int]]
+) -> list[Write]:
     """Status of our blocks; `counts` has (assigned, cooling) addresses by block name."""
     writes: list[Write] = []
     for name, (assigned, cooling) in counts.items():
-        block = intent.blocks.get(name)
+        block = blocks.get(name)
         if block is not None and (block.status.assigned, block.status.cooling) != (
             assigned,
             cooling,

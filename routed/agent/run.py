@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import grp
 import logging
 import os
@@ -53,6 +54,7 @@ async def _serve(settings: AgentSettings) -> None:
         Speech(settings.speaker_socket),
     )
     agent.start()
+    _collect_seldom()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,6 +74,14 @@ async def _serve(settings: AgentSettings) -> None:
         await agent.kernel.close()
 
 
+def _collect_seldom() -> None:
+    """What has been loaded lives for ever, and of what comes later little is in cycles: the
+    collector would go through all records of a full host again and again, and hold up attaches."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+
+
 async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
     """The local API on its socket; 0600, or 0660 for `socketGroup`."""
     path = settings.agent_socket
@@ -84,6 +94,7 @@ async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config, lambda: _protect(path, settings.socket_group))

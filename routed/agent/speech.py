@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path as FilePath
 
@@ -24,20 +25,32 @@ RECONNECT_SECONDS = 0.5
 
 
 class Speech:
-    """`paths` is what the peers' tables hold; `received_whole` says that all of it is here."""
+    """`paths` is what the peers' tables hold, by prefix and peer; `received_whole` says that all of
+    it is here. `touched` are the prefixes whose paths have changed since they were taken, None: all
+    of them may have."""
 
     def __init__(self, socket: FilePath) -> None:
         self.client = SpeakerClient(socket)
-        self.paths: dict[tuple[str, IPNetwork], Path] = {}
+        self.paths: dict[IPNetwork, dict[str, Path]] = {}
+        self.touched: set[IPNetwork] | None = None
         self.sessions: dict[str, Session] = {}
         self.received_whole = False
         self.connected = False
-        self._growing: dict[tuple[str, IPNetwork], Path] | None = None
+        self._growing: dict[IPNetwork, dict[str, Path]] | None = None
 
     @property
     def advertised(self) -> int:
         """How many prefixes are stated at present."""
         return self.client.advertised
+
+    def take_touched(self) -> set[IPNetwork] | None:
+        """`touched`, to be gathered anew."""
+        found, self.touched = self.touched, set()
+        return found
+
+    def received(self) -> Counter[str]:
+        """How many paths each peer has told us."""
+        return Counter(peer for paths in self.paths.values() for peer in paths)
 
     def all_established(self, peers: Iterable[str]) -> bool:
         """Whether the session of every one of `peers` is up: what is withdrawn now is withdrawn
@@ -88,10 +101,7 @@ class Speech:
             self._growing = {}
             self.sessions.clear()
         elif isinstance(event, End):
-            # a speaker that is new itself may not know everything yet
-            self.paths = {**({} if event.received else self.paths), **(self._growing or {})}
-            self._growing = None
-            self.received_whole = event.received
+            self._finish_set(whole=event.received)
         elif isinstance(event, Session):
             before = self.sessions.get(event.peer)
             if before is None or before.state != event.state:
@@ -99,8 +109,30 @@ class Speech:
             self.sessions[event.peer] = event
         elif isinstance(event, Path):
             held = self.paths if self._growing is None else self._growing
-            held[(event.peer, event.prefix)] = event
+            held.setdefault(event.prefix, {})[event.peer] = event
+            self._touch(event.prefix)
         elif isinstance(event, Unpath):
-            self.paths.pop((event.peer, event.prefix), None)
+            paths = self.paths.get(event.prefix, {})
+            paths.pop(event.peer, None)
+            if not paths:
+                self.paths.pop(event.prefix, None)
+            self._touch(event.prefix)
         elif isinstance(event, LinkDown):
             self.client.forget(event.prefix)
+
+    def _finish_set(self, *, whole: bool) -> None:
+        """A speaker that is new itself may not know everything yet: what the earlier one had shown
+        is then still to be believed."""
+        growing = self._growing or {}
+        if whole:
+            self.paths = growing
+        else:
+            for prefix, paths in growing.items():
+                self.paths.setdefault(prefix, {}).update(paths)
+        self._growing = None
+        self.touched = None
+        self.received_whole = whole
+
+    def _touch(self, prefix: IPNetwork) -> None:
+        if self.touched is not None and self._growing is None:
+            self.touched.add(prefix)

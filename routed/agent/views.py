@@ -60,6 +60,7 @@ def conditions(agent: Agent) -> list[Condition]:
 def status(agent: Agent) -> dict[str, Any]:
     """`GET /v1/status`."""
     speech = agent.speech
+    received = speech.received()
     sessions = [
         {
             "peer": session.peer,
@@ -67,7 +68,7 @@ def status(agent: Agent) -> dict[str, Any]:
             "state": session.state,
             "since": session.since,
             "error": session.error,
-            "received": sum(peer == session.peer for peer, _ in speech.paths),
+            "received": received[session.peer],
         }
         for session in speech.sessions.values()
     ]
@@ -76,11 +77,11 @@ def status(agent: Agent) -> dict[str, Any]:
         "ready": not not_ready(agent),
         "controlPlane": "in sync" if agent.control.in_sync else "out of reach",
         "speaker": "connected" if speech.connected else "out of reach",
-        "workloads": len(agent.records.all()),
+        "workloads": len(agent.records),
         "bgp": {
             "sessions": sessions,
             "advertised": speech.advertised,
-            "received": len(speech.paths),
+            "received": received.total(),
         },
         "failed": {key: str(error) for key, error in agent.report.failed.items()},
         "conditions": [condition.wire() for condition in conditions(agent)],

@@ -41,7 +41,7 @@ class Writer:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._jobs.append((job, done))
         self._something.set()
-        result: T = await asyncio.shield(done)
+        result: T = await done
         return result
 
     async def synced(self) -> None:

@@ -109,7 +109,7 @@ def known_secrets(settings: AgentSettings, admin: Path | None) -> list[bytes]:
 
 def _password_files(settings: AgentSettings) -> Iterator[Path]:
     try:
-        peers = json.loads((settings.state_dir / "peers.json").read_bytes())
+        peers = json.loads((settings.speaker_state / "peers.json").read_bytes())
     except (OSError, ValueError):
         return
     for peer in peers:
@@ -142,8 +142,8 @@ def _agent(settings: AgentSettings) -> Iterator[Part]:
 
 
 def _files(settings: AgentSettings, config: Path | None, logs: Iterable[Path]) -> Iterator[Part]:
-    paths = [settings.state_dir / "intent.json", settings.state_dir / "peers.json"]
-    paths += [settings.run_dir / "addresses.json"]
+    paths = [settings.state_dir / "intent.json", settings.speaker_state / "peers.json"]
+    paths += [settings.run_dir / "cooling.log"]
     paths += sorted((settings.run_dir / "attachments").glob("*.json"))
     paths += [*([config] if config else []), *logs]
     for path in paths:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import typer
 
-from routed.doctor import host, network
+from routed.doctor import host, network, ports
 from routed.doctor.findings import Finding, documents, exit_code
 from routed.settings import AgentSettings
 
@@ -19,7 +19,8 @@ def checks(settings: AgentSettings) -> Iterator[Finding]:
     yield from host.sysctls(settings)
     yield from host.firewalls()
     yield from host.managers()
-    yield from host.links()
+    yield from host.links(settings)
+    yield from ports.taken(settings)
     yield from network.directories(settings)
     yield from network.secrets(settings)
     yield from network.service(settings)

@@ -18,6 +18,7 @@ from routed.settings import AgentSettings
 NEEDED = ("network namespaces", "veth", "nftables")
 WISHED = {"ipvlan": "modes ipvlan-l3 and ipvlan-l3s", "vxlan": "encapsulation"}
 NETWORKD = ("ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no")
+LEGACY = ("ip_tables_names", "ip6_tables_names")
 LEAST_MTU = 1280  # RFC 8200, section 5
 NET_ADMIN = 12  # capabilities(7)
 
@@ -93,8 +94,16 @@ def firewalls() -> Iterator[Finding]:
     if not found:
         yield ok("firewall", "nobody drops what workloads send through this host")
     for one in found:
-        said = f"chain {one.chain} has policy drop: workloads are cut off"
-        yield fail(f"firewall: {one.family} {one.table}", said, one.remedy)
+        check, said = f"firewall: {one.family} {one.table}", f"chain {one.chain} drops in the end"
+        if one.docker:
+            said += ": an agent that runs lets workloads pass, by its rules in DOCKER-USER"
+            yield warn(check, said, f"start the agent, or: {one.remedy}")
+        else:
+            yield fail(check, f"{said}: workloads are cut off", one.remedy)
+    if legacy := [name for name in LEGACY if _text(Path("/proc/net") / name).split()]:
+        said = f"{', '.join(legacy)}: rules of the legacy iptables, which are not read here"
+        remedy = "iptables-legacy -S FORWARD must not drop what comes from and goes to rt+"
+        yield warn("firewall: legacy iptables", said, remedy)
 
 
 def managers() -> Iterator[Finding]:
@@ -102,7 +111,7 @@ def managers() -> Iterator[Finding]:
     if not Path("/run/systemd/netif/state").exists():
         yield skipped("systemd-networkd", "does not run here")
     else:
-        text = _texts("/etc/systemd", "networkd.conf", "networkd.conf.d/*.conf")
+        text = _texts("systemd", "networkd.conf", "networkd.conf.d/*.conf")
         missing = [word for word in NETWORKD if word not in text]
         if missing:
             yield warn(
@@ -115,7 +124,7 @@ def managers() -> Iterator[Finding]:
             yield ok("systemd-networkd", "leaves foreign routes alone")
     if not Path("/run/NetworkManager").exists():
         yield skipped("NetworkManager", "does not run here")
-    elif "interface-name:rt" in _texts("/etc/NetworkManager", "conf.d/*.conf"):
+    elif "interface-name:rt" in _texts("NetworkManager", "NetworkManager.conf", "conf.d/*.conf"):
         yield ok("NetworkManager", "leaves our links alone")
     else:
         yield warn(
@@ -126,8 +135,8 @@ def managers() -> Iterator[Finding]:
         )
 
 
-def links() -> Iterator[Finding]:
-    """Uplinks, their MTU, the default route, other people's routing rules."""
+def links(settings: AgentSettings) -> Iterator[Finding]:
+    """Uplinks, their MTU, other people's routing rules."""
     found = inspect.uplinks()
     running = [one for one in found if one.running and one.addresses]
     if running:
@@ -135,6 +144,9 @@ def links() -> Iterator[Finding]:
         least = min(one.mtu for one in running)
         if least < LEAST_MTU:
             yield warn("uplinks", said, f"an MTU of at least {LEAST_MTU} is needed for IPv6")
+        elif settings.mtu is not None and settings.mtu > least:
+            remedy = f"large packets of workloads do not fit: set mtu to {least} at most, or none"
+            yield warn("uplinks", f"{said}; workloads' links are made with {settings.mtu}", remedy)
         else:
             yield ok("uplinks", said)
     else:
@@ -149,11 +161,21 @@ def links() -> Iterator[Finding]:
 
 def _number(path: Path) -> int:
     try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        return int(_text(path))
+    except ValueError:
         return -1
 
 
-def _texts(directory: str, *patterns: str) -> str:
-    paths = [path for pattern in patterns for path in sorted(Path(directory).glob(pattern))]
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+def _texts(name: str, *patterns: str) -> str:
+    """What the administrator, the running system and packages set, one after the other."""
+    places = [Path(top) / name for top in ("/etc", "/run", "/usr/lib")]
+    paths = [path for place in places for one in patterns for path in sorted(place.glob(one))]
+    return "\n".join(_text(path) for path in paths)
+
+
+def _text(path: Path) -> str:
+    """What is in the file; nothing if it is not there."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

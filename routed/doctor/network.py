@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from pydantic import ValidationError
 
 from api.auth import kubeconfig
 from api.resources.errors import ConfigError
-from routed.agent.intent import Intent
+from routed.agent.intent import Intent, parse
 from routed.agent.plan import peers_of
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
 from routed.settings import AgentSettings
@@ -127,8 +126,8 @@ def directories(settings: AgentSettings) -> Iterator[Finding]:
 def _intent(settings: AgentSettings) -> Intent | None:
     """The last good intent, only looked at."""
     try:
-        return Intent.model_validate_json((settings.state_dir / "intent.json").read_bytes())
-    except (OSError, ValidationError):
+        return parse((settings.state_dir / "intent.json").read_bytes())[0]
+    except (OSError, ValueError):
         return None
 
 

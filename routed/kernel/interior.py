@@ -9,7 +9,8 @@ configures in its own namespace is its own: it may rename the link, and have ano
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
@@ -17,12 +18,20 @@ from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
 from routed.kernel import messages as m
 from routed.kernel import observe
-from routed.kernel.netlink import Netlink
+from routed.kernel.netlink import Netlink, attributes
 from routed.kernel.netns import entered
 from routed.state import GATEWAY_V4, GATEWAY_V6, HOST_MAC, Endpoint, destination
 
 V4, V6 = IPv4Address(GATEWAY_V4), IPv6Address(GATEWAY_V6)
+ANYWHERE: dict[int, IPAddress] = {  # RFC 5737, RFC 3849: nobody's
+    4: IPv4Address("192.0.2.1"),
+    6: IPv6Address("2001:db8::1"),
+}
 LOOPBACK = 1  # the index of `lo` in every namespace
+
+_IFINFO = struct.Struct("=BxHiII")
+_NDMSG = struct.Struct("=BxxxiHBB")
+_INDEX = struct.Struct("=I")
 
 Step = tuple[str, bytearray]  # what it does, and the message that does it
 
@@ -33,45 +42,54 @@ def gateways(addresses: Iterable[IPAddress]) -> list[IPAddress]:
     return [gateway for gateway in (V4, V6) if gateway.version in versions]
 
 
-def socket_inside(home: int, descriptor: int, *, v6_name: str | None = None) -> Netlink:
+def socket_inside(
+    home: int, descriptor: int, *, v6_name: str | None = None, brief: bool = False
+) -> Netlink:
     """A socket of the namespace of `descriptor`. With `v6_name`, that link is told not to listen
     to router advertisements: /proc/sys/net is that of the namespace one is in."""
     with entered(home, descriptor):
         if v6_name is not None:
             conf = Path("/proc/sys/net/ipv6/conf") / v6_name
             (conf / "accept_ra").write_text("0", encoding="ascii")
-        return Netlink()
+        return Netlink(brief=brief)
 
 
-def configure(inside: Netlink, index: int, endpoint: Endpoint) -> None:
-    """Everything inside, for a link just made. ApplyError names what the kernel refused."""
-    steps: list[Step] = [
+def steps(index: int, endpoint: Endpoint) -> list[Step]:
+    """Everything inside, for a link just made."""
+    found: list[Step] = [
         ("set up lo in", m.link_up(LOOPBACK)),
         ("set up the link in", m.link_up(index)),
     ]
-    for value in endpoint.addresses:
-        steps.append(_address(index, value))
+    found += [_address(index, value) for value in endpoint.addresses]
     for gateway in gateways(endpoint.addresses):
-        steps += [step for _, step in _gateway(index, gateway)]
-        steps.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
-    failed = inside.transact([message for _, message in steps])
-    for place, number in failed.items():
-        if number == errno.EEXIST:
-            said = "the namespace has a default route, or one to our gateway, already"
-            raise Conflict(
-                f"cannot attach {endpoint.workload}: {said}; a namespace holds one interface with "
-                "the default route: detach the other first",
-                causes=[Cause("netns", said)],
-            )
-        raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", steps[place][0], number)
+        found += [step for _, step in _gateway(index, gateway)]
+        found.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
+    return found
 
 
-def repair(home: int, descriptor: int, index: int, endpoint: Endpoint) -> int:
+def refused(endpoint: Endpoint, step: str, number: int) -> ApplyError | Conflict:
+    """What a failed one of `steps` means."""
+    if number == errno.EEXIST:
+        said = "the namespace has a default route, or one to our gateway, already"
+        return Conflict(
+            f"cannot attach {endpoint.workload}: {said}; a namespace holds one interface with "
+            "the default route: detach the other first",
+            causes=[Cause("netns", said)],
+        )
+    return ApplyError(f"{endpoint.workload} ({endpoint.netns})", step, number)
+
+
+def repair(
+    home: int, descriptor: int, index: int, endpoint: Endpoint, asks: bytes | bytearray
+) -> int:
     """Check the inside of the link `index` and put right what differs; the number of changes.
 
-    ApplyError if the link is not in that namespace, or if something stays wrong.
+    `asks` are the questions of `expectations`, packed. ApplyError if the link is not in that
+    namespace, or if something stays wrong.
     """
     with socket_inside(home, descriptor) as inside:
+        if looks_right(inside.ask_numbered(asks), index, endpoint):
+            return 0
         steps = differences(inside, index, endpoint)
         if not steps:
             return 0
@@ -83,6 +101,51 @@ def repair(home: int, descriptor: int, index: int, endpoint: Endpoint) -> int:
             number = errno.EAGAIN if place is None else failed[place]
             raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", what, number)
         return len(steps)
+
+
+def looks_right(answers: Mapping[int, bytes], index: int, endpoint: Endpoint) -> bool:
+    """Whether everything is as an attach left it, by look-ups that are answered at once. What is
+    not just so may be right nevertheless: `differences` tells."""
+    expected = expectations(index, endpoint)
+    return len(answers) == len(expected) and all(
+        right(answers[place]) for place, (_, right) in enumerate(expected)
+    )
+
+
+def expectations(index: int, endpoint: Endpoint) -> list[tuple[bytearray, Callable[[bytes], bool]]]:
+    """What to ask inside, and whether an answer is the right one."""
+
+    def link(data: bytes) -> bool:
+        held = observe.link_of(data)
+        return (held.up, held.mac, held.mtu) == (True, endpoint.mac, endpoint.mtu)
+
+    def route(kind: int, length: int, gateway: bytes = b"") -> Callable[[bytes], bool]:
+        def right(data: bytes) -> bool:
+            found = attributes(data, 12)
+            via = found.get(m.RTA_GATEWAY, b"")
+            out = _INDEX.unpack(found[m.RTA_OIF])[0] if m.RTA_OIF in found else 0
+            return (data[1], data[7], out, via) == (length, kind, index, gateway)
+
+        return right
+
+    def permanent(data: bytes) -> bool:
+        _, _, state, _, _ = _NDMSG.unpack_from(data)
+        mac = attributes(data, 12).get(m.NDA_LLADDR)
+        return bool(state & m.NUD_PERMANENT) and mac == HOST_MAC
+
+    found: list[tuple[bytearray, Callable[[bytes], bool]]] = [
+        (m.get_link(LOOPBACK), lambda data: bool(_IFINFO.unpack_from(data)[3] & m.IFF_UP)),
+        (m.get_link(index), link),
+    ]
+    for value in endpoint.addresses:
+        found.append((m.lookup(value), route(m.RTN_LOCAL, value.max_prefixlen)))
+    for gateway in gateways(endpoint.addresses):
+        if gateway.version == 4:
+            found.append((m.lookup(gateway), route(m.RTN_UNICAST, 32)))
+        anywhere = ANYWHERE[gateway.version]
+        found.append((m.lookup(anywhere), route(m.RTN_UNICAST, 0, gateway.packed)))
+        found.append((m.get_neighbour(index, gateway), permanent))
+    return found
 
 
 def differences(inside: Netlink, index: int, endpoint: Endpoint) -> list[Step]:
@@ -113,7 +176,7 @@ def differences(inside: Netlink, index: int, endpoint: Endpoint) -> list[Step]:
 
 def _address(index: int, value: IPAddress) -> Step:
     message = m.address(index, value, add=True, length=value.max_prefixlen, scope=0)
-    return f"add {value} in", message
+    return "add an address in", message
 
 
 def _gateway(index: int, gateway: IPAddress) -> list[tuple[bytes, Step]]:

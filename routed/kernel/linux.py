@@ -12,11 +12,10 @@ cannot come to name another one half way.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from ipaddress import ip_address
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
@@ -26,16 +25,24 @@ from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Link, Observed
 from routed.kernel.reaper import Reaper
-from routed.kernel.repair import GONE, Repair, gateway_address
+from routed.kernel.repair import GONE, Repair
 from routed.kernel.seam import Namespace
-from routed.state import ALIAS_PREFIX, LINK_GROUP, Endpoint, HostState, Report, host_interface_name
+from routed.kernel.template import Shape, asks_of, shape_of, values_of
+from routed.state import (
+    ALIAS_PREFIX,
+    HOST_MAC,
+    LINK_GROUP,
+    Endpoint,
+    HostState,
+    Report,
+    host_interface_name,
+)
 from routed.steps import Point, reached
 
 FIRST_INDEX = 0x10000
 FULL_INSIDE_SECONDS = 30.0  # between visits to namespaces in which nothing was seen to change
 VISIT_SECONDS = 0.1  # that such visits may take in one sync
 DEFAULT_MTU = 1500
-ANYWHERE = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))  # RFC 5737, RFC 3849: nobody's
 
 
 class LinuxKernel:
@@ -51,6 +58,7 @@ class LinuxKernel:
         taken = [link.index for link in observe.links(self._netlink)]
         self._index = max(FIRST_INDEX, *(index + 1 for index in taken))
         self._links: dict[str, Link] = {}  # by workload, as last read
+        self._read: dict[bytes, Link] = {}  # what link messages said, as last read
         self._addresses: dict[str, tuple[IPAddress, ...]] = {}  # by workload
         self._visited: dict[str, float] = {}
         self._mtu: int | None = None
@@ -73,8 +81,13 @@ class LinuxKernel:
     # -- one endpoint ------------------------------------------------------------------------------
 
     async def attach(self, endpoint: Endpoint) -> None:
-        with contextlib.ExitStack() as stack:
-            inner = self._open(stack, endpoint)
+        inner = None
+        if endpoint.netns is not None:
+            try:
+                inner = netns.open_checked(endpoint.netns, endpoint.netns_id)
+            except OSError as error:
+                raise _apply_error(endpoint, "open the namespace of", error) from error
+        try:
             index = await self._create(endpoint, inner)
             if index is None:
                 self._mend(endpoint, inner)
@@ -84,17 +97,12 @@ class LinuxKernel:
             except BaseException:
                 self._netlink.transact([m.delete_link(index)])
                 raise
+        finally:
+            if inner is not None:
+                os.close(inner)
         self._keep(endpoint, link)
         if any(value.version == 6 for value in endpoint.addresses):
             self._monitor.wake()  # the first one needs the host to forward IPv6
-
-    def _open(self, stack: contextlib.ExitStack, endpoint: Endpoint) -> int | None:
-        if endpoint.netns is None:
-            return None
-        try:
-            return stack.enter_context(netns.opened(endpoint.netns, endpoint.netns_id))
-        except OSError as error:
-            raise _apply_error(endpoint, "open the namespace of", error) from error
 
     async def _create(self, endpoint: Endpoint, inner: int | None) -> int | None:
         """The pair, both ends down; the host side's index, None if it is there already."""
@@ -102,8 +110,9 @@ class LinuxKernel:
         while True:
             host, peer = self._index, self._index + 1
             self._index += 2
-            request = m.create_veth(endpoint, endpoint.host_interface, host, peer, inner)
-            number = self._netlink.transact([request]).get(0)
+            values = values_of(endpoint, host, peer, inner)
+            request = shape_of(endpoint).create.fill(values)
+            number = self._netlink.transact_numbered(request).get(0)
             if number is None:
                 reached(Point.LINK_MADE)
                 return host
@@ -151,56 +160,71 @@ class LinuxKernel:
             raise error
         for _, link in repair.present():
             if inner is not None:
-                interior.repair(self._home, inner, link.peer, endpoint)
+                asks = asks_of(endpoint, link.peer)
+                interior.repair(self._home, inner, link.peer, endpoint, asks)
             self._keep(endpoint, link)
 
     def _finish(self, endpoint: Endpoint, index: int, inner: int | None) -> Link:
         six = any(value.version == 6 for value in endpoint.addresses)
+        shape, values = shape_of(endpoint), values_of(endpoint, index, index + 1, inner)
         sysctl.v6_of_link(endpoint.host_interface, off=not six)
-        batch = [m.no_link_local(index)] if six else []
-        batch.append(m.host_link_up(index, endpoint.alias))
-        batch += host_messages(index, endpoint)
-        for number in self._netlink.transact(batch).values():
+        for number in self._netlink.transact_numbered(shape.host.fill(values)).values():
             raise ApplyError(endpoint.workload, "configure the host side of", number)
         reached(Point.HOST_SIDE_DONE)
         if inner is not None:
-            self._configure_inside(endpoint, index + 1, inner, six=six)
+            self._configure_inside(endpoint, shape, values, inner, six=six)
             reached(Point.INSIDE_DONE)
-        link = observe.one_link(self._netlink, index)
-        if link is None or not link.up or link.alias != endpoint.alias:
+        answers = self._netlink.ask_numbered(shape.readback.fill(values))
+        up, alias, space = observe.readback(answers[0]) if 0 in answers else (False, b"", None)
+        if not up or alias != endpoint.alias.encode():
             raise ApplyError(endpoint.workload, "read back the link of", errno.ENODEV)
-        for value in endpoint.addresses:
-            if observe.route_index(self._netlink, value) != index:
+        for place, value in enumerate(endpoint.addresses, 1):
+            if observe.host_route_index(answers.get(place), value) != index:
                 raise ApplyError(
                     f"{endpoint.workload} {value}", "read back the route of", errno.ENODEV
                 )
-        return link
+        return Link(
+            index, endpoint.host_interface, LINK_GROUP, endpoint.alias, endpoint.mtu, up, HOST_MAC,
+            peer=index + 1, peer_nsid=space,
+        )  # fmt: skip
 
-    def _configure_inside(self, endpoint: Endpoint, index: int, inner: int, *, six: bool) -> None:
+    def _configure_inside(
+        self, endpoint: Endpoint, shape: Shape, values: list[bytes], inner: int, *, six: bool
+    ) -> None:
         name = endpoint.if_name if six else None
+        batch = shape.inside.fill(values)
         try:
-            inside = interior.socket_inside(self._home, inner, v6_name=name)
+            inside = interior.socket_inside(self._home, inner, v6_name=name, brief=True)
         except OSError as error:
             raise _apply_error(endpoint, "enter the namespace of", error) from error
-        with inside, self._monitor.deaf():
-            interior.configure(inside, index, endpoint)
+        self._monitor.listen_far(False)
+        try:
+            failed = inside.transact_numbered(batch)
+        finally:
+            self._monitor.listen_far(True)
+            inside.close()
+        for place, number in failed.items():
+            raise interior.refused(endpoint, shape.steps[place], number)
 
     def _keep(self, endpoint: Endpoint, link: Link) -> None:
         """Remember what makes later detaches and events cheap; the kernel remains the truth."""
+        before = self._links.get(endpoint.workload)
+        if before is not None:
+            self._monitor.gone(before.index, before.peer_nsid)
         self._links[endpoint.workload] = link
         self._addresses[endpoint.workload] = endpoint.addresses
         self._visited[endpoint.workload] = asyncio.get_running_loop().time()
-        self._monitor.links.add(link.index)
-        if link.peer_nsid is not None:
-            self._monitor.spaces.add(link.peer_nsid)
+        self._monitor.born(link.index, link.peer_nsid)
 
     async def detach(self, workloads: Sequence[str]) -> None:
         batch: list[bytearray] = []
         gone: list[int] = []
         for workload in workloads:
             addresses = self._addresses.pop(workload, None)
-            self._links.pop(workload, None)
+            known = self._links.pop(workload, None)
             self._visited.pop(workload, None)
+            if known is not None:
+                self._monitor.gone(known.index, known.peer_nsid)
             link = observe.one_link(self._netlink, host_interface_name(workload))
             if link is None or link.group != LINK_GROUP or link.alias != ALIAS_PREFIX + workload:
                 continue
@@ -215,7 +239,6 @@ class LinuxKernel:
         for number in self._netlink.transact(batch).values():
             if number not in GONE:
                 raise ApplyError(", ".join(workloads), "detach", number)
-        self._monitor.links.difference_update(gone)
         self._reaper.add(gone)
 
     async def reaped(self) -> None:
@@ -227,7 +250,7 @@ class LinuxKernel:
     async def sync(self, desired: HostState) -> Report:
         touched = self._monitor.forget()
         left = learned.leave(self._netlink, desired)
-        observed = observe.read(self._netlink)
+        observed = observe.read(self._netlink, self._read)
         repair = Repair(self._netlink, observed, desired)
         repair.changed += left
         repair.sysctls()
@@ -262,9 +285,9 @@ class LinuxKernel:
         self._links, self._addresses = links, addresses
         self._visited = {name: when for name, when in self._visited.items() if name in links}
         self._monitor.links = {link.index for link in links.values()}
-        self._monitor.spaces = {
+        self._monitor.spaces = Counter(
             link.peer_nsid for link in links.values() if link.peer_nsid is not None
-        }
+        )
 
     def _visit(self, repair: Repair, links: set[int], spaces: set[int], missed: bool) -> None:
         """Check the namespaces that this driver has not seen yet or in which something changed,
@@ -288,7 +311,8 @@ class LinuxKernel:
         if endpoint.netns is not None:
             try:
                 with netns.opened(endpoint.netns, endpoint.netns_id) as inner:
-                    repair.changed += interior.repair(self._home, inner, link.peer, endpoint)
+                    asks = asks_of(endpoint, link.peer)
+                    repair.changed += interior.repair(self._home, inner, link.peer, endpoint, asks)
             except OSError:
                 pass  # the path is gone or another's, the namespace not: its link is still here
             except ApplyError as error:
@@ -307,18 +331,9 @@ class LinuxKernel:
         os.close(self._home)
 
 
-def host_messages(index: int, endpoint: Endpoint) -> Iterator[bytearray]:
-    """The host side: real gateway addresses, permanent neighbours, one route an address."""
-    for gateway in interior.gateways(endpoint.addresses):
-        yield gateway_address(index, gateway)
-    for value in endpoint.addresses:
-        yield m.neighbour(index, value, endpoint.mac)
-        yield m.device_route(index, host_prefix(value))
-
-
 def _smallest_mtu(netlink: Netlink, observed: Observed) -> int:
     used = {index for _, index in observed.objects.hops.values()}
-    used.update(observe.leaving(netlink, address) for address in ANYWHERE)
+    used.update(observe.leaving(netlink, address) for address in interior.ANYWHERE.values())
     candidates = [
         link for link in observed.foreign.values() if link.up and link.index != interior.LOOPBACK
     ]

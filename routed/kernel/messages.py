@@ -39,6 +39,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNETCONF = 80
+NETCONFA_IFINDEX = 1
 RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP = 104, 105, 106
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 27, 28, 29
@@ -59,7 +60,7 @@ RTA_VIA, RTA_NH_ID = 18, 30
 NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
 NHA_BLACKHOLE, NHA_ENCAP_TYPE, NHA_FDB = 4, 7, 11
 RT_TABLE_MAIN = 254
-RTN_UNICAST, RTN_BLACKHOLE = 1, 6
+RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 RTPROT_KERNEL, RTPROT_BOOT = 2, 3
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
@@ -195,6 +196,11 @@ def neighbour(index: int, value: IPAddress, mac: bytes) -> bytearray:
         NLM_F_CREATE | NLM_F_REPLACE,
         body + attr(NDA_DST, value.packed) + attr(NDA_LLADDR, mac),
     )
+
+
+def get_neighbour(index: int, value: IPAddress) -> bytearray:
+    body = _NDMSG.pack(family(value), index, 0, 0, 0)
+    return message(RTM_GETNEIGH, 0, body + attr(NDA_DST, value.packed))
 
 
 def delete_neighbour(index: int, value: IPAddress) -> bytearray:

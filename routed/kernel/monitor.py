@@ -21,6 +21,8 @@ import errno
 import os
 import socket
 import struct
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from routed.kernel import messages as m
@@ -30,6 +32,7 @@ from routed.kernel.netlink import (
     NETLINK_DROP_MEMBERSHIP,
     NETLINK_LISTEN_ALL_NSID,
     SOL_NETLINK,
+    attributes,
 )
 from routed.state import LINK_GROUP, ROUTE_PROTOCOL
 
@@ -39,27 +42,35 @@ NEAR = (1, 3, 5, 7, 9, 11, 24, 32)
 FAR = (5, 7, 9, 11)
 ROUTES = (7, 11)
 SETTLE = 0.02  # seconds that a burst may take before it wakes the loop
+BIRTH = 1.0  # seconds in which the messages of a link just made are our own doing
+ALL_LINKS = -1  # NETCONFA_IFINDEX_ALL: the host's own setting
 SO_RCVBUFFORCE = 33
 
 _IFINFO = struct.Struct("=BxHiII")
+_INDEX = struct.Struct("=i")
 
 
 class Monitor:
     """Made in the host's namespace.
 
-    `overflows` counts lost event streams. `links` and `spaces` are the links and namespace ids
-    that are ours, kept by the driver; `touched_links`, `touched_spaces` and `missed` (everything
-    may have been touched) say where something changed since `forget`.
+    `overflows` counts lost event streams. `links` are the links that are ours, `spaces` the ids of
+    namespaces with the number of our links in each, both kept by the driver; `touched_links`,
+    `touched_spaces` and `missed` (everything may have been touched) say where something changed
+    since `forget`.
+
+    What we do ourselves is mostly told by the port in the message, but not what the kernel does
+    because of it: the first messages of a link just made (`born`), until it is whole, are ours.
     """
 
     def __init__(self, receive_buffer: int = 4 << 20) -> None:
         self.overflows = 0
         self.links: set[int] = set()
-        self.spaces: set[int] = set()
+        self.spaces: Counter[int] = Counter()
         self.ports: set[int] = {os.getpid()}
         self.touched_links: set[int] = set()
         self.touched_spaces: set[int] = set()
         self.missed = False
+        self._born: dict[int, float] = {}
         self._buffer = receive_buffer
         self._woken = asyncio.Event()
         self._near: socket.socket | None = None
@@ -69,7 +80,23 @@ class Monitor:
         """Begin to listen; changes from now on are not missed."""
         self._near = self._open(NEAR, self._hear_near)
         self._far = self._open(FAR, self._hear_far)
-        self._listen_far(True)
+        self.listen_far(True)
+
+    def born(self, index: int, space: int | None) -> None:
+        """A link that we have just made; the other end is in namespace `space`."""
+        self.links.add(index)
+        self._born[index] = time.monotonic() + BIRTH
+        if space is not None:
+            self.spaces[space] += 1
+
+    def gone(self, index: int, space: int | None) -> None:
+        """A link that we are about to delete."""
+        self.links.discard(index)
+        self._born.pop(index, None)
+        if space is not None and (left := self.spaces[space] - 1) > 0:
+            self.spaces[space] = left
+        elif space is not None:
+            del self.spaces[space]
 
     def wake(self) -> None:
         """As if something had changed."""
@@ -81,14 +108,12 @@ class Monitor:
         self.touched_links, self.touched_spaces, self.missed = set(), set(), False
         return found
 
-    @contextlib.contextmanager
-    def deaf(self) -> Iterator[None]:
-        """Do not hear what happens inside workloads; for as short as can be, without `await`."""
-        self._listen_far(False)
-        try:
-            yield
-        finally:
-            self._listen_far(True)
+    def listen_far(self, yes: bool) -> None:
+        """Hear what happens inside workloads, or do not, for as short as can be without `await`:
+        while we configure one."""
+        if self._far is not None:
+            with contextlib.suppress(PermissionError):
+                self._far.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, int(yes))
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -136,11 +161,6 @@ class Monitor:
             made.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
         asyncio.get_running_loop().add_reader(made.fileno(), self._read, made, hear)
         return made
-
-    def _listen_far(self, yes: bool) -> None:
-        if self._far is not None:
-            with contextlib.suppress(PermissionError):
-                self._far.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, int(yes))
 
     def _read(self, source: socket.socket, hear: Callable[[socket.socket], None]) -> None:
         try:
@@ -193,15 +213,37 @@ class Monitor:
         if kind in (m.RTM_NEWNEXTHOP, m.RTM_DELNEXTHOP):
             return data[2] == ROUTE_PROTOCOL
         if kind == m.RTM_DELNEIGH:
-            return struct.unpack_from("=i", data, 4)[0] in self.links
+            return _INDEX.unpack_from(data, 4)[0] in self.links
+        if kind == m.RTM_DELADDR:
+            return _INDEX.unpack_from(data, 4)[0] in self.links
+        if kind == m.RTM_NEWNETCONF:
+            return self._setting_matters(data)
         if kind not in (m.RTM_NEWLINK, m.RTM_DELLINK):
-            return kind in (m.RTM_DELADDR, m.RTM_NEWNETCONF)
+            return False
         _, _, index, flags, _ = _IFINFO.unpack_from(data)
         group = observe.link_group(data)
         if group == LINK_GROUP and kind == m.RTM_NEWLINK:
             whole = m.IFF_UP | m.IFF_LOWER_UP
             if flags & whole == whole and index in self.links:
+                self._born.pop(index, None)
+                return False
+            if self._just_born(index):
                 return False
             self.touched_links.add(index)
             return True
         return group not in observe.OUR_GROUPS or (kind == m.RTM_DELLINK and group == LINK_GROUP)
+
+    def _setting_matters(self, data: bytes) -> bool:
+        """Forwarding of the host, or a setting of a link of ours."""
+        found = attributes(data, 4).get(m.NETCONFA_IFINDEX, b"")
+        index = _INDEX.unpack(found)[0] if len(found) == 4 else ALL_LINKS
+        return index == ALL_LINKS or (index in self.links and not self._just_born(index))
+
+    def _just_born(self, index: int) -> bool:
+        until = self._born.get(index)
+        if until is None:
+            return False
+        if time.monotonic() < until:
+            return True
+        del self._born[index]
+        return False

@@ -36,6 +36,7 @@ BATCH_REQUESTS = 300  # all may be refused: the answers fit the buffer even with
 DUMP_BUFFER = 1 << 18
 RECEIVE_BUFFER = 1 << 20
 DUMP_TRIES = 8
+ANSWER_BUFFER = 1 << 14
 DONE_BYTES = 20  # of the message that ends a dump
 NUMBERED = 1 << 31  # sequence numbers from here on are places in a batch made beforehand
 ANSWER_SECONDS = 10  # the kernel answers at once; this only ends what would hang for ever
@@ -83,22 +84,27 @@ def attributes(data: bytes, offset: int) -> dict[int, bytes]:
 
 
 class Netlink:
-    """A NETLINK_ROUTE socket of the namespace it is made in. Not for two users at a time."""
+    """A NETLINK_ROUTE socket of the namespace it is made in. Not for two users at a time.
 
-    def __init__(self) -> None:
+    `brief` is one for a single small batch: nothing is set that such a batch does not need.
+    """
+
+    def __init__(self, *, brief: bool = False) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._sequence = 0
+        self._interrupted = False
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        if brief:
+            return
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         self._socket.setsockopt(
             socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0)
         )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._socket.bind((0, 0))
-        self._sequence = 0
-        self._interrupted = False
 
     @property
     def port(self) -> int:
@@ -150,7 +156,7 @@ class Netlink:
                 if sequence == self._sequence:
                     return
 
-    def transact_numbered(self, batch: bytes) -> dict[int, int]:
+    def transact_numbered(self, batch: bytes | bytearray) -> dict[int, int]:
         """Send requests made beforehand that have NUMBERED plus their place as sequence number,
         and ask for no acknowledgement; the errno of each that failed, by its place."""
         self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
@@ -158,7 +164,7 @@ class Netlink:
         self._socket.send(batch + _HEADER.pack(*last))
         failed: dict[int, int] = {}
         while True:
-            data = self._socket.recv(DUMP_BUFFER)
+            data = self._socket.recv(ANSWER_BUFFER)
             for kind, _, sequence, offset, _end in walk(data):
                 if kind != NLMSG_ERROR:
                     continue
@@ -166,6 +172,21 @@ class Netlink:
                     return failed
                 if sequence >= NUMBERED:
                     failed[sequence - NUMBERED] = -_INT.unpack_from(data, offset)[0]
+
+    def ask_numbered(self, batch: bytes | bytearray) -> dict[int, bytes]:
+        """The same for requests that are answered: the answer's payload of each, by its place; of
+        what the kernel refused there is none."""
+        self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
+        last = (16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
+        self._socket.send(batch + _HEADER.pack(*last))
+        found: dict[int, bytes] = {}
+        while True:
+            data = self._socket.recv(ANSWER_BUFFER)
+            for kind, _, sequence, offset, end in walk(data):
+                if sequence == self._sequence:
+                    return found
+                if sequence >= NUMBERED and kind != NLMSG_ERROR:
+                    found[sequence - NUMBERED] = data[offset:end]
 
     def dump(self, request: bytearray) -> list[bytes]:
         """Every answer to a dump request, as the payloads after the netlink header."""

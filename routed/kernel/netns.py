@@ -44,14 +44,21 @@ def opened(path: str, wanted: tuple[int, int] | None) -> Iterator[int]:
 
     OSError if there is none, or (ESTALE) another than `wanted`, its (st_dev, st_ino).
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_checked(path, wanted)
     try:
-        found = os.fstat(descriptor)
-        if wanted not in (None, (found.st_dev, found.st_ino)):
-            raise OSError(errno.ESTALE, "another namespace has taken this path")
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_checked(path: str, wanted: tuple[int, int] | None) -> int:
+    """The same as a descriptor that the caller closes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if wanted not in (None, (found.st_dev, found.st_ino)):
+        os.close(descriptor)
+        raise OSError(errno.ESTALE, "another namespace has taken this path")
+    return descriptor
 
 
 @contextmanager
@@ -76,13 +83,13 @@ def check(name_or_path: str) -> Namespace:
     Invalid, with field ``spec.netns``, unless it is an nsfs file of a network namespace other
     than the host's own.
     """
-    path = Path(name_or_path)
-    if not path.is_absolute():
-        if name_or_path in ("", ".", "..") or "/" in name_or_path:
-            raise _refused(name_or_path, "is neither a name under /run/netns nor an absolute path")
-        path = NAMED / name_or_path
     if "\0" in name_or_path:
         raise _refused(name_or_path, "contains a NUL byte")
+    path = name_or_path
+    if not path.startswith("/"):
+        if path in ("", ".", "..") or "/" in path:
+            raise _refused(name_or_path, "is neither a name under /run/netns nor an absolute path")
+        path = f"{NAMED}/{path}"
     try:
         # O_NONBLOCK: a FIFO at that path must not stop the agent
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -96,7 +103,7 @@ def check(name_or_path: str) -> Namespace:
         own = os.stat("/proc/self/ns/net")  # noqa: PTH116 - an nsfs link is followed by stat
         if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
             raise _refused(name_or_path, "is the host's own network namespace")
-        return Namespace(str(path), (found.st_dev, found.st_ino))
+        return Namespace(path, (found.st_dev, found.st_ino))
     finally:
         os.close(descriptor)
 

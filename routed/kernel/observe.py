@@ -23,6 +23,7 @@ OUR_GROUPS = (LINK_GROUP, REAP_GROUP, REAPING_GROUP)
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
+_ATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 _INT = struct.Struct("=i")
 
@@ -75,10 +76,11 @@ class Observed:
         return {link.index: link for some in every for link in some.values()}
 
 
-def read(netlink: Netlink) -> Observed:
-    """Everything of ours in the namespace of `netlink`."""
+def read(netlink: Netlink, known: dict[bytes, Link] | None = None) -> Observed:
+    """Everything of ours in the namespace of `netlink`. `known` is of the last time, by what each
+    link's message was, and of this one afterwards."""
     found = Observed()
-    for link in links(netlink):
+    for link in links(netlink, known):
         if link.group == LINK_GROUP:
             found.links[link.name] = link
         elif link.group in OUR_GROUPS:
@@ -97,8 +99,17 @@ def read(netlink: Netlink) -> Observed:
     return found
 
 
-def links(netlink: Netlink) -> list[Link]:
-    return [link_of(data) for data in netlink.dump(m.dump_links())]
+def links(netlink: Netlink, known: dict[bytes, Link] | None = None) -> list[Link]:
+    """Nearly all links are as they were, and taking a message apart is most of the work: one that
+    is byte for byte `known` is not."""
+    before, now = known or {}, {}
+    for data in netlink.dump(m.dump_links()):
+        link = before.get(data)
+        now[data] = link_of(data) if link is None else link
+    if known is not None:
+        known.clear()
+        known.update(now)
+    return list(now.values())
 
 
 def one_link(netlink: Netlink, name_or_index: str | int) -> Link | None:
@@ -129,6 +140,23 @@ def link_of(data: bytes) -> Link:
         peer_nsid=_INT.unpack(nsid)[0] if nsid else None,
         settings=_settings(found) if group in OUR_GROUPS else None,
     )
+
+
+def readback(data: bytes) -> tuple[bool, bytes, int | None]:
+    """Of the link that an attach has just made, what it cannot know: whether it is up, its alias
+    as it is, the id of the other end's namespace. The rest of the message is not taken apart."""
+    alias, nsid = b"", None
+    offset, end = 16, len(data)
+    while offset + 4 <= end:
+        length, kind = _ATTR.unpack_from(data, offset)
+        if kind == m.IFLA_IFALIAS:
+            alias = data[offset + 4 : offset + length - 1]
+        elif kind == m.IFLA_LINK_NETNSID:
+            nsid = _INT.unpack_from(data, offset + 4)[0]
+        if length < 4:
+            break
+        offset += (length + 3) & ~3
+    return bool(_IFINFO.unpack_from(data)[3] & m.IFF_UP), alias, nsid
 
 
 def link_group(data: bytes) -> int:
@@ -198,7 +226,11 @@ def next_hops(netlink: Netlink) -> nexthops.Objects:
 def route_index(netlink: Netlink, address: IPAddress) -> int:
     """The interface index that the kernel sends `address` out of by a host route of ours, else
     0."""
-    data = lookup(netlink, address)
+    return host_route_index(lookup(netlink, address), address)
+
+
+def host_route_index(data: bytes | None, address: IPAddress) -> int:
+    """The same of the answer to such a look-up."""
     if data is None or data[1] != address.max_prefixlen or data[5] != ROUTE_PROTOCOL:
         return 0
     return _number(attributes(data, 12), m.RTA_OIF)

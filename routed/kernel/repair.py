@@ -18,6 +18,7 @@ from routed.kernel.learned import Learned, Quiet
 from routed.kernel.netlink import Netlink
 from routed.kernel.netns import identity
 from routed.kernel.observe import Link, Observed
+from routed.kernel.template import gateway_address
 from routed.state import (
     BLACKHOLE_METRIC,
     Endpoint,
@@ -226,12 +227,6 @@ class Repair:
             changed=self.changed,
             lost=frozenset(self._lost),
         )
-
-
-def gateway_address(index: int, gateway: IPAddress) -> bytearray:
-    """A gateway as a real address of the host side, so that it always answers."""
-    length = 32 if gateway.version == 4 else 64
-    return m.address(index, gateway, add=True, length=length, scope=m.RT_SCOPE_LINK)
 
 
 def reachable(endpoint: Endpoint) -> bool:

@@ -7,6 +7,7 @@ which is the host's.
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 from api.resources.errors import ApplyError
@@ -51,14 +52,22 @@ def _switch_on(path: Path) -> bool:
 def v6_of_link(name: str, *, off: bool) -> None:
     """IPv6 on the host side only where it is used: with it on, an attach costs O(links).
     ApplyError."""
-    conf = V6_CONF / name
     try:
-        (conf / "disable_ipv6").write_text("1" if off else "0", encoding="ascii")
+        _write(f"{V6_CONF}/{name}/disable_ipv6", b"1" if off else b"0")
         if not off:
-            (conf / "accept_ra").write_text("0", encoding="ascii")
+            _write(f"{V6_CONF}/{name}/accept_ra", b"0")
     except FileNotFoundError as error:
         if off:
             return  # a kernel without IPv6
         raise ApplyError(f"IPv6 of {name}", "switch on", errno.EAFNOSUPPORT) from error
     except OSError as error:
         raise ApplyError(f"IPv6 of {name}", "set", error.errno or errno.EIO) from error
+
+
+def _write(path: str, value: bytes) -> None:
+    """As plainly as can be: this is on the way of every attach."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value)
+    finally:
+        os.close(descriptor)

@@ -39,6 +39,9 @@ class NoFilter:
     def sync(self) -> bool:
         return False
 
+    def open_docker(self) -> bool:
+        return False
+
     def blocking(self) -> list[Blocking]:
         return []
 
@@ -105,31 +108,31 @@ def workload(name: str, revision: int) -> Workload:
 def in_sync(directory: Path) -> Control:
     control = Control(AgentSettings(node="h1", run_dir=directory, state_dir=directory), None)
     for plural in WATCHED:
-        control._take(plural, WatchEvent("BEGIN"))
-        control._take(plural, WatchEvent("END"))
+        control.known.take(plural, WatchEvent("BEGIN"))
+        control.known.take(plural, WatchEvent("END"))
     return control
 
 
 def held(control: Control, plural: str) -> dict[str, Resource]:
-    return dict(control._held[plural])
+    return dict(control.known.objects[plural])
 
 
 def test_an_answer_that_comes_after_the_deletion_brings_nothing_back(tmp_path: Path) -> None:
     """The answer to a status report and the watch are two connections."""
     control = in_sync(tmp_path)
-    control._take("workloads", WatchEvent("ADDED", workload("web", 10)))
-    control._take("workloads", WatchEvent("DELETED", workload("web", 12)))
-    control.merge(workload("web", 11))
+    control.known.take("workloads", WatchEvent("ADDED", workload("web", 10)))
+    control.known.take("workloads", WatchEvent("DELETED", workload("web", 12)))
+    control.known.merge(workload("web", 11))
     assert held(control, "workloads") == {}
-    control._take("workloads", WatchEvent("ADDED", workload("web", 13)))
+    control.known.take("workloads", WatchEvent("ADDED", workload("web", 13)))
     assert set(held(control, "workloads")) == {"web"}
 
 
 def test_an_event_from_before_our_own_deletion_brings_nothing_back(tmp_path: Path) -> None:
     control = in_sync(tmp_path)
-    control.merge(workload("web", 11))
-    control.drop("workloads", "web")
-    control._take("workloads", WatchEvent("MODIFIED", workload("web", 11)))
+    control.known.merge(workload("web", 11))
+    control.known.drop("workloads", "web")
+    control.known.take("workloads", WatchEvent("MODIFIED", workload("web", 11)))
     assert held(control, "workloads") == {}
 
 

@@ -12,10 +12,11 @@ from api.resources.errors import AlreadyExists, BadRequest, Conflict, Invalid
 from api.resources.workload import Origin, WorkloadStatus
 from bgp.seam import Path
 from routed.agent.attachment import Attachment, Step
-from routed.agent.intent import Intent, load, save
-from routed.agent.plan import Facts, announce, import_routes, peers_of, plan, router_id
-from routed.agent.records import Records, existing
-from routed.agent.reporting import Create, Delete, UpdateStatus, workload_writes
+from routed.agent.imports import Imports, import_routes
+from routed.agent.intent import Encoder, Intent, decides, load
+from routed.agent.plan import Facts, announce, peers_of, plan, router_id
+from routed.agent.records import Records, existing, write_atomic
+from routed.agent.reporting import Create, Delete, Local, UpdateStatus, workload_writes
 from routed.agent.request import parse_attach
 from routed.state import Report
 
@@ -155,7 +156,7 @@ def test_peers_are_those_that_select_the_node_once_it_has_an_asn() -> None:
 
 def test_reports_say_what_is_and_take_back_what_is_not() -> None:
     held = record()
-    (create,) = workload_writes(intent(), records(held), frozenset(), {})
+    (create,) = workload_writes("web.h1", Local(held), None)
     assert isinstance(create, Create)
     assert create.object.metadata.name == "web.h1"
     gone = made(Workload, "old.h1", {"node": "h1", "origin": "Node"}, uid="u1")
@@ -165,32 +166,69 @@ def test_reports_say_what_is_and_take_back_what_is_not() -> None:
         spec=held.spec(),
         status=held.status(ready=True),
     )
-    seen = intent(workloads={"old.h1": gone, "web.h1": known})
-    assert workload_writes(seen, records(held), frozenset(["web.h1"]), {}) == [
-        Delete("workloads", "old.h1", "u1")
-    ]
-    changed = workload_writes(intent(workloads={"web.h1": known}), records(held), frozenset(), {})
+    assert workload_writes("old.h1", Local(None), gone) == [Delete("workloads", "old.h1", "u1")]
+    going = Local(record(step=Step.DETACHING))
+    assert workload_writes("web.h1", going, known) == [Delete("workloads", "web.h1", "u1")]
+    assert workload_writes("web.h1", going, None) == []
+    assert workload_writes("web.h1", Local(held, ready=True), known) == []
+    changed = workload_writes("web.h1", Local(held, ready=False), known)
     assert [type(write) for write in changed] == [UpdateStatus]
 
 
 def test_a_declared_workload_is_never_deleted_by_us() -> None:
     declared = made(Workload, "api1", {"node": "h1", "netns": "x"})
-    seen = intent(workloads={"api1": declared})
-    assert workload_writes(seen, {}, frozenset(), {}) == []
-    failed = {"api1": WorkloadStatus(host_interface="x")}
-    assert [type(w) for w in workload_writes(seen, {}, frozenset(), failed)] == [UpdateStatus]
+    assert workload_writes("api1", Local(None), declared) == []
+    failed = Local(None, failure=WorkloadStatus(host_interface="x"))
+    assert [type(w) for w in workload_writes("api1", failed, declared)] == [UpdateStatus]
 
 
 def test_intent_survives_on_disk_and_another_nodes_does_not_count(tmp_path: Any) -> None:
     file = tmp_path / "intent.json"
     assert load(file, "h1") is None
-    save(file, intent())
+    declared = made(Workload, "api1", {"node": "h1", "netns": "x"})
+    report = made(Workload, "web.h1", {"node": "h1", "origin": "Node"})
+    whole, encoder = intent(declared={"api1": declared}), Encoder()
+    write_atomic(file, encoder.encode(whole, {"web.h1": report}), durable=True)
     assert file.stat().st_mode & 0o777 == 0o600
-    assert load(file, "h1") == intent()
+    assert load(file, "h1") == (whole, {"web.h1": report})
     assert load(file, "h2") is None
+    without = intent(blocks={})
+    write_atomic(file, encoder.encode(without, {}), durable=True)
+    assert load(file, "h1") == (without, {})
     file.write_text("{torn")
     assert load(file, "h1") is None
     assert (tmp_path / "intent.json.bad").exists()
+
+
+def test_only_what_decides_is_a_new_intent() -> None:
+    report = made(Workload, "web.h1", {"node": "h1", "origin": "Node"})
+    assert not decides(None, report)
+    assert not decides(report, None)
+    block = intent().blocks["10-65-0-0-26"]
+    counted = block.model_copy(update={"status": block.status.model_copy(update={"assigned": 3})})
+    assert not decides(block, counted)
+    assert decides(block, None)
+    other = block.model_copy(update={"spec": block.spec.model_copy(update={"node": "h2"})})
+    assert decides(block, other)
+    labelled = made(Node, "h1", {}, labels={"rack": "r1"})
+    assert decides(made(Node, "h1", {}), labelled)
+
+
+def test_only_touched_prefixes_are_decided_again_and_all_when_the_rule_changes() -> None:
+    imports, here = Imports(), intent()
+    one, two = path("10.65.1.7/32"), path("10.65.2.7/32")
+    paths = {p.prefix: {p.peer: p} for p in (one, two)}
+    assert set(imports.update(here, paths, None)) == {one.prefix, two.prefix}
+    del paths[one.prefix]
+    assert set(imports.update(here, paths, set())) == {one.prefix, two.prefix}
+    assert set(imports.update(here, paths, {one.prefix})) == {two.prefix}
+    added = path("10.65.3.7/32")
+    paths[added.prefix] = {"tor1": added}
+    hops = imports.update(here, paths, {added.prefix})[added.prefix].next_hops
+    assert hops is imports.learned[two.prefix].next_hops, "one tuple for one set of next hops"
+    owner = made(IPBlock, "b", {"cidr": "10.65.2.0/26", "pool": "main", "node": "h1"})
+    assert set(imports.update(intent(blocks={"b": owner}), paths, set())) == {added.prefix}
+    assert imports.update(None, paths, set()) == {}
 
 
 def test_records_find_what_is_attached_already(tmp_path: Any) -> None:

@@ -8,7 +8,7 @@ import itertools
 import shutil
 
 import pytest
-from support.labs import Workloads
+from support.labs import Workloads, forget_routes
 from support.rig import IGNORED, Figures, wait_agreed
 
 from routed.lab.fabric import command
@@ -46,8 +46,7 @@ def fail(lab: Lab, part: str) -> None:
         for name in ("alive", "dying"):
             command("ip", "netns", "del", f"{lab.top.name}-host1-{name}", check=False)
         host = f"{lab.top.name}-host1"
-        command("ip", "-n", host, "nexthop", "flush", "proto", "82")
-        command("ip", "-n", host, "route", "flush", "proto", "82")
+        forget_routes(host)
         shutil.rmtree(lab.directory / "host1" / "run", ignore_errors=True)
 
 

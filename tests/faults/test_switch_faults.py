@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.labs import Workloads
-from support.rig import IGNORED, Figures, child_of, wait_agreed
+from support.rig import IGNORED, Figures, wait_agreed
+from support.switches import learned, reconfigured, streams_through, through_fault
 
 from routed.lab import bird, fabric
 from routed.lab.fabric import command, inside
 from routed.lab.lab import Lab
-from routed.lab.prober import Probe, Stream
 from routed.lab.processes import wait_for
 
 pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
@@ -25,44 +21,8 @@ pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
 HOLD_SECONDS = 9.0
 
 
-@contextmanager
-def reconfigured(
-    lab: Lab, tor: str, routes: int = 0, *, restarting: bool = False
-) -> Iterator[None]:
-    """Within, the ToR announces `routes` /32s of the pool, and speaks GR for itself if
-    `restarting`."""
-    path = lab.directory / f"{tor}.conf"
-    before = path.read_text(encoding="ascii")
-    many = "".join(
-        f"  route 10.65.{200 + n // 250}.{n % 250}/32 unreachable;\n" for n in range(routes)
-    )
-    text = before.replace(
-        "filter to_hosts {", 'filter to_hosts {\n  if proto = "many" then accept;'
-    )
-    text += f"protocol static many {{ ipv4;\n{many}}}\n"
-    if restarting:
-        # BIRD's recovery waits for the listener of a range too, which never comes up
-        text = "graceful restart wait 10;\n" + text.replace("log stderr {", "log stderr { trace,")
-        text = text.replace("graceful restart aware;", "graceful restart on; debug { packets };")
-    path.write_text(text, encoding="ascii")
-    bird.ask(lab.directory, tor, "configure")
-    try:
-        yield
-    finally:
-        path.write_text(before, encoding="ascii")
-        bird.ask(lab.directory, tor, "configure")
-        wait_for("every session being up", lab.established, 30)
-
-
 def ends_of_rib(log: Path) -> int:
     return log.read_text(encoding="utf-8", errors="replace").count("Got END-OF-RIB")
-
-
-def learned(lab: Lab, host: str) -> int:
-    """How many /32s of those routes the host's kernel holds."""
-    routes = fabric.routes(f"{lab.top.name}-{host}")
-    third = [str(route["dst"]).split(".")[2:3] for route in routes]
-    return sum(bool(found) and found[0].isdigit() and int(found[0]) >= 200 for found in third)
 
 
 def test_a_stopped_agent(lab: Lab, workloads: Workloads, figures: Figures, full: bool) -> None:
@@ -107,25 +67,6 @@ def test_a_stopped_agent(lab: Lab, workloads: Workloads, figures: Figures, full:
         "dead /32 withdrawn and EOR sent meanwhile; agree <= 5 s after",
         f"withdrawn in {gone:.2f} s, agree {took:.1f} s",
     )
-
-
-def streams_through(lab: Lab, workloads: Workloads) -> tuple[str, str]:
-    namespace, address = workloads.attach("host1", "steady")
-    wait_for("the switches knowing it", lambda: lab.tor_has(f"{address}/32"))
-    wait_for("the way in", lambda: lab.ping(lab.top.client, address), 5)
-    return namespace, address
-
-
-def through_fault(lab: Lab, target: tuple[str, str], fault: object) -> tuple[Stream, Stream]:
-    """Both streams while `fault()` happens and until all sessions are up again."""
-    probe = Probe((lab.top.client, "172.28.0.1"), target)
-    try:
-        assert callable(fault)
-        fault()
-        return probe.finish()
-    except BaseException:
-        probe.abort()
-        raise
 
 
 def host_ports(lab: Lab, tor: str) -> list[str]:
@@ -200,95 +141,3 @@ def test_both_uplinks_flap_for_a_second(lab: Lab, workloads: Workloads, figures:
         f"sessions up after {up:.1f} s, complete {took:.2f} s later",
     )
     assert took <= 2.0
-
-
-def test_exabgp_hangs(lab: Lab, workloads: Workloads, figures: Figures) -> None:
-    target = streams_through(lab, workloads)
-    speaker = lab.speakers["host1"]
-    hung = child_of(speaker.pid, "exabgp")
-    missing, samples = 0, 0
-
-    def hang() -> None:
-        nonlocal missing, samples
-        os.kill(hung, signal.SIGSTOP)
-        deadline = time.monotonic() + 60
-        while child_of(speaker.pid, "exabgp") in (0, hung) or not lab.established():
-            assert time.monotonic() < deadline, "no new session in 60 s"
-            samples += 1
-            missing += not lab.tor_has(f"{target[1]}/32")
-            time.sleep(0.1)
-        wait_agreed(lab, "host1")
-
-    began = time.monotonic()
-    streams = through_fault(lab, target, hang)
-    lost, sent = sum(s.lost for s in streams), sum(s.sent for s in streams)
-    figures.add(
-        "ExaBGP hangs",
-        "replaced by the watchdog; lost 0; missing in 100 ms samples 0",
-        f"sessions back after {time.monotonic() - began:.0f} s, lost {lost}/{sent}, "
-        f"missing {missing}/{samples}",
-    )
-    assert (lost, missing) == (0, 0)
-
-
-@pytest.mark.parametrize("victim", ["exabgp", "speaker"])
-def test_killed(lab: Lab, workloads: Workloads, figures: Figures, victim: str) -> None:
-    target = streams_through(lab, workloads)
-    speaker = lab.speakers["host1"]
-    missing, samples = 0, 0
-
-    def kill() -> None:
-        nonlocal missing, samples
-        before = child_of(speaker.pid, "exabgp")
-        if victim == "exabgp":
-            os.kill(before, signal.SIGKILL)
-        else:
-            speaker.kill()
-            speaker.start()
-        deadline = time.monotonic() + 40
-        settled = 0.0
-        while not settled or time.monotonic() < settled + 2:
-            assert time.monotonic() < deadline, "no new session in 40 s"
-            new = child_of(speaker.pid, "exabgp")
-            if not settled and new not in (0, before) and lab.established():
-                settled = time.monotonic()
-            samples += 1
-            missing += not lab.tor_has(f"{target[1]}/32")
-            time.sleep(0.1)
-        wait_agreed(lab, "host1")
-
-    streams = through_fault(lab, target, kill)
-    lost, sent = sum(s.lost for s in streams), sum(s.sent for s in streams)
-    figures.add(
-        f"{victim} kill -9",
-        "lost 0; missing in 100 ms samples 0",
-        f"lost {lost}/{sent}, missing {missing}/{samples}",
-    )
-    assert (lost, missing) == (0, 0)
-
-
-def test_a_client_that_stops_to_read(lab: Lab, workloads: Workloads, figures: Figures) -> None:
-    target = streams_through(lab, workloads)
-    tor = lab.tor_namespaces[0]
-    count = 10_000
-    api = lab.local("host1")
-    before = {s["peer"]: s["since"] for s in api.get("/v1/status").json()["bgp"]["sessions"]}
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.connect(str(lab.directory / "host1" / "run" / "speaker.sock"))
-
-        def flood() -> None:
-            with reconfigured(lab, tor, routes=count):
-                wait_for("the routes", lambda: learned(lab, "host1") == count, 60)
-            wait_for("the routes' end", lambda: learned(lab, "host1") == 0, 60)
-
-        streams = through_fault(lab, target, flood)
-    after = {s["peer"]: s["since"] for s in api.get("/v1/status").json()["bgp"]["sessions"]}
-    lost, sent = sum(s.lost for s in streams), sum(s.sent for s in streams)
-    figures.add(
-        f"a client of the speaker stops to read; {2 * count} changes of learned routes",
-        "flaps 0, lost 0",
-        f"flaps {sum(before[p] != after[p] for p in before)}, lost {lost}/{sent}",
-    )
-    assert after == before
-    assert lost == 0
-    wait_agreed(lab, "host1")

@@ -16,6 +16,7 @@ PACKAGES = ("api", "bgp", "policies", "routed")
 TOP = {"routed", "bgp", "api", "policies", "tests", "pyproject.toml", "Dockerfile"}
 ALSO = {"docs", "examples", "deploy", "benchmarks", "scripts", "Makefile", "README.md"}
 ALSO |= {"CHANGELOG.md", "LICENSE", ".ci", ".gitignore", "requirements.lock"}
+ALSO |= {".dockerignore"}
 
 PURE = (
     "api/resources/*.py",
@@ -31,6 +32,7 @@ PURE = (
     "bgp/events.py",
     "bgp/rib.py",
     "policies/base.py",
+    "policies/docker.py",
     "policies/firewall.py",
     "routed/doctor/findings.py",
     "routed/kernel/fib.py",

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from routed.doctor.host import NETWORKD
+from routed.settings import AgentSettings, load
+
 UNITS = Path(__file__).resolve().parents[2] / "deploy"
 MOST = {"routed-server": 3.0, "routed-speaker": 3.0, "routed-agent": 5.0}
 
@@ -47,3 +50,25 @@ def test_the_command_is_known(name: str) -> None:
     )
     for option in re.findall(r"--[a-z-]+", command[2]):
         assert option in done.stdout, f"{name} says {option}"
+
+
+def test_a_speaker_that_is_stopped_can_withdraw() -> None:
+    """Its ExaBGP must outlive the signal; the default would end both at once."""
+    text = (UNITS / "routed-speaker.service").read_text(encoding="ascii")
+    assert "\nKillMode=mixed\n" in text
+
+
+def test_each_unit_writes_only_where_its_settings_say() -> None:
+    settings = load(AgentSettings, UNITS.parent / "examples" / "settings" / "agent.yaml", {})
+    text = (UNITS / "routed-speaker.service").read_text(encoding="ascii")
+    assert f"\nRuntimeDirectory={settings.speaker_run.relative_to('/run')}\n" in text
+    assert f"\nStateDirectory={settings.speaker_state.relative_to('/var/lib')}\n" in text
+    text = (UNITS / "routed-agent.service").read_text(encoding="ascii")
+    assert f"\nRuntimeDirectory={settings.run_dir.relative_to('/run')}\n" in text
+    assert f"\nStateDirectory={settings.state_dir.relative_to('/var/lib')}\n" in text
+
+
+def test_the_drop_ins_are_those_that_doctor_looks_for() -> None:
+    for word in NETWORKD:
+        assert word in (UNITS / "networkd.conf").read_text(encoding="ascii")
+    assert "interface-name:rt" in (UNITS / "NetworkManager.conf").read_text(encoding="ascii")

@@ -80,15 +80,22 @@ class Node(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        ages = self.allocator.cooling_ages(self.now)
+        cooling = dict(self.allocator.cooling)
         self.allocator = Allocator()
         self.own()
-        self.allocator.assigned = dict(self.truth)  # type: ignore[arg-type]
-        self.allocator.restore_cooling(ages, self.now)
+        for address, owner in self.truth.items():
+            self.allocator.hold(address, owner)  # type: ignore[arg-type]
+        self.allocator.cool(cooling)
 
     @invariant()
     def same(self) -> None:
         assert self.allocator.assigned == self.truth
+        for block in self.allocator.blocks.values():
+            counts = self.allocator.counts(block)
+            assert counts.assigned == sum(a in block.cidr for a in self.allocator.assigned)
+            assert counts.cooling == sum(a in block.cidr for a in self.allocator.cooling)
+            empty = block in self.allocator.empty_blocks("main", self.now)
+            assert empty == (self.allocator.counts(block).free == block.cidr.num_addresses)
 
 
 TestNode = Node.TestCase

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
+import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from support.labs import Workloads, ctl
+from support.labs import Workloads, doctor, node_conditions
 
 from routed.lab.fabric import command, inside, prefix
 from routed.lab.lab import Lab
@@ -16,17 +15,16 @@ from routed.lab.processes import wait_for
 
 pytestmark = pytest.mark.lab
 
-# as Docker 20.10 leaves it: the policy, and the chain for other people's rules
-DOCKER = """
+# as ufw does it, by iptables-nft: a policy, and no chain for others
+UFW = """
 table ip filter {
-  chain DOCKER-USER { counter return; }
+  chain ufw-before-forward { ct state established,related counter accept; }
   chain FORWARD { type filter hook forward priority filter; policy drop;
-    counter jump DOCKER-USER
-    oifname "docker0" ct state related,established accept
+    counter jump ufw-before-forward
   }
 }
 """
-# as ufw and firewalld do it: a policy, and no chain for others
+# as firewalld does it, in words that only nft knows
 PLAIN = """
 table inet wall {
   chain forward { type filter hook forward priority 10; policy drop;
@@ -34,22 +32,6 @@ table inet wall {
   }
 }
 """
-
-
-def doctor(lab: Lab, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
-    """The exit code, and the findings by check."""
-    agent = lab.agents["host1"].words
-    whole = [*agent[: agent.index("-m")], "-m", "routed.main", "doctor", *words, "-o", "json"]
-    done = subprocess.run(
-        [*whole, "--config", str(lab.directory / "host1" / "agent.yaml")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["attachable"] is (done.returncode == 0), done.stderr
-    return done.returncode, {one["check"]: one for one in found["findings"]}
 
 
 def test_a_healthy_host(lab: Lab) -> None:
@@ -84,12 +66,7 @@ def test_a_control_plane_that_is_down_is_no_reason_not_to_attach(lab: Lab) -> No
         lab.wait_server()
 
 
-def node_conditions(lab: Lab) -> dict[str, dict[str, str]]:
-    node = json.loads(ctl(lab, "get", "node", "host1", "-o", "json"))
-    return {one["type"]: one for one in node["status"]["conditions"]}
-
-
-@pytest.fixture(params=[DOCKER, PLAIN], ids=["docker", "plain"])
+@pytest.fixture(params=[UFW, PLAIN], ids=["ufw", "plain"])
 def walled(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     """host1 with somebody's firewall; its table."""
     host = f"{lab.top.name}-host1"
@@ -114,7 +91,7 @@ def test_a_foreign_drop_is_told_and_the_remedy_helps(
     assert code == 1
     finding = found[f"firewall: {walled}"]
     assert finding["verdict"] == "fail"
-    assert ("DOCKER-USER" in finding["remedy"]) is ("filter" in walled)
+    assert finding["remedy"].startswith("iptables -I" if walled == "ip filter" else "nft insert")
     for line in finding["remedy"].split("; "):
         inside(f"{lab.top.name}-host1", *line.split())
     wait_for("a ping from outside", lambda: lab.ping(lab.top.client, address), 5)
@@ -124,3 +101,25 @@ def test_a_foreign_drop_is_told_and_the_remedy_helps(
         10,
     )
     assert doctor(lab)[0] == 0
+
+
+def test_ports_of_others(lab: Lab) -> None:
+    host = f"{lab.top.name}-host1"
+    _, found = doctor(lab)
+    assert found["ports: BGP"]["verdict"] == "ok"
+    assert found["ports: control plane"]["verdict"] == "ok"
+    listen = "import socket, sys; l = [socket.create_server(('', p)) for p in (179, 6780)];"
+    other = subprocess.Popen(
+        [*prefix(host), sys.executable, "-c", f"{listen} print('ready', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        code, found = doctor(lab)
+        other.communicate(b"\n")
+    assert code == 0, "attaching works all the same"
+    assert found["ports: BGP"]["verdict"] == "warn"
+    assert f"(pid {other.pid}) listens" in found["ports: BGP"]["found"]
+    assert found["ports: control plane"]["verdict"] == "warn"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.labs import Workloads, ctl
+from support.labs import Workloads, ctl, forget_routes
 
 from routed.lab.fabric import command
 from routed.lab.lab import Lab
@@ -30,8 +30,7 @@ def test_a_reboot_without_the_service(
         speaker.kill()
         command("ip", "netns", "del", namespace)
         host = f"{lab.top.name}-host2"
-        command("ip", "-n", host, "nexthop", "flush", "proto", "82")
-        command("ip", "-n", host, "route", "flush", "proto", "82")
+        forget_routes(host)
         shutil.rmtree(lab.directory / "host2" / "run")
         speaker.start()
         agent.start()
@@ -67,9 +66,7 @@ def test_a_clean_shutdown_and_a_reboot_with_the_service(
     speaker.stop()
     assert wait_for("the withdrawal", lambda: lab.tor_lacks(f"{first}/32"), 2) < 1
     command("ip", "netns", "del", namespace)
-    host = f"{lab.top.name}-host2"
-    command("ip", "-n", host, "nexthop", "flush", "proto", "82")
-    command("ip", "-n", host, "route", "flush", "proto", "82")
+    forget_routes(f"{lab.top.name}-host2")
     shutil.rmtree(lab.directory / "host2" / "run")
     speaker.start()
     agent.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,34 @@ def exabgp_of(pid: int | None, *, missing: bool = False) -> int:
     if missing:
         return 0
     raise AssertionError("the speaker has no ExaBGP")
+
+
+def doctor(lab: Lab, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """The exit code, and the findings by check."""
+    agent = lab.agents["host1"].words
+    whole = [*agent[: agent.index("-m")], "-m", "routed.main", "doctor", *words, "-o", "json"]
+    done = subprocess.run(
+        [*whole, "--config", str(lab.directory / "host1" / "agent.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["attachable"] is (done.returncode == 0), done.stderr
+    return done.returncode, {one["check"]: one for one in found["findings"]}
+
+
+def node_conditions(lab: Lab) -> dict[str, dict[str, str]]:
+    node = json.loads(ctl(lab, "get", "node", "host1", "-o", "json"))
+    return {one["type"]: one for one in node["status"]["conditions"]}
+
+
+def forget_routes(namespace: str) -> None:
+    """Every route of ours is gone, as after a reboot. Those over next hop objects go with these:
+    `ip route flush` does not know how to delete them (iproute2 6.1)."""
+    command("ip", "-n", namespace, "nexthop", "flush", "proto", "82")
+    command("ip", "-n", namespace, "route", "flush", "proto", "82")
 
 
 class Workloads:

@@ -1,0 +1,153 @@
+"""Attach and detach: the steps of one workload, in the writer's turn.
+
+Whatever the step at which an agent dies (`routed.steps`), the next one finds what it needs: the
+record is written before the kernel is touched and removed after the kernel is clean again, and one
+whose detach has begun says so.
+
+What an attach takes does not grow with the number of workloads: nothing here looks at all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING
+
+from api.resources.errors import Cause, Conflict, Invalid, RoutedError, StorageError
+from api.resources.net import host_prefix
+from api.resources.workload import Mode, Origin
+from routed.agent.attachment import Attachment, Step, node_born_id
+from routed.agent.plan import advertisements
+from routed.agent.records import existing
+from routed.agent.request import AttachRequest
+from routed.steps import Point, reached
+
+if TYPE_CHECKING:
+    from routed.agent.agent import Agent
+
+log = logging.getLogger("routed.agent")
+
+
+async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]:
+    """Attach, idempotently by (containerID, ifName), else by name and namespace.
+
+    Returns the attachment and whether it is new. Raises Invalid, Conflict, AlreadyExists,
+    PoolExhausted (nothing changed), or ApplyError (rolled back).
+    """
+    if wanted.mode is not Mode.VETH:
+        raise Invalid(
+            f"cannot attach {wanted.name}: mode {wanted.mode} is not available on this node",
+            causes=[Cause("mode", f"{wanted.mode} is not available; veth is")],
+        )
+    path, identity = "", None
+    if wanted.netns:
+        checked = agent.kernel.check_netns(wanted.netns)
+        path, identity = checked.path, checked.identity
+    candidate = Attachment.model_construct(  # every part of it was parsed already
+        id=node_born_id(wanted.name, agent.settings.node),
+        name=wanted.name,
+        node=agent.settings.node,
+        origin=Origin.NODE,
+        netns=path,
+        netns_id=identity,
+        if_name=wanted.if_name,
+        mode=wanted.mode,
+        pools=wanted.pools,
+        requested=wanted.addresses,
+        addresses=[],
+        container_id=wanted.container_id,
+        labels=wanted.labels,
+        mtu=agent.mtu(wanted.mtu),
+    )
+    held = existing(agent.records, candidate)
+    if held is not None:
+        return held, False
+    return await attach_candidate(agent, candidate)
+
+
+async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
+    """Own the blocks it needs, then attach it in the writer's turn."""
+    if not candidate.addresses or candidate.requested:
+        await agent.book.prepare(agent.known_intent(), candidate, agent.control)
+    return await agent.writer.run(lambda: put(agent, candidate))
+
+
+async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
+    """The writer's job: address, record, kernel, announcement; or nothing at all."""
+    with agent.metrics.measured("attach"):
+        old = agent.records.get(candidate.id)
+        if old is not None and old.step is Step.DETACHING:
+            await _take_away(agent, old)  # an earlier try of it was refused
+        held = existing(agent.records, candidate)
+        if held is not None:
+            return held, False
+        if not agent.filtering.ready and (refused := agent.filtering.keep()) is not None:
+            raise refused
+        return await _put(agent, candidate), True
+
+
+async def _put(agent: Agent, candidate: Attachment) -> Attachment:
+    intent = agent.known_intent()
+    addresses = agent.book.assign(intent, candidate)
+    record = candidate.model_copy(update={"addresses": addresses})
+    reached(Point.ASSIGNED)
+    try:
+        agent.records.put(record)
+        reached(Point.RECORDED)
+        await agent.kernel.attach(record.endpoint())
+        reached(Point.READ_BACK)
+    except (RoutedError, OSError) as error:
+        agent.records.remove(record.id)
+        agent.book.forget(record.id)
+        if isinstance(error, OSError):
+            full = error.errno == errno.ENOSPC
+            raise StorageError(f"cannot record {record.id}: {error}", full=full) from error
+        raise
+    agent.ready[record.id] = tuple(record.addresses)
+    said = advertisements(intent, record, record.addresses, agent.book.releasing)
+    agent.speech.advertise(said)
+    reached(Point.ANNOUNCED)
+    agent.report_due({record.id})
+    return record
+
+
+async def detach(agent: Agent, name: str) -> Attachment:
+    """Withdraw, take away route, neighbour and link, let the address cool. NotFound, or Conflict
+    where the service declared it."""
+    record = agent.find(name)
+    if record.origin is Origin.API:
+        raise Conflict(
+            f"cannot detach {record.id} here: it was declared through the service; "
+            f"delete it there (routectl delete workload {record.id})"
+        )
+    await agent.writer.run(lambda: take_away(agent, record))
+    return record
+
+
+async def take_away(agent: Agent, record: Attachment) -> None:
+    """The writer's job; each step can be repeated by the next agent."""
+    if agent.records.get(record.id) is None:
+        return  # two detaches of one attachment: the first has done it
+    with agent.metrics.measured("detach"):
+        await _take_away(agent, record)
+
+
+async def _take_away(agent: Agent, record: Attachment) -> None:
+    try:
+        agent.records.put(record.model_copy(update={"step": Step.DETACHING}))
+    except OSError as error:  # a full disk keeps nobody from leaving
+        log.error("detach not recorded workload=%s: %s", record.id, error)
+    reached(Point.MARKED)
+    agent.speech.withdraw(host_prefix(address) for address in record.addresses)
+    reached(Point.WITHDRAWN)
+    await agent.kernel.detach([record.id])
+    reached(Point.ROUTES_GONE)
+    try:
+        agent.book.release(record.id)
+    except OSError as error:  # it cools all the same, unless this agent dies meanwhile
+        log.error("cool-down not recorded workload=%s: %s", record.id, error)
+    reached(Point.COOLED)
+    agent.records.remove(record.id)
+    reached(Point.FORGOTTEN)
+    agent.ready.pop(record.id, None)
+    agent.report_due({record.id})

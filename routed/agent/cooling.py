@@ -1,0 +1,79 @@
+"""What cools down, written down: a log in /run, one line for each freed address.
+
+A line is appended before anybody can have the address, so an agent that dies forgets none; the file
+is written anew when most of it has cooled down. Times are CLOCK_MONOTONIC seconds, which all
+processes of one boot share; /run is gone after the next, and then there is no log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from api.ipam.allocator import Cooling
+from api.resources.net import IPAddress, parse_address
+from routed.agent.records import write_atomic
+
+SLACK = 256  # lines that may be in vain
+
+
+class CoolingLog:
+    """One writer. `add` raises OSError, and what it was given is then written with the next."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+        self._lines = 0
+        self._torn = False
+
+    def load(self) -> dict[IPAddress, Cooling] | None:
+        """What was written, None if there is no log: the host has booted since. A line that was
+        torn is the last one, of an address that nobody was given."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return None
+        found = {}
+        for line in lines:
+            try:
+                address, owner, since = json.loads(line)
+                found[parse_address(address)] = Cooling(str(owner), float(since))
+            except (ValueError, TypeError):
+                self._torn = True
+        return found
+
+    def add(
+        self, freed: Iterable[tuple[IPAddress, Cooling]], everything: dict[IPAddress, Cooling]
+    ) -> None:
+        """Write down what was just `freed`; `everything` is what cools, these included."""
+        if self._descriptor is None or self._torn or self._lines > 2 * len(everything) + SLACK:
+            self.rewrite(everything)
+            return
+        data = _lines(freed)
+        try:
+            self._torn = os.write(self._descriptor, data) != len(data)
+        except OSError:
+            self._torn = True
+            raise
+        self._lines += 1
+
+    def rewrite(self, everything: dict[IPAddress, Cooling]) -> None:
+        """Write the log anew."""
+        self.close()
+        write_atomic(self.path, _lines(everything.items()), durable=False)
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._lines, self._torn = len(everything), False
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _lines(entries: Iterable[tuple[IPAddress, Cooling]]) -> bytes:
+    return b"".join(
+        json.dumps([str(address), cooling.owner, round(cooling.since, 3)]).encode() + b"\n"
+        for address, cooling in entries
+    )

@@ -1,0 +1,74 @@
+"""The log of what cools: nothing forgotten, whatever was torn, and no longer than it must be."""
+
+from __future__ import annotations
+
+import errno
+import os
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from api.ipam.allocator import Cooling
+from api.resources.net import IPAddress
+from routed.agent.cooling import SLACK, CoolingLog
+
+
+def freed(number: int) -> tuple[IPAddress, Cooling]:
+    return ip_address("10.65.0.0") + number, Cooling(f"w{number}.h1", float(number))
+
+
+def test_a_new_log_is_no_log(tmp_path: Path) -> None:
+    assert CoolingLog(tmp_path / "cooling.log").load() is None
+
+
+def test_what_was_added_is_there_again(tmp_path: Path) -> None:
+    log, cooling = CoolingLog(tmp_path / "cooling.log"), {}
+    log.rewrite({})
+    for number in range(3):
+        address, since = freed(number)
+        cooling[address] = since
+        log.add([(address, since)], cooling)
+    assert CoolingLog(log.path).load() == cooling
+    assert log.path.stat().st_mode & 0o777 == 0o600
+    log.close()
+
+
+def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
+    log = CoolingLog(tmp_path / "cooling.log")
+    log.rewrite(dict([freed(1), freed(2)]))
+    log.close()
+    log.path.write_bytes(log.path.read_bytes()[:-9])
+    again = CoolingLog(log.path)
+    held = again.load()
+    assert held == dict([freed(1)])
+    again.add([freed(3)], dict([freed(1), freed(3)]))
+    assert CoolingLog(log.path).load() == dict([freed(1), freed(3)])
+    again.close()
+
+
+def test_what_a_full_disk_refused_is_written_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CoolingLog(tmp_path / "cooling.log")
+    log.rewrite({})
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            log.add([freed(1)], dict([freed(1)]))
+    log.add([freed(2)], dict([freed(1), freed(2)]))
+    assert CoolingLog(log.path).load() == dict([freed(1), freed(2)])
+    log.close()
+
+
+def test_it_does_not_grow_for_ever(tmp_path: Path) -> None:
+    log = CoolingLog(tmp_path / "cooling.log")
+    log.rewrite({})
+    for number in range(4 * SLACK):
+        log.add([freed(number)], dict([freed(number)]))  # what was there before has cooled down
+    assert len(log.path.read_bytes().splitlines()) <= SLACK + 3
+    log.close()
