@@ -15,7 +15,7 @@ from routed.doctor.findings import Finding, fail, ok, skipped, warn
 from routed.kernel import inspect
 from routed.settings import AgentSettings
 
-NEEDED = ("network namespaces", "veth", "nftables")
+NEEDED = ("network namespaces", "veth", "next hop objects", "nftables")
 WISHED = {"ipvlan": "modes ipvlan-l3 and ipvlan-l3s", "vxlan": "encapsulation"}
 NETWORKD = ("ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no")
 LEGACY = ("ip_tables_names", "ip6_tables_names")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -39,6 +40,12 @@ def addresses(namespace: str, link: str) -> str:
     return str([(one["operstate"], sorted(a["local"] for a in one["addr_info"])) for one in shown])
 
 
+def learned(host: str) -> str:
+    """The default route, whatever the number of its group."""
+    shown = command("ip", "-n", host, "route", "show", "default", "proto", "82")
+    return re.sub(r"nhid \d+", "", shown)
+
+
 def foreign_state(host: str) -> str:
     """What somebody else made here."""
     parts = [
@@ -67,6 +74,9 @@ def test_a_vandal(lab: Lab, workloads: Workloads, figures: Figures, full: bool) 
     dice = random.Random(1)  # noqa: S311 - a seed, so that a failure can be repeated
     table = inside(host, "nft", "list", "table", "inet", "routed")
 
+    routes = learned(host)
+    assert "default" in routes
+
     def route(link: str, address: str, space: str) -> None:
         command("ip", "-n", host, "route", "del", f"{address}/32", "dev", link)
 
@@ -90,6 +100,10 @@ def test_a_vandal(lab: Lab, workloads: Workloads, figures: Figures, full: bool) 
     def filters(link: str, address: str, space: str) -> None:
         inside(host, "nft", "delete", "table", "inet", "routed")
 
+    def next_hops(link: str, address: str, space: str) -> None:
+        """The kernel takes every learned route along."""
+        command("ip", "-n", host, "nexthop", "flush", "proto", "82")
+
     def inner_address(link: str, address: str, space: str) -> None:
         command("ip", "-n", inner(space), "addr", "flush", "dev", "eth0", "scope", "global")
 
@@ -100,7 +114,8 @@ def test_a_vandal(lab: Lab, workloads: Workloads, figures: Figures, full: bool) 
         return space.rpartition("/")[2]
 
     deeds: list[Callable[[str, str, str], None]] = [
-        route, neighbour, gateway, down, delete, rename, filters, inner_address, inner_route,
+        route, neighbour, gateway, down, delete, rename, filters, next_hops, inner_address,
+        inner_route,
     ]  # fmt: skip
     slowest: dict[str, float] = defaultdict(float)
     began, count = time.monotonic(), 0
@@ -114,6 +129,7 @@ def test_a_vandal(lab: Lab, workloads: Workloads, figures: Figures, full: bool) 
             def whole(link: str = link, space: str = space, before: str = before) -> bool:
                 return (
                     link_state(host, link, space) == before
+                    and learned(host) == routes
                     and inside(host, "nft", "list", "table", "inet", "routed") == table
                 )
 

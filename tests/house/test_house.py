@@ -43,6 +43,11 @@ PURE = (
     "routed/agent/attachment.py",
     "routed/agent/request.py",
     "routed/kernel/messages.py",
+    "routed/kernel/template.py",
+    "routed/kernel/nexthops.py",
+    "routed/kernel/batches.py",
+    "routed/kernel/lines.py",
+    "routed/agent/imports.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "subprocess", "time", "logging", "threading"}
 ONE_PLACE = {

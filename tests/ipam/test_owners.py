@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from api.ipam import blocks
-from api.ipam.allocator import Allocator, Block
+from api.ipam.allocator import Allocator, Block, Cooling
 from api.ipam.space import Held, Space
 from api.resources import IPBlock, IPPool
 from api.resources.decode import decode
@@ -58,7 +58,7 @@ class Host:
 
     name: str
     allocator: Allocator = field(default_factory=Allocator)
-    saved: dict[str, tuple[str, float]] = field(default_factory=dict)
+    saved: dict[IPAddress, Cooling] = field(default_factory=dict)
     clock: float = 0.0  # of its boot
 
 
@@ -240,7 +240,7 @@ class Cluster(RuleBasedStateMachine):
         host = self.hosts[node]
         for address in host.allocator.release(owner, self.now(host)):
             self.gone(address)
-        host.saved = host.allocator.cooling_ages(self.now(host))
+        host.saved = dict(host.allocator.cooling)
 
     def gone(self, address: IPAddress) -> None:
         _, owner = self.holders.pop(address)
@@ -259,9 +259,10 @@ class Cluster(RuleBasedStateMachine):
         host.allocator = Allocator()
         self.own(node)
         mine = {address: who for address, (at, who) in self.holders.items() if at == node}
-        host.allocator.assigned = dict(mine)
-        host.allocator.restore_cooling(host.saved, self.now(host))
-        host.saved = host.allocator.cooling_ages(self.now(host))
+        for address, owner in mine.items():
+            host.allocator.hold(address, owner)
+        host.allocator.cool(host.saved)
+        host.saved = dict(host.allocator.cooling)
 
     @rule(node=st.sampled_from(NODES))
     def host_boots(self, node: str) -> None:
@@ -269,15 +270,16 @@ class Cluster(RuleBasedStateMachine):
         of cools once. The clock begins anew. Of what was cooling nothing is known any more: a boot
         takes at least as long as that (ADR 1, R4)."""
         host = self.hosts[node]
-        reported = {str(a): (who, 0.0) for a, (at, who) in self.holders.items() if at == node}
-        for text in reported:
-            self.gone(parse_address(text))
+        reported = {a: who for a, (at, who) in self.holders.items() if at == node}
+        for address in reported:
+            self.gone(address)
         self.time += 60.0
         host.clock = self.time
         host.allocator = Allocator()
         self.own(node)
-        host.allocator.restore_cooling(reported, self.now(host))
-        host.saved = host.allocator.cooling_ages(self.now(host))
+        now = self.now(host)
+        host.allocator.cool({address: Cooling(who, now) for address, who in reported.items()})
+        host.saved = dict(host.allocator.cooling)
 
     # -- what always holds ------------------------------
 
