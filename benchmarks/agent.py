@@ -42,7 +42,7 @@ from routed.state import Endpoint, host_interface_name
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLUGINS = Path("/usr/lib/cni")
 SPACES = 20  # namespaces to attach into
-PAUSE = 0.01  # seconds after each: what follows an attach (speaker, ExaBGP, switch) is over
+PAUSE = 0.0  # seconds after each: what follows an attach (speaker, ExaBGP, switch) is over
 RESYNC_AT = 1000
 QUIET_TICKS = 2  # of the agent's CPU time in QUIET_SECONDS: it has nothing to do
 QUIET_SECONDS = 0.5

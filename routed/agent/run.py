@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from api.client import Client
 from api.resources.errors import Cause, ConfigError
@@ -39,7 +40,8 @@ def run(settings: AgentSettings) -> None:
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(settings.run_dir / "agent.lock")
     try:
-        asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
     finally:
         os.close(lock)
 
