@@ -41,7 +41,8 @@ from routed.state import LINK_GROUP, ROUTE_PROTOCOL
 NEAR = (1, 3, 5, 7, 9, 11, 24, 32)
 FAR = (5, 7, 9, 11)
 ROUTES = (7, 11)
-SETTLE = 0.02  # seconds that a burst may take before it wakes the loop
+GATHER = 0.01  # seconds that messages wait to be read: nearly all are of our own doing
+SETTLE = 0.01  # seconds that a burst may take before it wakes the loop
 BIRTH = 1.0  # seconds in which the messages of a link just made are our own doing
 ALL_LINKS = -1  # NETCONFA_IFINDEX_ALL: the host's own setting
 SO_RCVBUFFORCE = 33
@@ -159,14 +160,23 @@ class Monitor:
         made.bind((0, 0))
         for group in groups:
             made.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-        asyncio.get_running_loop().add_reader(made.fileno(), self._read, made, hear)
+        asyncio.get_running_loop().add_reader(made.fileno(), self._later, made, hear)
         return made
 
+    def _later(self, source: socket.socket, hear: Callable[[socket.socket], None]) -> None:
+        """There is something to read: soon, in one go, when what attaches now has its answer."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(source.fileno())
+        loop.call_later(GATHER, self._read, source, hear)
+
     def _read(self, source: socket.socket, hear: Callable[[socket.socket], None]) -> None:
+        if source not in (self._near, self._far):
+            return  # closed meanwhile
         try:
             hear(source)
         except BlockingIOError:
-            return
+            loop = asyncio.get_running_loop()
+            loop.add_reader(source.fileno(), self._later, source, hear)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
