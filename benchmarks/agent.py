@@ -2,7 +2,8 @@
 
 A lab of one host and one switch runs the real programs. The host is filled to 10, 1 000 and 4 000
 workloads; at each size, in turn in every round: an attach over the local API and its detach, the
-same attach by the C floor (`floor/attach.c`), and the DEL of the CNI plug-in ptp with host-local.
+same attach by the C floor (`floor/attach.c`) in the same host, the agent stopped meanwhile, and the
+DEL of the CNI plug-in ptp with host-local.
 Then attaches while links are being reaped beside attaches while none are. With 1 000 workloads the
 agent is killed and started again: the time until it is ready, and what it changed.
 
@@ -17,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -33,7 +35,6 @@ from figures import figure, say
 from unix_http import Api
 
 from routed.kernel import netns
-from routed.lab.fabric import prefix
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 from routed.lab.topology import Host
@@ -42,7 +43,6 @@ from routed.state import Endpoint, host_interface_name
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLUGINS = Path("/usr/lib/cni")
 SPACES = 20  # namespaces to attach into
-PAUSE = 0.0  # seconds after each: what follows an attach (speaker, ExaBGP, switch) is over
 RESYNC_AT = 1000
 QUIET_TICKS = 2  # of the agent's CPU time in QUIET_SECONDS: it has nothing to do
 QUIET_SECONDS = 0.5
@@ -80,7 +80,6 @@ class Bench:
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab, self.directory = lab, directory
         self.spaces = [f"{lab.top.name}-bench{n}" for n in range(SPACES)]
-        self.floor_space = f"{lab.top.name}-floor"  # the agent would sweep the floor's links
         self.filled = 0
 
     def enter(self) -> None:
@@ -88,9 +87,8 @@ class Bench:
             if ctypes.CDLL(None, use_errno=True).setns(space.fileno(), netns.CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
         command("ip", "-batch", "-", given="".join(
-            f"netns add {name}\n" for name in (*self.spaces, self.floor_space)
+            f"netns add {name}\n" for name in self.spaces
         ))  # fmt: skip
-        command("ip", "-n", self.floor_space, "link", "set", "lo", "up")
 
     @property
     def pid(self) -> int:
@@ -147,20 +145,22 @@ class Bench:
                     code, answer = api.raw(request)
                     times.append(time.perf_counter() - began)
                     assert code == expected, answer
-                    time.sleep(PAUSE)
         for number in range(SPACES):
             self.reaped(f"bench{number}.host1")
         ends = [
             Endpoint(f"w{n}.bench", "eth0", (ip_address(f"10.64.0.{n + 1}"),), f"/run/netns/{s}")
             for n, s in enumerate(self.spaces)
         ]
-        for end in ends:
-            found.floor.append(floor.attach(end))
-            time.sleep(PAUSE)
-        floor.detach_all()
+        os.kill(self.pid, signal.SIGSTOP)  # what the floor does is not to wake it
+        try:
+            found.floor += [floor.attach(end) for end in ends]
+            floor.detach_all()
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
         for space in self.spaces if PLUGINS.joinpath("ptp").exists() else ():
             self.ptp("ADD", space)
             found.ptp.append(self.ptp("DEL", space))
+        self.quiet()
         return found
 
     def request(self, api: Api, verb: str, number: int) -> bytes:
@@ -255,7 +255,7 @@ def rss_mib(pid: int) -> float:
 
 
 def run(bench: Bench, rounds: int, counts: list[int]) -> Iterator[dict[str, object]]:
-    floor = Floor(bench.directory, prefix(bench.floor_space))
+    floor = Floor(bench.directory, ("-DGROUP=1", "-DPROTOCOL=83"))  # not the agent's to sweep
     found: dict[int, Times] = {}
     try:
         for count in counts:

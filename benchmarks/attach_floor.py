@@ -18,16 +18,16 @@ def command(*words: str, given: str | None = None) -> str:
 
 
 class Floor:
-    """The C program, run by the words of `through` (which enter a namespace), else here."""
+    """The C program, in this namespace. `flags` such as ``-DPROTOCOL=83`` are the compiler's."""
 
-    def __init__(self, directory: Path, through: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, flags: Sequence[str] = ()) -> None:
         binary = directory / "attach"
         settings = ", ".join(f"{{{name}, {value}}}" for name, value in m.HOST_SETTINGS)
         mac = ", ".join(str(byte) for byte in HOST_MAC)
         command("gcc", "-O2", "-Wall", f"-DHOST_SETTINGS={settings}", f"-DHOST_MAC_BYTES={mac}",
-                "-o", str(binary), str(SOURCE))  # fmt: skip
+                *flags, "-o", str(binary), str(SOURCE))  # fmt: skip
         self.child = subprocess.Popen(
-            [*through, str(binary)],
+            [str(binary)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -27,7 +27,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GROUP = 29284, PROTOCOL = 82, ROOM = 8192 };
+#ifndef GROUP
+#define GROUP 29284
+#endif
+#ifndef PROTOCOL
+#define PROTOCOL 82
+#endif
+enum { ROOM = 8192 };
 static const unsigned char HOST_MAC[6] = {HOST_MAC_BYTES};
 
 struct batch {
