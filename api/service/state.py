@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from api.auth.tokens import Identity, identity_of
 from api.ipam.space import Held, Space
-from api.resources.ippool import IPPool
+from api.resources.ippool import IPPool, IPPoolSpec
 from api.resources.net import parse_cidr
 from api.service.codec import document_of
 from api.service.selection import Selection
@@ -41,6 +41,7 @@ class Use:
 
 Fact = IPPool | Held | NodeFact | Use | Identity
 K = TypeVar("K")
+_POOL_FIELDS = {field.alias for field in IPPoolSpec.model_fields.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,12 @@ def _held(document: dict[str, Any]) -> Held:
     return Held(parse_cidr(spec["cidr"]), spec["pool"], spec["node"])
 
 
+def _pool(document: dict[str, Any]) -> IPPool:
+    """Without what a newer service may have written into it: claims need the rest of it."""
+    spec = {name: value for name, value in document["spec"].items() if name in _POOL_FIELDS}
+    return IPPool.model_validate({"metadata": {"name": document["metadata"]["name"]}, "spec": spec})
+
+
 def _use(document: dict[str, Any]) -> Use:
     spec, status = document["spec"], document.get("status", {})
     asked, has = spec.get("addresses", ()), status.get("addresses", ())
@@ -210,7 +217,7 @@ def _node(document: dict[str, Any]) -> NodeFact:
 
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "ipblocks": _held,
-    "ippools": IPPool.model_validate,
+    "ippools": _pool,
     "nodes": _node,
     "tokens": identity_of,
     "workloads": _use,
