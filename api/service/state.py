@@ -14,11 +14,12 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, TypeVar
 
 from api.auth.tokens import Identity, identity_of
 from api.ipam.space import Held, Space
-from api.resources.ippool import IPPool
+from api.resources.ippool import IPPool, IPPoolSpec
 from api.resources.net import parse_cidr
 from api.service.codec import document_of
 from api.service.selection import Selection
@@ -36,11 +37,12 @@ class Use:
     """The addresses, as text, that a workload asks for or has."""
 
     node: str
-    addresses: frozenset[str]
+    addresses: tuple[str, ...]
 
 
 Fact = IPPool | Held | NodeFact | Use | Identity
 K = TypeVar("K")
+_POOL_FIELDS = {field.alias for field in IPPoolSpec.model_fields.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,9 @@ class World:
         self.space = Space()
         self.identities: dict[str, Identity] = {}  # by hash of the token
         self.nodes: dict[str, NodeFact] = {}
-        self.asns: dict[int, set[str]] = {}
+        self.asns: dict[int, tuple[str, ...]] = {}  # mostly of one: a set takes more room
         self.workloads: dict[str, Use] = {}
-        self.users: dict[str, set[str]] = {}  # by address, the workloads that name it
+        self.users: dict[str, tuple[str, ...]] = {}  # by address, the workloads that name it
 
     def put(self, plural: str, name: str, fact: Fact | None) -> Fact | None:
         """Have `fact` in place (None: nothing); what was there."""
@@ -132,8 +134,12 @@ class Table:
         else:
             self.items[name] = item
         if node != node_before:
-            _move(self._of_node, name, _one(node_before), _one(node))
+            if node_before:
+                self._of_node[node_before].discard(name)
+                if not self._of_node[node_before]:
+                    del self._of_node[node_before]
             if node:
+                self._of_node.setdefault(node, set()).add(name)
                 self.nodes[name] = node
         return before, node_before
 
@@ -198,10 +204,16 @@ def _held(document: dict[str, Any]) -> Held:
     return Held(parse_cidr(spec["cidr"]), spec["pool"], spec["node"])
 
 
+def _pool(document: dict[str, Any]) -> IPPool:
+    """Without what a newer service may have written into it: claims need the rest of it."""
+    spec = {name: value for name, value in document["spec"].items() if name in _POOL_FIELDS}
+    return IPPool.model_validate({"metadata": {"name": document["metadata"]["name"]}, "spec": spec})
+
+
 def _use(document: dict[str, Any]) -> Use:
     spec, status = document["spec"], document.get("status", {})
     asked, has = spec.get("addresses", ()), status.get("addresses", ())
-    return Use(spec["node"], frozenset((*asked, *has)))
+    return Use(intern(spec["node"]), tuple(dict.fromkeys((*asked, *has))))
 
 
 def _node(document: dict[str, Any]) -> NodeFact:
@@ -210,30 +222,32 @@ def _node(document: dict[str, Any]) -> NodeFact:
 
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "ipblocks": _held,
-    "ippools": IPPool.model_validate,
+    "ippools": _pool,
     "nodes": _node,
     "tokens": identity_of,
     "workloads": _use,
 }
 
 
-def _addresses(fact: Fact | None) -> frozenset[str]:
-    return fact.addresses if isinstance(fact, Use) else frozenset()
+def _addresses(fact: Fact | None) -> tuple[str, ...]:
+    return fact.addresses if isinstance(fact, Use) else ()
 
 
 def _asns(fact: Fact | None) -> tuple[int, ...]:
     return (fact.as_number,) if isinstance(fact, NodeFact) and fact.as_number else ()
 
 
-def _one(value: str) -> tuple[str, ...]:
-    return (value,) if value else ()
-
-
-def _move(index: dict[K, set[str]], name: str, before: Iterable[K], after: Iterable[K]) -> None:
+def _move(
+    index: dict[K, tuple[str, ...]], name: str, before: tuple[K, ...], after: tuple[K, ...]
+) -> None:
     """`name` is under each of `after`, and no more under any other of `before`."""
+    if before == after:
+        return
     for value in before:
-        index[value].discard(name)
-        if not index[value]:
+        rest = tuple(other for other in index[value] if other != name)
+        if rest:
+            index[value] = rest
+        else:
             del index[value]
     for value in after:
-        index.setdefault(value, set()).add(name)
+        index[value] = (*index.get(value, ()), name)

@@ -4,14 +4,6 @@ All commits go through one writer thread, which takes whatever is waiting into o
 (group commit): the fsync is shared, each change still succeeds or fails by itself. Several
 processes may share the file: `BEGIN IMMEDIATE` serialises their transactions, and `PRAGMA
 data_version` (sqlite.org/pragma.html) says in a microsecond whether anybody has committed.
-
-    meta(name, value)                      schema version; the revision that is compacted up to
-    log(rev, key, value, created, prior)   every change; value NULL: deletion; prior: the change of
-                                           the key that it took the place of, or 0
-    head(key, rev)                         the present state: the log row of each key
-
-Of the log, compaction takes away what each row took the place of, and the deletions. So what came
-before a change stays for as long as the change can be read by `since`.
 """
 
 from __future__ import annotations
@@ -28,43 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.resources.errors import Cause, ConfigError, StorageError
+from api.store import statements
 from api.store.seam import Compacted, Event, Item, StoreConflict
 
-SCHEMA_VERSION = 2
 POLL_SECONDS = 0.05  # between looks for other processes' commits, while somebody waits for them
 GROUP_MOST = 256  # changes in one transaction
 READ_MOST = 1000  # changes in one answer of `since`
 ROWS_MOST = 32  # in one statement
 COMPACT_MOST = 1000  # changes compacted in one transaction
 BUSY_SECONDS = 10.0
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE log (
-    rev INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL, value BLOB, created INTEGER NOT NULL, prior INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE head (key TEXT PRIMARY KEY, rev INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES ('compacted', 0), ('schema', 2)
-"""
-# Schema 1 kept the bytes before each change in its row. The past is given up: watchers list again.
-_FROM_1 = """
-DELETE FROM log WHERE rev NOT IN (SELECT rev FROM head);
-ALTER TABLE log DROP COLUMN previous;
-ALTER TABLE log ADD COLUMN prior INTEGER NOT NULL DEFAULT 0;
-UPDATE meta SET value = (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)
-WHERE name = 'compacted';
-UPDATE meta SET value = 2 WHERE name = 'schema'
-"""
-_HEADS = """
-SELECT json_group_array(json_array(h.key, h.rev, l.created))
-FROM json_each(?) k JOIN head h ON h.key = k.value JOIN log l USING (rev)
-"""
-_ABSENT = (0, 0)
-_SINCE = """
-SELECT l.key, l.rev, l.created, l.value, p.value FROM log l LEFT JOIN log p ON p.rev = l.prior
-WHERE l.rev > ? ORDER BY l.rev LIMIT ?
-"""
+_ABSENT = (0, 0)  # revision and creation
 
 
 @dataclass(slots=True)
@@ -114,7 +79,7 @@ class SqliteStore:
             floor = _compacted(self._reader)
             if after < floor:
                 raise Compacted(f"cannot watch from revision {after}: compacted up to {floor}")
-            rows = self._reader.execute(_SINCE, (after, READ_MOST)).fetchall()
+            rows = self._reader.execute(statements.SINCE, (after, READ_MOST)).fetchall()
         return rows[-1][1] if rows else after, [Event(*row) for row in rows]
 
     async def changed(self, after: int) -> None:
@@ -213,7 +178,7 @@ def _apply(
     it again, which costs more than the statement when the service has requests to look at.
     """
     keys = json.dumps([*expect, *puts.keys() - expect.keys()])
-    (found,) = connection.execute(_HEADS, (keys,)).fetchone()
+    (found,) = connection.execute(statements.HEADS, (keys,)).fetchone()
     held = {key: (rev, created) for key, rev, created in json.loads(found)}
     for key, revision in expect.items():
         if held.get(key, _ABSENT)[0] != revision:
@@ -310,9 +275,9 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("BEGIN IMMEDIATE")
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
         if not made:
-            _run(connection, _SCHEMA)
+            _run(connection, statements.SCHEMA)
         elif _schema(connection) == 1:
-            _run(connection, _FROM_1)
+            _run(connection, statements.FROM_1)
         connection.execute("COMMIT")
         version = _schema(connection)
     except (sqlite3.Error, OSError) as error:
@@ -320,9 +285,11 @@ def _open(path: Path) -> sqlite3.Connection:
         raise ConfigError(
             f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")]
         ) from error
-    if version != SCHEMA_VERSION:
+    if version != statements.VERSION:
         connection.close()
-        problem = f"has schema {version}; this program knows {SCHEMA_VERSION}: run the newer one"
+        problem = (
+            f"has schema {version}; this program knows {statements.VERSION}: run the newer one"
+        )
         raise ConfigError(f"store {path}", [Cause("", problem)])
     return connection
 

@@ -12,6 +12,7 @@ import pytest
 
 from api.resources.errors import Conflict, Invalid, NotFound, PoolExhausted, StorageError
 from api.resources.registry import KINDS
+from api.service.codec import encoded
 from api.service.objects import Objects
 from api.service.state import State
 from api.store import Item
@@ -272,6 +273,17 @@ def test_the_copy_is_what_reading_all_anew_would_be(tmp_path: Path) -> None:
             assert (table.items, table.nodes) == (fresh.items, fresh.nodes)
             assert [table.names(), table.names("h1")] == [fresh.names(), fresh.names("h1")]
         await other_store.close()
+
+    with_service(tmp_path, body)
+
+
+def test_a_pool_of_a_newer_service_can_be_claimed_of(tmp_path: Path) -> None:
+    async def body(service: Objects, store: Watched) -> None:
+        document = json.loads((await make(service, "ippools", "new", cidr="10.90.0.0/16")).value)
+        document["spec"]["colour"] = "blue"
+        document["metadata"]["shade"] = "dark"
+        await store.commit({}, {"/ippools/new": encoded(document)})
+        assert await claim(service, "h1", pool="new") == "10.90.0.0/26"
 
     with_service(tmp_path, body)
 
