@@ -1,9 +1,9 @@
 """The address book of one node: which workload has which address, inside the node's own blocks.
 
 What is assigned is derived from the records and never written down twice. What cools is written
-to ``<runDir>/cooling.log``; if that is missing the host has booted, and the addresses that the
-service still has reports of cool down once (nobody may get them while a switch or a peer may still
-hold the old route).
+to ``<stateDir>/cooling.log``; if the host has booted since, what was in it cools once more, and so
+do the addresses that the service still has reports of (nobody may get them while a switch or a peer
+may still hold the old route).
 
 `prepare` may ask the service for a block and runs outside the writer; `assign` is a pure step in
 it. Headless, `prepare` only fails if the node's own blocks cannot serve.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 from api.ipam import blocks as ipam
@@ -38,8 +37,8 @@ class BlockSource(Protocol):
 class AddressBook:
     """`low_water` free addresses are held ready in each pool that this node uses."""
 
-    def __init__(self, path: Path, low_water: int) -> None:
-        self.log = CoolingLog(path)
+    def __init__(self, log: CoolingLog, low_water: int) -> None:
+        self.log = log
         self.low_water = low_water
         self.allocator = Allocator()
         self.releasing: set[str] = set()
@@ -57,14 +56,17 @@ class AddressBook:
         for record in records.values():
             for address in record.addresses:
                 self.allocator.hold(address, record.id)
-        cooling = self.log.load()
-        if cooling is None and intent is not None:
-            cooling = {
-                address: Cooling(name, now)
-                for name, workload in (*intent.declared.items(), *reports.items())
+        cooling, same_boot = self.log.load()
+        if not same_boot:
+            declared = intent.declared if intent is not None else {}
+            reported = {
+                address: name
+                for name, workload in (*declared.items(), *reports.items())
                 for address in workload.status.addresses
             }
-        self.allocator.cool(cooling or {})
+            owners = reported | {address: one.owner for address, one in cooling.items()}
+            cooling = {address: Cooling(owner, now) for address, owner in owners.items()}
+        self.allocator.cool(cooling)
         self.log.rewrite(self.allocator.cooling)
 
     def own(self, intent: Intent) -> None:

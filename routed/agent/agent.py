@@ -32,6 +32,7 @@ from routed.agent.addresses import AddressBook
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.blocks import BlockKeeper
 from routed.agent.control import Control
+from routed.agent.cooling import CoolingLog, boot_of
 from routed.agent.declared import Declared
 from routed.agent.filtering import Filter, Filtering
 from routed.agent.imports import Imports
@@ -74,7 +75,8 @@ class Agent:
         self.control = control
         self.speech = speech
         self.records = Records(settings.run_dir / "attachments")
-        self.book = AddressBook(settings.run_dir / "cooling.log", settings.low_water)
+        cooling = CoolingLog(settings.state_dir / "cooling.log", boot_of(settings.run_dir))
+        self.book = AddressBook(cooling, settings.low_water)
         self.writer = Writer(self._round)
         self.intent: Intent | None = None
         self.report = Report()  # of the last sync

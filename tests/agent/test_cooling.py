@@ -11,7 +11,12 @@ import pytest
 
 from api.ipam.allocator import Cooling
 from api.resources.net import IPAddress
-from routed.agent.cooling import SLACK, CoolingLog
+from routed.agent import cooling as logs
+from routed.agent.cooling import SLACK, boot_of
+
+
+def opened(path: Path) -> logs.CoolingLog:
+    return logs.CoolingLog(path, b"this-boot")
 
 
 def freed(number: int) -> tuple[IPAddress, Cooling]:
@@ -19,38 +24,48 @@ def freed(number: int) -> tuple[IPAddress, Cooling]:
 
 
 def test_a_new_log_is_no_log(tmp_path: Path) -> None:
-    assert CoolingLog(tmp_path / "cooling.log").load() is None
+    assert opened(tmp_path / "cooling.log").load() == ({}, False)
+
+
+def test_what_an_earlier_boot_has_left_is_told(tmp_path: Path) -> None:
+    log = opened(tmp_path / "cooling.log")
+    log.rewrite(dict([freed(1)]))
+    log.close()
+    assert log.load() == (dict([freed(1)]), True)
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    log.path.write_bytes(b"another-boot\n" + b"".join(lines[1:]))
+    assert opened(log.path).load() == (dict([freed(1)]), False)
 
 
 def test_what_was_added_is_there_again(tmp_path: Path) -> None:
-    log, cooling = CoolingLog(tmp_path / "cooling.log"), {}
+    log, cooling = opened(tmp_path / "cooling.log"), {}
     log.rewrite({})
     for number in range(3):
         address, since = freed(number)
         cooling[address] = since
         log.add([(address, since)], cooling)
-    assert CoolingLog(log.path).load() == cooling
+    assert opened(log.path).load() == (cooling, True)
     assert log.path.stat().st_mode & 0o777 == 0o600
     log.close()
 
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
-    log = CoolingLog(tmp_path / "cooling.log")
+    log = opened(tmp_path / "cooling.log")
     log.rewrite(dict([freed(1), freed(2)]))
     log.close()
     log.path.write_bytes(log.path.read_bytes()[:-9])
-    again = CoolingLog(log.path)
-    held = again.load()
+    again = opened(log.path)
+    held, _ = again.load()
     assert held == dict([freed(1)])
     again.add([freed(3)], dict([freed(1), freed(3)]))
-    assert CoolingLog(log.path).load() == dict([freed(1), freed(3)])
+    assert opened(log.path).load()[0] == dict([freed(1), freed(3)])
     again.close()
 
 
 def test_what_a_full_disk_refused_is_written_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = CoolingLog(tmp_path / "cooling.log")
+    log = opened(tmp_path / "cooling.log")
     log.rewrite({})
 
     def full(descriptor: int, data: bytes) -> int:
@@ -61,14 +76,21 @@ def test_what_a_full_disk_refused_is_written_with_the_next(
         with pytest.raises(OSError, match="No space"):
             log.add([freed(1)], dict([freed(1)]))
     log.add([freed(2)], dict([freed(1), freed(2)]))
-    assert CoolingLog(log.path).load() == dict([freed(1), freed(2)])
+    assert opened(log.path).load()[0] == dict([freed(1), freed(2)])
     log.close()
 
 
 def test_it_does_not_grow_for_ever(tmp_path: Path) -> None:
-    log = CoolingLog(tmp_path / "cooling.log")
+    log = opened(tmp_path / "cooling.log")
     log.rewrite({})
     for number in range(4 * SLACK):
         log.add([freed(number)], dict([freed(number)]))  # what was there before has cooled down
-    assert len(log.path.read_bytes().splitlines()) <= SLACK + 3
+    assert len(log.path.read_bytes().splitlines()) <= SLACK + 4
     log.close()
+
+
+def test_a_boot_has_its_own_word(tmp_path: Path) -> None:
+    first = boot_of(tmp_path)
+    assert boot_of(tmp_path) == first
+    (tmp_path / "boot").unlink()
+    assert boot_of(tmp_path) != first
