@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from api.resources.errors import Cause, Conflict, PoolExhausted
 from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 
+COOLDOWN = 60.0  # seconds, of addresses that are in no block of ours any more
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -172,8 +174,15 @@ class Allocator:
             self._free_bit(address, assigned=-1)
 
     def expire(self, now: float) -> None:
-        """Drop what has cooled down."""
-        gone = [a for a, cooling in self.cooling.items() if self._left(a, cooling, now) <= 0]
+        """Drop what has cooled down. The oldest are first, so this does not look at all that
+        cools."""
+        shortest = min((block.cooldown for block in self.blocks.values()), default=COOLDOWN)
+        gone = []
+        for address, cooling in self.cooling.items():
+            if cooling.since + min(shortest, COOLDOWN) > now:
+                break
+            if self._left(address, cooling, now) <= 0:
+                gone.append(address)
         for address in gone:
             del self.cooling[address]
             self._free_bit(address, cooling=-1)
@@ -213,10 +222,11 @@ class Allocator:
 
     def cool(self, cooling: Mapping[IPAddress, Cooling]) -> None:
         """These cool as well: what survived a restart. What is assigned stays assigned."""
-        for address, since in cooling.items():
-            if address not in self.assigned and address not in self.cooling:
-                self.cooling[address] = since
-                self._take_bit(address, cooling=1)
+        for address in cooling.keys() - self.assigned.keys() - self.cooling.keys():
+            self.cooling[address] = cooling[address]
+            self._take_bit(address, cooling=1)
+        oldest_first = sorted(self.cooling.items(), key=lambda entry: entry[1].since)
+        self.cooling = dict(oldest_first)
 
     def _of(self, pool: str, version: int) -> list[_Use]:
         return [
@@ -251,4 +261,4 @@ class Allocator:
 
     def _left(self, address: IPAddress, cooling: Cooling, now: float) -> float:
         block = self.block_of(address)
-        return cooling.since + (block.cooldown if block else 60.0) - now
+        return cooling.since + (block.cooldown if block else COOLDOWN) - now

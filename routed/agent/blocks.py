@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routed.agent")
 
+SPARE_SECONDS = 1.0  # between looks for blocks to give back; those for too few are at every attach
 SETTLE_SECONDS = 10.0  # for ExaBGP to take the withdrawals
 
 
@@ -26,6 +27,7 @@ class BlockKeeper:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
+        self._spare_at = 0.0
         self._short: set[str] = set()  # pools that had no block more for us
 
     async def keep(self) -> None:
@@ -41,6 +43,10 @@ class BlockKeeper:
                 self._short.add(pool)
             else:
                 self._short.discard(pool)
+        now = asyncio.get_running_loop().time()
+        if now < self._spare_at:
+            return
+        self._spare_at = now + SPARE_SECONDS
         for name in self.agent.book.spare_blocks(self.agent.intent):
             block = self.agent.control.known.blocks.get(name)
             if block is None or block.status.assigned or block.status.cooling:
