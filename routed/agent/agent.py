@@ -53,7 +53,8 @@ log = logging.getLogger("routed.agent")
 
 VERSION = "0.1.0"
 ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
-BLOCK_SECONDS = 0.25  # until the kernel is brought in line with other blocks
+BLOCK_SECONDS = 0.25  # until the kernel is brought in line with other blocks, if nothing attaches
+BLOCK_MOST = 5.0  # whatever attaches
 RETRY_SECONDS = 1.0  # until something that failed is tried again
 
 
@@ -133,10 +134,19 @@ class Agent:
         before, self.intent = self.intent, intent
         self.book.own(intent)
         if before is not None and replace(intent, blocks=before.blocks) == before:
-            asyncio.get_running_loop().call_later(BLOCK_SECONDS, self.writer.wake)
+            loop = asyncio.get_running_loop()
+            loop.call_later(BLOCK_SECONDS, self._blocks_changed, loop.time() + BLOCK_MOST)
             return
         self.declared.wake()
         self.writer.wake()
+
+    def _blocks_changed(self, latest: float) -> None:
+        """A round, when nothing has attached for a moment, or at the `latest`."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < min(self.writer.last_job + BLOCK_SECONDS, latest):
+            loop.call_later(BLOCK_SECONDS, self._blocks_changed, latest)
+        else:
+            self.writer.wake()
 
     # -- one round -----------------------------------------------------------------------------
 

@@ -50,6 +50,8 @@ class LinuxKernel:
 
     def __init__(self) -> None:
         self._home = netns.open_own()
+        here = os.fstat(self._home)
+        self._own = (here.st_dev, here.st_ino)
         self._netlink = Netlink()
         self._monitor = Monitor()
         self._monitor.ports.add(self._netlink.port)
@@ -69,7 +71,7 @@ class LinuxKernel:
         return self._monitor.overflows
 
     def check_netns(self, name_or_path: str) -> Namespace:
-        return netns.check(name_or_path)
+        return netns.check(name_or_path, self._own)
 
     def uplink_mtu(self) -> int:
         """The smallest MTU of the links that learned routes and the default route use; without

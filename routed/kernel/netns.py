@@ -77,11 +77,11 @@ def entered(home: int, descriptor: int) -> Iterator[None]:
             os.abort()
 
 
-def check(name_or_path: str) -> Namespace:
+def check(name_or_path: str, own: tuple[int, int]) -> Namespace:
     """The namespace that `name_or_path` is: a name under /run/netns, or an absolute path.
 
-    Invalid, with field ``spec.netns``, unless it is an nsfs file of a network namespace other
-    than the host's own.
+    Invalid, with field ``spec.netns``, unless it is an nsfs file of a network namespace other than
+    the host's own, which is `own`: (st_dev, st_ino).
     """
     if "\0" in name_or_path:
         raise _refused(name_or_path, "contains a NUL byte")
@@ -100,8 +100,7 @@ def check(name_or_path: str) -> Namespace:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or not _is_network_namespace(descriptor):
             raise _refused(name_or_path, "is not a network namespace")
-        own = os.stat("/proc/self/ns/net")  # noqa: PTH116 - an nsfs link is followed by stat
-        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+        if (found.st_dev, found.st_ino) == own:
             raise _refused(name_or_path, "is the host's own network namespace")
         return Namespace(path, (found.st_dev, found.st_ino))
     finally:
