@@ -36,7 +36,7 @@ from routed.agent.cooling import CoolingLog, boot_of
 from routed.agent.declared import Declared
 from routed.agent.filtering import Filter, Filtering
 from routed.agent.imports import Imports
-from routed.agent.intent import Intent
+from routed.agent.intent import Intent, only_more_blocks
 from routed.agent.metrics import Metrics
 from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records
@@ -133,7 +133,7 @@ class Agent:
         the blackhole is missing, which must not hold up the attaches that the block is for."""
         before, self.intent = self.intent, intent
         self.book.own(intent)
-        if before is not None and replace(intent, blocks=before.blocks) == before:
+        if before is not None and only_more_blocks(before, intent):
             loop = asyncio.get_running_loop()
             loop.call_later(BLOCK_SECONDS, self._blocks_changed, loop.time() + BLOCK_MOST)
             return

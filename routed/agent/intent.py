@@ -13,7 +13,7 @@ emptied by an outage: a copy is replaced only by a whole newer one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -160,3 +160,12 @@ def decides(before: Resource | None, after: Resource | None) -> bool:
         return True
     same = before.spec == after.spec  # type: ignore[attr-defined]
     return not same or before.metadata.labels != after.metadata.labels
+
+
+def only_more_blocks(before: Intent, after: Intent) -> bool:
+    """Whether nothing but blocks was added: what was ours is ours still."""
+    kept = all(
+        name in after.blocks and after.blocks[name].spec == block.spec
+        for name, block in before.blocks.items()
+    )
+    return kept and replace(after, blocks=before.blocks) == before

@@ -13,7 +13,7 @@ from api.resources.workload import Origin, WorkloadStatus
 from bgp.seam import Path
 from routed.agent.attachment import Attachment, Step
 from routed.agent.imports import Imports, import_routes
-from routed.agent.intent import Encoder, Intent, decides, load
+from routed.agent.intent import Encoder, Intent, decides, load, only_more_blocks
 from routed.agent.plan import Facts, announce, peers_of, plan, router_id
 from routed.agent.records import Records, existing, write_atomic
 from routed.agent.reporting import Create, Delete, Local, UpdateStatus, workload_writes
@@ -212,6 +212,16 @@ def test_only_what_decides_is_a_new_intent() -> None:
     assert decides(block, other)
     labelled = made(Node, "h1", {}, labels={"rack": "r1"})
     assert decides(made(Node, "h1", {}), labelled)
+
+
+def test_a_block_more_can_wait_and_a_block_less_cannot() -> None:
+    one = intent()
+    more = made(IPBlock, "10-65-4-0-26", {"cidr": "10.65.4.0/26", "pool": "main", "node": "h1"})
+    two = intent(blocks={**one.blocks, "10-65-4-0-26": more})
+    assert only_more_blocks(one, two)
+    assert not only_more_blocks(two, one)
+    assert not only_more_blocks(one, intent(blocks={"10-65-4-0-26": more}))
+    assert not only_more_blocks(one, intent(blocks=two.blocks, peers={}))
 
 
 def test_only_touched_prefixes_are_decided_again_and_all_when_the_rule_changes() -> None:

@@ -1,0 +1,90 @@
+"""The copy of intent on disk: it forgets a block before another node can have it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.client import WatchEvent
+from api.resources import IPBlock, ObjectMeta
+from api.resources.errors import Conflict
+from api.resources.ippool import IPBlockSpec
+from api.resources.net import parse_cidr
+from routed.agent.control import Control
+from routed.agent.intent import WATCHED
+from routed.settings import AgentSettings
+
+BLOCK = "10-65-0-0-26"
+
+
+class Service:
+    """Deletes, and looks at the copy on disk at that moment."""
+
+    def __init__(self, path: Path, *, refuses: bool) -> None:
+        self.path, self.refuses = path, refuses
+        self.seen: list[list[str]] = []
+
+    async def delete(self, model: Any, name: str, *, uid: str = "") -> None:
+        self.seen.append(blocks(self.path))
+        if self.refuses:
+            raise Conflict(f"cannot delete {name}: it has addresses in use")
+
+
+def blocks(path: Path) -> list[str]:
+    return list(json.loads(path.read_bytes())["blocks"])
+
+
+def with_block(directory: Path) -> Control:
+    control = Control(AgentSettings(node="h1", run_dir=directory, state_dir=directory), None)
+    spec = IPBlockSpec(node="h1", pool="main", cidr=parse_cidr("10.65.0.0/26"))
+    block = IPBlock(metadata=ObjectMeta(name=BLOCK, resource_version="5"), spec=spec)
+    for plural in WATCHED:
+        control.known.take(plural, WatchEvent("BEGIN"))
+        if plural == "ipblocks":
+            control.known.take(plural, WatchEvent("ADDED", block))
+        control._changed(control.known.take(plural, WatchEvent("END")))
+    return control
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_block_is_forgotten_before_it_is_given_back(tmp_path: Path, refuses: bool) -> None:
+    async def body() -> None:
+        control = with_block(tmp_path)
+        service = Service(control.path, refuses=refuses)
+        control.client = service  # type: ignore[assignment]
+        keeping = asyncio.create_task(control.copy.serve())
+        await control.copy.written()
+        assert blocks(control.path) == [BLOCK]
+        try:
+            await control.release(BLOCK)
+        except Conflict:
+            assert refuses
+        assert service.seen == [[]], "the copy still had it when the service was asked"
+        await control.copy.written()
+        assert blocks(control.path) == ([BLOCK] if refuses else [])
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    asyncio.run(body())
+
+
+def test_a_disk_that_cannot_take_it_keeps_the_block(tmp_path: Path) -> None:
+    async def body() -> None:
+        control = with_block(tmp_path)
+        service = Service(control.path, refuses=False)
+        control.client = service  # type: ignore[assignment]
+        keeping = asyncio.create_task(control.copy.serve())
+        await control.copy.written()
+        control.copy.path = tmp_path / "gone" / "intent.json"
+        with pytest.raises(OSError, match="No such file"):
+            await control.release(BLOCK)
+        assert service.seen == []
+        assert BLOCK in control.known.blocks
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    asyncio.run(body())
