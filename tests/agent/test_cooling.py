@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from ipaddress import ip_address
+import time
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
-from api.ipam.allocator import Cooling
+from api.ipam.allocator import Block, Cooling
+from api.resources import ObjectMeta, Workload
 from api.resources.net import IPAddress
+from api.resources.workload import Origin, WorkloadSpec, WorkloadStatus
 from routed.agent import cooling as logs
+from routed.agent.addresses import AddressBook
 from routed.agent.cooling import SLACK, boot_of
 
 
@@ -94,3 +98,23 @@ def test_a_boot_has_its_own_word(tmp_path: Path) -> None:
     assert boot_of(tmp_path) == first
     (tmp_path / "boot").unlink()
     assert boot_of(tmp_path) != first
+
+
+@pytest.mark.parametrize("boot", ["the same", "another"])
+def test_after_a_boot_it_cools_once_more_and_so_does_what_was_reported(
+    tmp_path: Path, boot: str
+) -> None:
+    long_ago = time.monotonic() - 3600
+    log = logs.CoolingLog(tmp_path / "cooling.log", b"the same")
+    log.rewrite({ip_address("10.65.0.1"): Cooling("old.h1", long_ago)})
+    log.close()
+    status = WorkloadStatus(addresses=[ip_address("10.65.0.2")])
+    spec = WorkloadSpec(node="h1", origin=Origin.NODE)
+    report = Workload(metadata=ObjectMeta(name="web.h1"), spec=spec, status=status)
+    book = AddressBook(logs.CoolingLog(log.path, boot.encode()), low_water=0)
+    book.allocator.own([Block(ip_network("10.65.0.0/30"), "main", 60.0)])
+    book.restore({}, None, {"web.h1": report})
+    book.allocator.expire(time.monotonic())
+    cooling = {str(address) for address in book.allocator.cooling}
+    assert cooling == (set() if boot == "the same" else {"10.65.0.1", "10.65.0.2"})
+    book.log.close()
