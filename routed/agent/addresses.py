@@ -67,7 +67,12 @@ class AddressBook:
             owners = reported | {address: one.owner for address, one in cooling.items()}
             cooling = {address: Cooling(owner, now) for address, owner in owners.items()}
         self.allocator.cool(cooling)
-        self.log.rewrite(self.allocator.cooling)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Forget what has cooled down, in the log as well: after a boot it would cool again."""
+        self.allocator.expire(time.monotonic())
+        self.log.tidy(self.allocator.cooling)
 
     def own(self, intent: Intent) -> None:
         """The blocks of `intent` are ours from now on."""

@@ -124,6 +124,10 @@ class Agent:
                 wait = min(wait, RETRY_SECONDS)
             await asyncio.sleep(wait)
             self.filtering.look()
+            try:
+                self.book.tidy()
+            except OSError as error:
+                log.error("cool-downs not written: %s", error)
             known = self.control.known
             self.report_due({*self.records.held, *known.declared, *known.reports})
             self.writer.wake()

@@ -54,13 +54,19 @@ class CoolingLog:
         if self._descriptor is None or self._torn or self._lines > 2 * len(everything) + SLACK:
             self.rewrite(everything)
             return
-        data = _lines(freed)
+        entries = list(freed)
+        data = _lines(entries)
         try:
             self._torn = os.write(self._descriptor, data) != len(data)
         except OSError:
             self._torn = True
             raise
-        self._lines += 1
+        self._lines += len(entries)
+
+    def tidy(self, everything: dict[IPAddress, Cooling]) -> None:
+        """Write the log anew if there is anything else in it."""
+        if self._descriptor is None or self._torn or self._lines != len(everything):
+            self.rewrite(everything)
 
     def rewrite(self, everything: dict[IPAddress, Cooling]) -> None:
         """Write the log anew."""

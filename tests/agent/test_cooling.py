@@ -118,3 +118,20 @@ def test_after_a_boot_it_cools_once_more_and_so_does_what_was_reported(
     cooling = {str(address) for address in book.allocator.cooling}
     assert cooling == (set() if boot == "the same" else {"10.65.0.1", "10.65.0.2"})
     book.log.close()
+
+
+def test_what_has_cooled_down_does_not_cool_again_after_a_boot(tmp_path: Path) -> None:
+    path = tmp_path / "cooling.log"
+    book = AddressBook(logs.CoolingLog(path, b"one"), low_water=0)
+    book.allocator.own([Block(ip_network("10.65.0.0/30"), "main", 60.0)])
+    now = time.monotonic()
+    book.restore({}, None, {})
+    for place, since in ((1, now - 3600), (2, now)):
+        book.allocator.take(ip_address("10.65.0.0") + place, f"w{place}.h1", since)
+        freed = book.allocator.release(f"w{place}.h1", since)
+        book.log.add([(a, book.allocator.cooling[a]) for a in freed], book.allocator.cooling)
+    book.tidy()
+    book.log.close()
+    found, same = logs.CoolingLog(path, b"two").load()
+    assert not same
+    assert [str(address) for address in found] == ["10.65.0.2"]
