@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from support.labs import Workloads, ctl
@@ -19,6 +21,7 @@ from routed.lab.processes import wait_for
 
 pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RATE = 4.0  # attach or detach operations a second
 
 
@@ -67,6 +70,30 @@ def blackholed(lab: Lab) -> Iterator[None]:
         inside(name, "nft", "delete", "table", "inet", "dead")
 
 
+@contextmanager
+def cooling_for(lab: Lab, seconds: int) -> Iterator[None]:
+    """Within, freed addresses cool down for that long. A node holds some sixteen free addresses for
+    an outage; what comes and goes more often than these cool down must not need more."""
+    pool = EXAMPLES / "ippool.yaml"
+    text = pool.read_text(encoding="utf-8").rstrip()
+    path = lab.directory / "pool.yaml"
+    path.write_text(f"{text}\n  cooldownSeconds: {seconds}\n", encoding="utf-8")
+    ctl(lab, "apply", "-f", str(path))
+    try:
+        wait_for("free addresses", lambda: free_addresses(lab) >= 16, 2 * seconds + 10)
+        yield
+    finally:
+        ctl(lab, "apply", "-f", str(pool))
+
+
+def free_addresses(lab: Lab) -> int:
+    """Of host1's blocks, as its agent counts."""
+    text = lab.local("host1").get("/metrics").text
+    found = re.findall(r'^routed_addresses\{block="[^"]+",state="(\w+)"\} (\S+)', text, re.M)
+    blocks = sum(state == "assigned" for state, _ in found)
+    return int(blocks * 64 - sum(float(count) for _, count in found))
+
+
 @pytest.mark.parametrize("fault", [down, slow, blackholed], ids=lambda fault: fault.__name__)
 def test_churn_while_the_service_is(
     lab: Lab, workloads: Workloads, figures: Figures, full: bool, fault: object
@@ -81,7 +108,7 @@ def test_churn_while_the_service_is(
     churn = Churn(lab, "host1", rate=RATE)
     probe = Probe((lab.top.client, "172.28.0.1"), (namespace, address))
     try:
-        with fault(lab):
+        with cooling_for(lab, 5), fault(lab):
             used, began = cpu_seconds(pid), time.monotonic()
             churn.start()
             wanted = int(seconds * RATE)
