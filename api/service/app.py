@@ -19,9 +19,9 @@ from api.auth.tokens import Identity
 from api.resources.errors import BadRequest, IntentError, NotFound, StorageError, Unauthorized
 from api.resources.meta import API_VERSION, dns_subdomain
 from api.resources.registry import KINDS
+from api.resources.status import status_of
 from api.service import discovery
 from api.service.compaction import keep_compact
-from api.service.errors import status_of
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects

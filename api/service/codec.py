@@ -31,6 +31,11 @@ def encoded(document: dict[str, Any]) -> bytes:
     return _ENCODER.encode(document).encode()
 
 
+def compact(document: Any) -> bytes:
+    """A document as JSON, without blanks."""
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
 def wire(item: Item) -> bytes:
     """The wire form of a stored object, without decoding it.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import Request, Response
@@ -15,8 +14,8 @@ from api.resources.decode import parse_body
 from api.resources.errors import BadRequest, Expired, Forbidden, TooLarge
 from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
-from api.service.codec import document_of, wire
-from api.service.errors import status_of, success
+from api.resources.status import status_of, success
+from api.service.codec import compact, document_of, wire
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Document, May, Objects
 from api.service.selection import selection
@@ -73,7 +72,7 @@ class Verbs:
             metadata["continue"] = chosen[-1].key.rpartition("/")[2]
         head = {"apiVersion": API_VERSION, "kind": f"{self.kind.kind}List", "metadata": metadata}
         items = b",".join([wire(item) for item in chosen])
-        return answer(b'%s,"items":[%s]}' % (_dumped(head)[:-1], items))
+        return answer(b'%s,"items":[%s]}' % (compact(head)[:-1], items))
 
     async def create(self, request: Request, who: Identity) -> Response:
         document = await _body(request)
@@ -172,11 +171,7 @@ def object_answer(item: Item, code: int = 200) -> Response:
 
 
 def json_answer(document: Any, code: int = 200) -> Response:
-    return answer(_dumped(document), code)
-
-
-def _dumped(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+    return answer(compact(document), code)
 
 
 def answer(data: bytes, code: int = 200) -> Response:

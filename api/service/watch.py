@@ -12,15 +12,14 @@ nothing is lost, doubled or out of order in between.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
 from api.resources.errors import Expired
 from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
-from api.service.codec import line, wire
-from api.service.errors import status_of
+from api.resources.status import status_of
+from api.service.codec import compact, line, wire
 from api.service.feeds import Telling, change_of
 from api.service.mirror import Mirror
 from api.service.selection import Selection
@@ -68,7 +67,7 @@ async def stream(
             if not came and ends is not None and loop.time() >= ends:
                 return
     except Compacted as error:
-        yield line("ERROR", _encoded(status_of(Expired(str(error)))))
+        yield line("ERROR", compact(status_of(Expired(str(error)))))
     finally:
         mirror.leave(kind.plural, feed)
 
@@ -105,8 +104,4 @@ def _bookmark(kind: Kind, revision: int, *, initial: bool = False) -> bytes:
     if initial:
         metadata["annotations"] = {INITIAL_END: "true"}
     held = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata}
-    return line("BOOKMARK", _encoded(held))
-
-
-def _encoded(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+    return line("BOOKMARK", compact(held))

@@ -14,14 +14,8 @@ from urllib.parse import parse_qs
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.resources.errors import (
-    ApplyError,
-    IntentError,
-    NotFound,
-    RoutedError,
-    SpeakerError,
-    TooLarge,
-)
+from api.resources.errors import NotFound, RoutedError, TooLarge
+from api.resources.status import status_of
 from routed.agent import views
 from routed.agent.request import parse_attach
 from routed.settings import AgentSettings
@@ -147,31 +141,8 @@ async def _body(receive: Receive) -> bytes:
 
 
 def _failure(error: RoutedError) -> Answer:
-    if isinstance(error, IntentError):
-        code, reason, causes = error.status, error.reason, error.causes
-    elif isinstance(error, ApplyError):
-        code, reason, causes = (503 if error.transient else 500), "ApplyFailed", ()
-    elif isinstance(error, SpeakerError):
-        code, reason, causes = 503, "SpeakerUnavailable", ()
-    else:
-        code, reason, causes = 503, "ServiceUnavailable", ()
-    status: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Status",
-        "metadata": {},
-        "status": "Failure",
-        "message": str(error),
-        "reason": reason,
-        "code": code,
-    }
-    if causes:
-        status["details"] = {
-            "causes": [
-                {"reason": cause.reason, "field": cause.field, "message": cause.message}
-                for cause in causes
-            ]
-        }
-    return _json(status, code)
+    status = status_of(error)
+    return _json(status, status["code"])
 
 
 def _json(document: Any, code: int = 200) -> Answer:

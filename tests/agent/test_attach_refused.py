@@ -7,6 +7,7 @@ import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from api.client import WatchEvent
@@ -18,6 +19,7 @@ from api.resources.workload import WorkloadSpec
 from policies.firewall import Blocking
 from routed.agent import records
 from routed.agent.agent import Agent
+from routed.agent.api import application
 from routed.agent.attachment import Step
 from routed.agent.control import Control
 from routed.agent.intent import WATCHED, Intent
@@ -153,6 +155,13 @@ def test_a_full_disk_refuses_attaches_and_keeps_nobody_from_leaving(
         with pytest.raises(StorageError) as caught:
             await agent.attach(AttachRequest.model_validate({"name": "late", "netns": "late"}))
         assert caught.value.status == 507
+        local = httpx.AsyncClient(
+            transport=httpx.ASGITransport(application(agent)), base_url="http://agent"
+        )
+        body = {"name": "late", "netns": "late"}
+        answer = await local.post("/v1/attachments", json=body)
+        assert (answer.status_code, answer.json()["reason"]) == (507, "InsufficientStorage")
+        assert "cannot record late.h1" in answer.json()["message"]
         assert list(agent.records.all()) == ["web.h1"]
         await agent.detach("web")
         assert agent.records.all() == {}

@@ -23,7 +23,6 @@ PURE = (
     "api/ipam/*.py",
     "api/auth/rights.py",
     "api/service/selection.py",
-    "api/service/errors.py",
     "api/service/codec.py",
     "api/service/state.py",
     "api/service/admission.py",
