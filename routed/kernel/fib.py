@@ -18,10 +18,7 @@ from itertools import chain
 
 from api.resources.net import IPNetwork
 from routed.kernel import messages as m
-from routed.kernel.netlink import (
-    attributes,
-    walk,
-)
+from routed.kernel.netlink import attributes, walk
 from routed.state import LearnedRoute, NextHop
 
 Hop = tuple[bytes, int]  # gateway (empty: none), interface index

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
@@ -29,11 +30,11 @@ ANYWHERE: dict[int, IPAddress] = {  # RFC 5737, RFC 3849: nobody's
 }
 LOOPBACK = 1  # the index of `lo` in every namespace
 
-_IFINFO = struct.Struct("=BxHiII")
-_NDMSG = struct.Struct("=BxxxiHBB")
 _INDEX = struct.Struct("=I")
 
 Step = tuple[str, bytearray]  # what it does, and the message that does it
+# what packs the question, which most have packed already, and whether an answer is right
+Expectation = tuple[Callable[[], bytearray], Callable[[bytes], bool]]
 
 
 def gateways(addresses: Iterable[IPAddress]) -> list[IPAddress]:
@@ -112,7 +113,7 @@ def looks_right(answers: Mapping[int, bytes], index: int, endpoint: Endpoint) ->
     )
 
 
-def expectations(index: int, endpoint: Endpoint) -> list[tuple[bytearray, Callable[[bytes], bool]]]:
+def expectations(index: int, endpoint: Endpoint) -> list[Expectation]:
     """What to ask inside, and whether an answer is the right one."""
 
     def link(data: bytes) -> bool:
@@ -129,22 +130,26 @@ def expectations(index: int, endpoint: Endpoint) -> list[tuple[bytearray, Callab
         return right
 
     def permanent(data: bytes) -> bool:
-        _, _, state, _, _ = _NDMSG.unpack_from(data)
+        _, _, state, _, _ = m.NDMSG.unpack_from(data)
         mac = attributes(data, 12).get(m.NDA_LLADDR)
         return bool(state & m.NUD_PERMANENT) and mac == HOST_MAC
 
-    found: list[tuple[bytearray, Callable[[bytes], bool]]] = [
-        (m.get_link(LOOPBACK), lambda data: bool(_IFINFO.unpack_from(data)[3] & m.IFF_UP)),
-        (m.get_link(index), link),
+    found: list[Expectation] = [
+        (
+            partial(m.get_link, LOOPBACK),
+            lambda data: bool(m.IFINFO.unpack_from(data)[3] & m.IFF_UP),
+        ),
+        (partial(m.get_link, index), link),
     ]
     for value in endpoint.addresses:
-        found.append((m.lookup(value), route(m.RTN_LOCAL, value.max_prefixlen)))
+        found.append((partial(m.lookup, value), route(m.RTN_LOCAL, value.max_prefixlen)))
     for gateway in gateways(endpoint.addresses):
         if gateway.version == 4:
-            found.append((m.lookup(gateway), route(m.RTN_UNICAST, 32)))
+            found.append((partial(m.lookup, gateway), route(m.RTN_UNICAST, 32)))
         anywhere = ANYWHERE[gateway.version]
-        found.append((m.lookup(anywhere), route(m.RTN_UNICAST, 0, gateway.packed)))
-        found.append((m.get_neighbour(index, gateway), permanent))
+        to_anywhere = partial(m.lookup, anywhere)
+        found.append((to_anywhere, route(m.RTN_UNICAST, 0, gateway.packed)))
+        found.append((partial(m.get_neighbour, index, gateway), permanent))
     return found
 
 

@@ -33,6 +33,7 @@ from routed.kernel.netlink import (
     NETLINK_LISTEN_ALL_NSID,
     SOL_NETLINK,
     attributes,
+    walk,
 )
 from routed.state import LINK_GROUP, ROUTE_PROTOCOL
 
@@ -47,8 +48,8 @@ BIRTH = 1.0  # seconds in which the messages of a link just made are our own doi
 ALL_LINKS = -1  # NETCONFA_IFINDEX_ALL: the host's own setting
 SO_RCVBUFFORCE = 33
 
-_IFINFO = struct.Struct("=BxHiII")
 _INDEX = struct.Struct("=i")
+_PORT = struct.Struct("=I")
 
 
 class Monitor:
@@ -197,7 +198,7 @@ class Monitor:
             data, ancillary, _, _ = source.recvmsg(1 << 16, 64)
             for level, option, content in ancillary:
                 if level == SOL_NETLINK and option == NETLINK_LISTEN_ALL_NSID:
-                    space = struct.unpack_from("=i", content)[0]
+                    space = _INDEX.unpack_from(content)[0]
                     if any(
                         kind in (m.RTM_DELADDR, m.RTM_DELROUTE) for kind, _ in self._messages(data)
                     ):
@@ -207,14 +208,10 @@ class Monitor:
 
     def _messages(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """(type, payload) of each message that is not of our own making."""
-        offset = 0
-        while offset + 16 <= len(data):
-            length, kind, _, _, port = struct.unpack_from("=IHHII", data, offset)
-            if length < 16:
-                return
+        for kind, _, _, start, end in walk(data):
+            (port,) = _PORT.unpack_from(data, start - 4)
             if port not in self.ports:
-                yield kind, data[offset + 16 : offset + length]
-            offset += (length + 3) & ~3
+                yield kind, data[start:end]
 
     def _matters(self, kind: int, data: bytes) -> bool:
         """Whether a change here may concern us."""
@@ -230,7 +227,7 @@ class Monitor:
             return self._setting_matters(data)
         if kind not in (m.RTM_NEWLINK, m.RTM_DELLINK):
             return False
-        _, _, index, flags, _ = _IFINFO.unpack_from(data)
+        _, _, index, flags, _ = m.IFINFO.unpack_from(data)
         group = observe.link_group(data)
         if group == LINK_GROUP and kind == m.RTM_NEWLINK:
             whole = m.IFF_UP | m.IFF_LOWER_UP

@@ -159,34 +159,31 @@ class Netlink:
     def transact_numbered(self, batch: bytes | bytearray) -> dict[int, int]:
         """Send requests made beforehand that have NUMBERED plus their place as sequence number,
         and ask for no acknowledgement; the errno of each that failed, by its place."""
-        self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
-        last = (16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
-        self._socket.send(batch + _HEADER.pack(*last))
-        failed: dict[int, int] = {}
-        while True:
-            data = self._socket.recv(ANSWER_BUFFER)
-            for kind, _, sequence, offset, _end in walk(data):
-                if kind != NLMSG_ERROR:
-                    continue
-                if sequence == self._sequence:
-                    return failed
-                if sequence >= NUMBERED:
-                    failed[sequence - NUMBERED] = -_INT.unpack_from(data, offset)[0]
+        return {
+            place: -_INT.unpack(answer[:4])[0]
+            for place, kind, answer in self._numbered(batch)
+            if kind == NLMSG_ERROR
+        }
 
     def ask_numbered(self, batch: bytes | bytearray) -> dict[int, bytes]:
         """The same for requests that are answered: the answer's payload of each, by its place; of
         what the kernel refused there is none."""
+        return {
+            place: answer for place, kind, answer in self._numbered(batch) if kind != NLMSG_ERROR
+        }
+
+    def _numbered(self, batch: bytes | bytearray) -> Iterator[tuple[int, int, bytes]]:
+        """(place, type, payload) of every answer, up to that of an empty request behind them."""
         self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
         last = (16, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
         self._socket.send(batch + _HEADER.pack(*last))
-        found: dict[int, bytes] = {}
         while True:
             data = self._socket.recv(ANSWER_BUFFER)
             for kind, _, sequence, offset, end in walk(data):
                 if sequence == self._sequence:
-                    return found
-                if sequence >= NUMBERED and kind != NLMSG_ERROR:
-                    found[sequence - NUMBERED] = data[offset:end]
+                    return
+                if sequence >= NUMBERED:
+                    yield sequence - NUMBERED, kind, data[offset:end]
 
     def dump(self, request: bytearray) -> list[bytes]:
         """Every answer to a dump request, as the payloads after the netlink header."""

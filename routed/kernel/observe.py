@@ -20,9 +20,6 @@ from routed.state import ALIAS_PREFIX, LINK_GROUP, REAP_GROUP, REAPING_GROUP, RO
 
 OUR_GROUPS = (LINK_GROUP, REAP_GROUP, REAPING_GROUP)
 
-_IFINFO = struct.Struct("=BxHiII")
-_IFADDR = struct.Struct("=BBBBI")
-_NDMSG = struct.Struct("=BxxxiHBB")
 _ATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 _INT = struct.Struct("=i")
@@ -123,7 +120,7 @@ def one_link(netlink: Netlink, name_or_index: str | int) -> Link | None:
 
 def link_of(data: bytes) -> Link:
     """What a link message says."""
-    _, _, index, flags, _ = _IFINFO.unpack_from(data)
+    _, _, index, flags, _ = m.IFINFO.unpack_from(data)
     found = attributes(data, 16)
     nsid = found.get(m.IFLA_LINK_NETNSID)
     group = _number(found, m.IFLA_GROUP)
@@ -156,7 +153,7 @@ def readback(data: bytes) -> tuple[bool, bytes, int | None]:
         if length < 4:
             break
         offset += (length + 3) & ~3
-    return bool(_IFINFO.unpack_from(data)[3] & m.IFF_UP), alias, nsid
+    return bool(m.IFINFO.unpack_from(data)[3] & m.IFF_UP), alias, nsid
 
 
 def link_group(data: bytes) -> int:
@@ -186,7 +183,7 @@ def addresses(netlink: Netlink, indexes: set[int]) -> set[tuple[int, IPAddress]]
     """(interface index, address) on the interfaces `indexes`."""
     found = set()
     for data in netlink.dump(m.dump_addresses()):
-        _, _, _, _, index = _IFADDR.unpack_from(data)
+        _, _, _, _, index = m.IFADDR.unpack_from(data)
         if index in indexes:
             parts = attributes(data, 8)
             raw = parts.get(m.IFA_LOCAL) or parts.get(m.IFA_ADDRESS)
@@ -199,7 +196,7 @@ def neighbours(netlink: Netlink, indexes: set[int]) -> dict[tuple[int, IPAddress
     """Permanent neighbours only: the others are the kernel's own business."""
     found = {}
     for data in netlink.dump(m.dump_neighbours()):
-        _, index, state, _, _ = _NDMSG.unpack_from(data)
+        _, index, state, _, _ = m.NDMSG.unpack_from(data)
         if not state & m.NUD_PERMANENT or index not in indexes:
             continue
         parts = attributes(data, 12)

@@ -44,6 +44,11 @@ class Repair:
         self._routed: set[IPNetwork] = set()
         self._made: set[str] = set()
         self._lost: set[str] = set()
+        self._owners = {  # by destination, the alias of the link that its route leads to
+            destination(host_prefix(address)): endpoint.alias
+            for endpoint in desired.endpoints.values()
+            for address in endpoint.addresses
+        }
 
     def fail(self, key: str, error: ApplyError | Conflict) -> None:
         self.failed[key] = (
@@ -68,11 +73,6 @@ class Repair:
         new is made; the links' indexes, for the reaper."""
         wanted = {endpoint.host_interface for endpoint in self.desired.endpoints.values()}
         orphans = [link.index for name, link in self.observed.links.items() if name not in wanted]
-        hosts = {
-            destination(host_prefix(address))
-            for endpoint in self.desired.endpoints.values()
-            for address in endpoint.addresses
-        }
         holes = {route_key(prefix, BLACKHOLE_METRIC) for prefix in self.desired.blackholes}
         batch = [m.to_reap(index) for index in orphans]
         for key, shape in list(self.observed.routes.items()):
@@ -80,7 +80,7 @@ class Repair:
                 metric = fib.metric(key[0])
                 batch.append(m.blackhole(fib.network(*key), add=False, metric=metric))
             elif shape.device is not None and (
-                fib.destination(key) not in hosts or shape.device in orphans
+                fib.destination(key) not in self._owners or shape.device in orphans
             ):
                 batch.append(m.device_route(shape.device, fib.network(*key), add=False))
                 del self.observed.routes[key]
@@ -121,14 +121,9 @@ class Repair:
         """Remove host routes of ours that lead to another workload than their address belongs to
         now: they would be in the way of the right one."""
         links = {link.index: link.alias for link in self.observed.links.values()}
-        owners = {
-            destination(host_prefix(address)): endpoint.alias
-            for endpoint in self.desired.endpoints.values()
-            for address in endpoint.addresses
-        }
         batch = []
         for key, shape in list(self.observed.routes.items()):
-            device, owner = shape.device, owners.get(fib.destination(key))
+            device, owner = shape.device, self._owners.get(fib.destination(key))
             if device is not None and owner is not None and links.get(device) != owner:
                 batch.append(m.device_route(device, fib.network(*key), add=False))
                 del self.observed.routes[key]

@@ -100,7 +100,7 @@ def _shape(length: int, if_name: str, mtu: int, versions: tuple[int, ...], insid
         Batch(host, marks),
         Batch([message for _, message in steps], marks),
         tuple(said for said, _ in steps),
-        Batch([request for request, _ in interior.expectations(PEER, made_up)], marks),
+        Batch([ask() for ask, _ in interior.expectations(PEER, made_up)], marks),
         Batch([m.get_link(HOST), *map(m.lookup, addresses)], marks),
     )
 
