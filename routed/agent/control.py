@@ -15,6 +15,7 @@ import asyncio
 import logging
 import random
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -109,8 +110,9 @@ class Control:
             tasks.create_task(self._register(agent))
             for plural in WATCHED:
                 tasks.create_task(self._follow(plural))
-            tasks.create_task(self._report(agent))
-            tasks.create_task(self._keep_blocks(agent))
+            tasks.create_task(self._whenever(self._wake, "report", lambda: self._report(agent)))
+            # claimed ahead of a burst, so this does not wait for the reports to be out
+            tasks.create_task(self._whenever(self._used, "blocks", agent.keep_blocks))
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -213,43 +215,38 @@ class Control:
                 log.debug("not registered: %s", error)
             await backoff.wait()
 
-    async def _report(self, agent: Reporter) -> None:
-        """Write what differs; what fails is decided anew after a while."""
+    async def _whenever(
+        self, due: asyncio.Event, what: str, job: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`job` whenever it is `due` and the service is there; what fails is done anew after a
+        while."""
         backoff = Backoff()
         while True:
-            await self._wake.wait()
-            await self._calm()
+            await due.wait()
+            due.clear()
             if not self.in_sync:
                 continue
             try:
-                await self._report_workloads(agent)
-                await self._report_counts(agent)
+                await job()
                 backoff.reset()
             except (Unreachable, StorageError) as error:
-                log.info("report postponed: %s", error)
+                log.info("%s postponed: %s", what, error)
                 await backoff.wait()
-                self._wake.set()
+                due.set()
 
-    async def _keep_blocks(self, agent: Reporter) -> None:
-        """Blocks are claimed ahead of a burst, so this does not wait for the reports to be out."""
-        backoff = Backoff()
-        while True:
-            await self._used.wait()
-            self._used.clear()
-            if not self.in_sync:
-                continue
-            try:
-                await agent.keep_blocks()
-                backoff.reset()
-            except (Unreachable, StorageError) as error:
-                log.info("blocks not kept: %s", error)
-                await backoff.wait()
-                self._used.set()
+    async def _report(self, agent: Reporter) -> None:
+        """Write what differs, once nothing new comes."""
+        await self._calm()
+        if self.in_sync:  # still
+            await self._report_workloads(agent)
+            await self._report_counts(agent)
 
     async def _calm(self) -> None:
         """Wait until nothing new comes for a moment, though not for ever."""
-        until = asyncio.get_running_loop().time() + GATHER_SECONDS
-        while self._wake.is_set() and asyncio.get_running_loop().time() < until:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GATHER_SECONDS
+        await asyncio.sleep(CALM_SECONDS)
+        while self._wake.is_set() and loop.time() < until:
             self._wake.clear()
             await asyncio.sleep(CALM_SECONDS)
         self._wake.clear()
