@@ -8,12 +8,11 @@ is looked up by name.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from api.resources.ippool import IPPool
-from api.resources.net import IPAddress, IPNetwork
+from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +65,14 @@ class Space:
         self.pools: dict[str, IPPool] = {}
         self.blocks: dict[str, Held] = {}
         self._owned: dict[str, Lowest] = {}  # by pool: the numbers of its owned blocks
-        self._starts: dict[int, list[tuple[int, str]]] = {4: [], 6: []}
+        self._index: PrefixIndex[IPPool] = PrefixIndex()
 
     def set_pool(self, name: str, pool: IPPool | None) -> None:
         if pool is None:
             self.pools.pop(name, None)
         else:
             self.pools[name] = pool
-        for version, starts in self._starts.items():
-            starts[:] = sorted(
-                (int(held.spec.cidr.network_address), known)
-                for known, held in self.pools.items()
-                if held.spec.cidr.version == version
-            )
+        self._index = PrefixIndex((held.spec.cidr, held) for held in self.pools.values())
 
     def set_block(self, name: str, block: Held | None) -> None:
         before = self.blocks.pop(name, None)
@@ -99,12 +93,7 @@ class Space:
 
     def pool_of(self, address: IPAddress) -> IPPool | None:
         """The pool that holds `address`, or None."""
-        starts = self._starts[address.version]
-        place = bisect_right(starts, int(address), key=lambda start: start[0])
-        if not place:
-            return None
-        pool = self.pools[starts[place - 1][1]]
-        return pool if address in pool.spec.cidr else None
+        return self._index.find(address)
 
     def owner_of(self, address: IPAddress) -> Held | None:
         """The owned block that holds `address`, or None."""

@@ -18,7 +18,7 @@ from api.resources.errors import AlreadyExists, BadRequest, Cause, Conflict, Not
 from api.resources.meta import Condition, Resource
 from api.resources.registry import Kind
 from api.service.admission import admit, release, report
-from api.service.codec import document_of, encoded, kept, key_of, stored
+from api.service.codec import document_of, encoded, key_of, stored
 from api.service.mirror import Mirror
 from api.service.selection import at
 from api.service.state import State, fact_of
@@ -112,8 +112,9 @@ class Objects:
         for _ in range(TRIES):
             state = await self.mirror.fresh()
             item = _item(state, kind, name)
-            held, document = kept(kind.model, item), document_of(item.value, item.revision)
+            document = document_of(item.value, item.revision)
             may(document)
+            held = kind.model.model_validate(document)
             wanted, based_on = wanted_of(document)
             if based_on and based_on != str(item.revision):
                 raise Conflict(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from api.auth import ca, kubeconfig, tokens
 from api.resources.errors import Cause, ConfigError
@@ -50,14 +51,8 @@ def run(data_dir: Path, listen: str, store_url: str | None, advertise: Sequence[
         await server.serve()
 
     _check_port(host, port)
-    with asyncio.Runner(loop_factory=_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 def _check_port(host: str, port: int) -> None:
