@@ -54,8 +54,6 @@ class Event:
 
 
 class Store(Protocol):
-    async def get(self, key: str) -> Item | None: ...
-
     async def scan(self, prefix: str) -> tuple[int, list[Item]]:
         """The store's revision and every key that begins with `prefix`, by key: one snapshot."""
 

@@ -54,15 +54,6 @@ class SqliteStore:
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
         self._thread.start()
 
-    async def get(self, key: str) -> Item | None:
-        with _reading():
-            row = self._reader.execute(
-                "SELECT l.value, l.rev, l.created FROM head h JOIN log l USING (rev) "
-                "WHERE h.key = ?",
-                (key,),
-            ).fetchone()
-        return Item(key, *row) if row else None
-
     async def scan(self, prefix: str) -> tuple[int, list[Item]]:
         with _reading(), _snapshot(self._reader):
             rows = self._reader.execute(
