@@ -30,8 +30,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from attach_floor import Floor, command
+from attach_floor import Floor
 from figures import figure, say
+from programs import command
 from unix_http import Api
 
 from routed.kernel import netns

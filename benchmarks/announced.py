@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from agent import EXAMPLES, SPACES, Bench, RamLab
-from attach_floor import command
 from figures import figure, say
+from programs import command
 
 from routed.lab import bird
 from routed.lab.fabric import prefix

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import json
 import os
 import re
@@ -25,14 +24,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from attach_floor import Floor, command
+from attach_floor import Floor
 from figures import figure, say
+from programs import command, own_network
 
 from routed import steps
 from routed.kernel.linux import LinuxKernel
 from routed.state import Endpoint
 
-CLONE_NEWNET = 0x4000_0000
 SPACES = 20  # namespaces to attach into
 
 
@@ -143,9 +142,7 @@ def main() -> None:
     parser.add_argument("--endpoints", default="10,1000,4000")
     given = parser.parse_args()
     counts = [int(count) for count in given.endpoints.split(",")]
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        raise SystemExit("run me as root")
+    own_network()
     command("ip", "link", "set", "lo", "up")
     mark = f"rb{os.getpid() % 100_000}"
     spaces = [f"{mark}-{number}" for number in range(SPACES)]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import shutil
 import statistics
 import tempfile
@@ -23,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bgp_racks import Bird, GoBGP, Ours, Rack
+from figures import figure, say
 
-RESULTS = Path(__file__).resolve().parent / "results"
 IDLE_SECONDS = 20.0
 
 
@@ -68,7 +67,7 @@ async def measure(rounds: int, routes: int) -> list[dict[str, object]]:
         before, began = ours.cpu_seconds(), time.monotonic()
         await asyncio.sleep(IDLE_SECONDS)
         idle = (ours.cpu_seconds() - before) / (time.monotonic() - began) * 100
-    figures: list[dict[str, object]] = []
+    told: list[dict[str, object]] = []
     for verb, found in (("announce", times), ("withdraw", gone)):
         medians = {key: statistics.median(values) for key, values in found.items()}
         for (kind, count), value in medians.items():
@@ -76,14 +75,10 @@ async def measure(rounds: int, routes: int) -> list[dict[str, object]]:
             name += (kind != "routed") * f".{kind}"
             ratio = None
             if kind == "routed" and ("gobgpd", count) in medians:
-                ratio = {"to": "gobgpd", "value": round(value / medians["gobgpd", count], 2)}
-            figures.append(
-                {"name": name, "value": round(value, 3), "unit": "s", "n": rounds, "ratio": ratio}
-            )
-    figures.append(
-        {"name": "speaker.idle.cpu.4", "value": round(idle, 2), "unit": "%", "n": 1, "ratio": None}
-    )
-    return figures
+                ratio = ("gobgpd", value / medians["gobgpd", count])
+            told.append(figure(name, value, "s", rounds, ratio))
+    told.append(figure("speaker.idle.cpu.4", idle, "%", 1))
+    return told
 
 
 def main() -> None:
@@ -93,10 +88,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--routes", type=int, default=10_000)
     arguments = parser.parse_args()
-    lines = [json.dumps(f) for f in asyncio.run(measure(arguments.rounds, arguments.routes))]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "bgp_announce.jsonl").write_text("\n".join(lines) + "\n", encoding="ascii")
-    print("\n".join(lines))
+    say("bgp_announce.jsonl", asyncio.run(measure(arguments.rounds, arguments.routes)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import socket
 import statistics
@@ -29,7 +28,8 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
 from figures import figure, say
-from uplinks import UPLINKS, child, command, hearing_of_one_member, lose_a_carrier, uplinks
+from programs import Compiled, command, own_network
+from uplinks import UPLINKS, child, hearing_of_one_member, lose_a_carrier, uplinks
 
 from routed.kernel.linux import LinuxKernel
 from routed.state import (
@@ -42,8 +42,6 @@ from routed.state import (
     NextHop,
 )
 
-SOURCE = Path(__file__).resolve().parent / "floor" / "routes.c"
-CLONE_NEWNET = 0x4000_0000
 FIRST = IPv4Address("10.128.0.0")
 
 
@@ -53,22 +51,15 @@ def clear() -> None:
     assert not command("ip", "route", "show", "proto", str(ROUTE_PROTOCOL))
 
 
-class Floor:
+class Floor(Compiled):
     """The C program, in this namespace."""
 
     def __init__(self, directory: Path) -> None:
-        binary = str(directory / "routes")
-        command("gcc", "-O2", "-Wall", "-o", binary, str(SOURCE))
-        self.child = subprocess.Popen(
-            [binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
+        super().__init__("routes", directory)
 
-    def ask(self, line: str, count: int) -> float:
+    def timed(self, line: str, count: int) -> float:
         """Seconds."""
-        assert self.child.stdin is not None
-        assert self.child.stdout is not None
-        self.child.stdin.write(line + "\n")
-        said = self.child.stdout.readline().split()
+        said = self.ask(line).split()
         if said[0] == "error" or int(said[1]) != count:
             raise RuntimeError(f"the floor failed: {said}")
         return int(said[0]) / 1e9
@@ -77,10 +68,10 @@ class Floor:
         words = [f"install {count} {FIRST} {GROUP_IDS[0]}"]
         for place, (name, _, gateway) in enumerate(UPLINKS):
             words.append(f"{NEXT_HOP_IDS[place]} {gateway} {socket.if_nametoindex(name)}")
-        return self.ask(" ".join(words), count)
+        return self.timed(" ".join(words), count)
 
     def dump(self, count: int) -> float:
-        return self.ask("dump", count)
+        return self.timed("dump", count)
 
 
 def ip_batch(path: Path, count: int) -> None:
@@ -225,9 +216,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--routes", type=int, default=100_000)
     given = parser.parse_args()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        raise SystemExit("run me as root")
+    own_network()
     uplinks()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -235,8 +224,7 @@ def main() -> None:
         try:
             found = asyncio.run(measure(given.routes, given.rounds, floor, directory / "batch"))
         finally:
-            floor.child.terminate()
-            floor.child.wait()
+            floor.close()
     say("routes.jsonl", figures(*found, given.routes))
 
 

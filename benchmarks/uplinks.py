@@ -6,10 +6,11 @@ import json
 import os
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from programs import command
 
 from routed.kernel import messages as m
 from routed.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, attributes, message, walk
@@ -17,11 +18,6 @@ from routed.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, attribute
 RTNLGRP_NEXTHOP = 32
 ETH_P_ALL = 3
 UPLINKS = (("up0", "192.0.2.1", "192.0.2.9"), ("up1", "198.51.100.1", "198.51.100.9"))
-
-
-def command(*words: str, given: str | None = None) -> str:
-    done = subprocess.run(words, input=given, capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 def uplinks() -> None:
