@@ -34,11 +34,7 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
     Returns the attachment and whether it is new. Raises Invalid, Conflict, AlreadyExists,
     PoolExhausted (nothing changed), or ApplyError (rolled back).
     """
-    if wanted.mode is not Mode.VETH:
-        raise Invalid(
-            f"cannot attach {wanted.name}: mode {wanted.mode} is not available on this node",
-            causes=[Cause("mode", f"{wanted.mode} is not available; veth is")],
-        )
+    check_mode(wanted.name, wanted.mode)
     path, identity = "", None
     if wanted.netns:
         checked = agent.kernel.check_netns(wanted.netns)
@@ -63,6 +59,15 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
     if held is not None:
         return held, False
     return await attach_candidate(agent, candidate)
+
+
+def check_mode(name: str, mode: Mode) -> None:
+    """Invalid if workload `name` cannot have its interface by `mode` here."""
+    if mode is not Mode.VETH:
+        raise Invalid(
+            f"cannot attach {name}: mode {mode} is not available on this node",
+            causes=[Cause("mode", f"{mode} is not available; veth is")],
+        )
 
 
 async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:

@@ -60,29 +60,25 @@ class BlockKeeper:
         )
 
     async def _give_back(self, name: str) -> None:
-        """Stop using the block, take its routes and announcements away, then release it.
-
-        Only over established sessions that have taken the withdrawals: a switch that keeps stale
-        routes of ours would otherwise have two announcers for the next owner (ADR 1, R8).
-        """
+        """Stop using the block, take its routes and announcements away, then release it."""
         self.agent.book.releasing.add(name)
         assert self.agent.intent is not None
         self.agent.book.own(self.agent.intent)
-        await self.agent.writer.synced()
         try:
-            async with asyncio.timeout(SETTLE_SECONDS):
-                await self.agent.speech.settled()
-            still_up = self._sessions_up()
-        except (TimeoutError, SpeakerError):
-            still_up = False
-        if not still_up:
-            self.agent.book.releasing.discard(name)
-            self.agent.book.own(self.agent.intent)
-            return
-        try:
-            await self.agent.control.release(name)
+            await self.agent.writer.synced()
+            if await self._withdrawn():
+                await self.agent.control.release(name)
         except (IntentError, OSError) as error:
             log.warning("block not released name=%s why=%s", name, error)
         finally:
             self.agent.book.releasing.discard(name)
             self.agent.book.own(self.agent.intent)
+
+    async def _withdrawn(self) -> bool:
+        """Whether every switch has taken what was withdrawn so far."""
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self.agent.speech.settled()
+        except (TimeoutError, SpeakerError):
+            return False
+        return self._sessions_up()

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from api.resources.errors import Invalid, RoutedError
-from api.resources.workload import Mode, Phase, Workload, WorkloadStatus
+from api.resources.errors import RoutedError
+from api.resources.workload import Phase, Workload, WorkloadStatus
+from routed.agent.attaching import check_mode
 from routed.agent.attachment import Attachment, failed_status
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ class Declared:
     def _candidate(self, workload: Workload) -> Attachment:
         name, spec = workload.metadata.name, workload.spec
         newest = self.agent.control.known.declared.get(name, workload)
-        if spec.mode is not Mode.VETH:
-            raise Invalid(f"cannot attach {name}: mode {spec.mode} is not available here")
+        check_mode(name, spec.mode)
         namespace = self.agent.kernel.check_netns(spec.netns)
         return Attachment(
             id=name,
