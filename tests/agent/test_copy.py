@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,9 @@ def blocks(path: Path) -> list[str]:
     return list(json.loads(path.read_bytes())["blocks"])
 
 
-def with_block(directory: Path) -> Control:
+@asynccontextmanager
+async def with_block(directory: Path, *, refuses: bool) -> AsyncIterator[tuple[Control, Service]]:
+    """A node that has a block and a copy that says so, and the service."""
     control = Control(AgentSettings(node="h1", run_dir=directory, state_dir=directory), None)
     spec = IPBlockSpec(node="h1", pool="main", cidr=parse_cidr("10.65.0.0/26"))
     block = IPBlock(metadata=ObjectMeta(name=BLOCK, resource_version="5"), spec=spec)
@@ -47,44 +51,40 @@ def with_block(directory: Path) -> Control:
         if plural == "ipblocks":
             control.known.take(plural, WatchEvent("ADDED", block))
         control._changed(control.known.take(plural, WatchEvent("END")))
-    return control
+    service = Service(control.path, refuses=refuses)
+    control.client = service  # type: ignore[assignment]
+    keeping = asyncio.create_task(control.copy.serve())
+    try:
+        await control.copy.written()
+        yield control, service
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 @pytest.mark.parametrize("refuses", [False, True])
 def test_a_block_is_forgotten_before_it_is_given_back(tmp_path: Path, refuses: bool) -> None:
     async def body() -> None:
-        control = with_block(tmp_path)
-        service = Service(control.path, refuses=refuses)
-        control.client = service  # type: ignore[assignment]
-        keeping = asyncio.create_task(control.copy.serve())
-        await control.copy.written()
-        assert blocks(control.path) == [BLOCK]
-        try:
-            await control.release(BLOCK)
-        except Conflict:
-            assert refuses
-        assert service.seen == [[]], "the copy still had it when the service was asked"
-        await control.copy.written()
-        assert blocks(control.path) == ([BLOCK] if refuses else [])
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        async with with_block(tmp_path, refuses=refuses) as (control, service):
+            assert blocks(control.path) == [BLOCK]
+            try:
+                await control.release(BLOCK)
+            except Conflict:
+                assert refuses
+            assert service.seen == [[]], "the copy still had it when the service was asked"
+            await control.copy.written()
+            assert blocks(control.path) == ([BLOCK] if refuses else [])
 
     asyncio.run(body())
 
 
 def test_a_disk_that_cannot_take_it_keeps_the_block(tmp_path: Path) -> None:
     async def body() -> None:
-        control = with_block(tmp_path)
-        service = Service(control.path, refuses=False)
-        control.client = service  # type: ignore[assignment]
-        keeping = asyncio.create_task(control.copy.serve())
-        await control.copy.written()
-        control.copy.path = tmp_path / "gone" / "intent.json"
-        with pytest.raises(OSError, match="No such file"):
-            await control.release(BLOCK)
-        assert service.seen == []
-        assert BLOCK in control.known.blocks
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        async with with_block(tmp_path, refuses=False) as (control, service):
+            control.copy.path = tmp_path / "gone" / "intent.json"
+            with pytest.raises(OSError, match="No such file"):
+                await control.release(BLOCK)
+            assert service.seen == []
+            assert BLOCK in control.known.blocks
 
     asyncio.run(body())

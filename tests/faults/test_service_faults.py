@@ -8,10 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from support.labs import Workloads, ctl
+from support.labs import EXAMPLES, Workloads, ctl
 from support.rig import IGNORED, Churn, Figures, cpu_seconds, wait_agreed
 
 from routed.lab.fabric import inside
@@ -21,7 +20,6 @@ from routed.lab.processes import wait_for
 
 pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RATE = 4.0  # attach or detach operations a second
 
 

@@ -10,8 +10,8 @@ import time
 from collections import Counter
 
 import pytest
-from support.labs import Workloads
-from support.rig import IGNORED, Churn, Figures, child_of, rss_kib, wait_agreed
+from support.labs import Workloads, exabgp_of
+from support.rig import IGNORED, Churn, Figures, rss_kib, wait_agreed
 
 from routed.lab.lab import Lab
 from routed.lab.processes import Process, wait_for
@@ -26,7 +26,7 @@ def killed(lab: Lab, victim: str) -> None:
     """`kill -9`, and what a supervisor does then. ExaBGP's is the speaker."""
     host, _, program = victim.partition(" ")
     if program == "exabgp":
-        child = child_of(lab.speakers[host].pid, "exabgp")
+        child = exabgp_of(lab.speakers[host].pid)
         if child:
             os.kill(child, signal.SIGKILL)
         return

@@ -8,59 +8,45 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.labs import Workloads, ctl
-from support.rig import IGNORED, Figures, child_of, wait_agreed
+from support.labs import Workloads, exabgp_of, running_lab
+from support.rig import IGNORED, Figures, wait_agreed
 from support.switches import announcing, learned, streams_through, through_fault
 
-from routed.lab.fabric import LabError
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
-from routed.lab.switch import TorDaemon, check_installed
+from routed.lab.switch import TorDaemon
 
 pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture(scope="module", params=[TorDaemon.BIRD, TorDaemon.FRR], ids=str)
 def switched(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab with each kind of switch."""
     daemon: TorDaemon = request.param
-    try:
-        check_installed(daemon)
-    except LabError as error:
-        pytest.skip(str(error))
-    found = Lab(f"s{daemon[0]}{os.getpid() % 100_000}", tor_daemon=daemon)
-    try:
-        found.up()
-        ctl(found, "apply", "-f", str(EXAMPLES))
-        wait_for("every session being up", found.established, 40)
+    with running_lab(f"s{daemon[0]}", daemon, 40) as found:
         yield found
-    finally:
-        found.down()
 
 
 @pytest.fixture
 def here(switched: Lab) -> Iterator[Workloads]:
-    found = Workloads(switched)
-    yield found
-    found.clean()
+    with Workloads(switched) as found:
+        yield found
 
 
 def test_exabgp_hangs(switched: Lab, here: Workloads, figures: Figures) -> None:
     lab = switched
     target = streams_through(switched, here)
     speaker = lab.speakers["host1"]
-    hung = child_of(speaker.pid, "exabgp")
+    hung = exabgp_of(speaker.pid)
     missing, samples = 0, 0
 
     def hang() -> None:
         nonlocal missing, samples
         os.kill(hung, signal.SIGSTOP)
         deadline = time.monotonic() + 60
-        while child_of(speaker.pid, "exabgp") in (0, hung) or not lab.established():
+        while exabgp_of(speaker.pid) in (0, hung) or not lab.established():
             assert time.monotonic() < deadline, "no new session in 60 s"
             samples += 1
             missing += not lab.tor_has(f"{target[1]}/32")
@@ -88,7 +74,7 @@ def test_killed(switched: Lab, here: Workloads, figures: Figures, victim: str) -
 
     def kill() -> None:
         nonlocal missing, samples
-        before = child_of(speaker.pid, "exabgp")
+        before = exabgp_of(speaker.pid)
         if victim == "exabgp":
             os.kill(before, signal.SIGKILL)
         else:
@@ -98,7 +84,7 @@ def test_killed(switched: Lab, here: Workloads, figures: Figures, victim: str) -
         settled = 0.0
         while not settled or time.monotonic() < settled + 2:
             assert time.monotonic() < deadline, "no new session in 40 s"
-            new = child_of(speaker.pid, "exabgp")
+            new = exabgp_of(speaker.pid)
             if not settled and new not in (0, before) and lab.established():
                 settled = time.monotonic()
             samples += 1

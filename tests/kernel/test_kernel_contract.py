@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from support.kernels import FakeWorld, RealWorld, endpoint, until
+from support.kernels import FakeWorld, RealWorld, endpoint, quiet_watcher, until
 
 from api.resources.errors import ApplyError, Conflict, Invalid
 from routed.state import Endpoint, HostState, LearnedRoute, NextHop, host_interface_name
@@ -102,10 +102,7 @@ def test_damage_wakes_the_watcher_and_a_sync_mends_it(play: Play, damage: str) -
         desired = state(a, b, blackholes=frozenset([BLOCK]))
         kernel = world.kernel
         await kernel.sync(desired)
-        woken = aiter(kernel.watch())
-        await asyncio.wait_for(anext(woken), 5)
-        while (await kernel.sync(desired)).changed:
-            pass
+        woken = await quiet_watcher(kernel, desired, 5)
         DAMAGE[damage](world, one)
         await asyncio.wait_for(anext(woken), 1)
         report = await kernel.sync(desired)

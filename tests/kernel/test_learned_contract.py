@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from support.kernels import FakeWorld, RealWorld, until
+from support.kernels import FakeWorld, RealWorld, quiet_watcher, until
 
 from routed.state import GROUP_IDS, NEXT_HOP_IDS, HostState, LearnedRoute, NextHop
 
@@ -129,10 +129,7 @@ def test_next_hops_deleted_by_somebody_come_back(play: Play) -> None:
         )
         kernel = world.kernel
         await kernel.sync(desired)
-        woken = aiter(kernel.watch())
-        await asyncio.wait_for(anext(woken), 1)
-        while (await kernel.sync(desired)).changed:
-            pass
+        woken = await quiet_watcher(kernel, desired, 1)
         world.flush_next_hops()
         assert not world.hops("10.65.9.9/32")
         await asyncio.wait_for(anext(woken), 1)

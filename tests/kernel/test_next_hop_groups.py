@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from support.kernels import RealWorld, until
+from support.kernels import RealWorld, quiet_watcher, until
 from support.netns import run
 
 from routed.kernel import learned, observe
@@ -123,10 +123,7 @@ def test_what_somebody_changes_is_noticed_and_put_right(deed: str) -> None:
         kernel, state = world.kernel, desired(3, HOPS)
         world.foreign_next_hop(7)
         await kernel.sync(state)
-        woken = aiter(kernel.watch())
-        await asyncio.wait_for(anext(woken), 1)
-        while (await kernel.sync(state)).changed:
-            pass
+        woken = await quiet_watcher(kernel, state, 1)
         run(*TAMPERING[deed].split())
         await asyncio.wait_for(anext(woken), 1)
         report = await kernel.sync(state)

@@ -9,43 +9,29 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.labs import Workloads, ctl, exabgp_of
+from support.labs import Workloads, exabgp_of, running_lab
 
 from routed.lab import fabric
-from routed.lab.fabric import LabError
 from routed.lab.lab import Lab, lab_of
 from routed.lab.processes import wait_for
-from routed.lab.switch import TorDaemon, check_installed
+from routed.lab.switch import TorDaemon
 
 pytestmark = pytest.mark.lab
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture(scope="module", params=[TorDaemon.FRR, TorDaemon.GOBGP])
 def daemon_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     daemon: TorDaemon = request.param
-    try:
-        check_installed(daemon)
-    except LabError as error:
-        pytest.skip(str(error))
-    found = Lab(f"{daemon[0]}{os.getpid() % 100_000}", tor_daemon=daemon)
-    try:
-        found.up()
-        ctl(found, "apply", "-f", str(EXAMPLES))
-        wait_for("every session being up", found.established, 40)
+    with running_lab(daemon[0], daemon, 40) as found:
         yield found
-    finally:
-        found.down()
 
 
 @pytest.fixture
 def attached(daemon_lab: Lab) -> Iterator[Workloads]:
-    found = Workloads(daemon_lab)
-    yield found
-    found.clean()
+    with Workloads(daemon_lab) as found:
+        yield found
 
 
 def test_learned_from_two_hosts_reachable_and_withdrawn(
@@ -80,6 +66,7 @@ def test_kept_while_exabgp_is_killed_and_withdrawn_after(
     _, address = attached.attach("host1", "a")
     wait_for("the switches knowing it", lambda: lab.tor_has(f"{address}/32"))
     child = exabgp_of(lab.speakers["host1"].pid)
+    assert child, "the speaker has no ExaBGP"
     os.kill(child, signal.SIGKILL)
     deadline, samples = time.monotonic() + 40, 0
     again = 0.0
@@ -89,7 +76,7 @@ def test_kept_while_exabgp_is_killed_and_withdrawn_after(
         samples += 1
         if (
             not again
-            and exabgp_of(lab.speakers["host1"].pid, missing=True) not in (0, child)
+            and exabgp_of(lab.speakers["host1"].pid) not in (0, child)
             and lab.established()
         ):
             again = time.monotonic() + 1.5  # End-of-RIB has been sent by then: it drops nothing

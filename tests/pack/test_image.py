@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from support.docker import Docker, dockerd
+from support.labs import child_of
 from support.netns import run
 from support.proxy import proxy
-from support.rig import child_of
 
 from routed.lab.processes import wait_for
 

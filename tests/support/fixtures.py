@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from routed.lab.lab import Lab
-from routed.lab.processes import wait_for
-from support.labs import Workloads, ctl
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+from support.labs import Workloads, ctl, running_lab
 
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    found = Lab(f"t{os.getpid() % 100_000}")
-    try:
-        found.up()
-        ctl(found, "apply", "-f", str(EXAMPLES))
-        wait_for("every session being up", found.established)
+    with running_lab("t") as found:
         yield found
-    finally:
-        found.down()
 
 
 @pytest.fixture
 def workloads(lab: Lab) -> Iterator[Workloads]:
-    found = Workloads(lab)
-    yield found
-    found.clean()
+    with Workloads(lab) as found:
+        yield found
 
 
 @pytest.fixture

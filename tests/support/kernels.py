@@ -9,13 +9,13 @@ import asyncio
 import json
 import subprocess
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
 
 from routed.kernel.fake import FakeKernel
 from routed.kernel.linux import LinuxKernel
-from routed.state import Endpoint, host_interface_name
+from routed.state import Endpoint, HostState, host_interface_name
 from support.netns import in_fresh_namespace, run
 
 Body = Callable[[Any], Awaitable[None]]
@@ -23,6 +23,16 @@ Body = Callable[[Any], Awaitable[None]]
 
 def endpoint(name: str, netns: str, *addresses: str) -> Endpoint:
     return Endpoint(name, "eth0", tuple(ip_address(a) for a in addresses), f"/run/netns/{netns}")
+
+
+async def quiet_watcher(kernel: Any, desired: HostState, seconds: float) -> AsyncIterator[None]:
+    """What wakes when something changes from now on: all is as desired, and is known to be. The
+    first news, of what has changed so far, come in `seconds`."""
+    woken: AsyncIterator[None] = aiter(kernel.watch())
+    await asyncio.wait_for(anext(woken), seconds)
+    while (await kernel.sync(desired)).changed:
+        pass
+    return woken
 
 
 class FakeWorld:

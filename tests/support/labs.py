@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from routed.lab.fabric import command, inside
+import pytest
+
+from routed.lab.fabric import LabError, command, inside
 from routed.lab.lab import Lab
+from routed.lab.processes import wait_for
+from routed.lab.switch import TorDaemon, check_installed
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def ctl(lab: Lab, *words: str) -> str:
@@ -17,15 +26,44 @@ def ctl(lab: Lab, *words: str) -> str:
     return inside(lab.top.management, *whole)
 
 
-def exabgp_of(pid: int | None, *, missing: bool = False) -> int:
-    """The pid of a speaker's ExaBGP; with `missing` 0 if there is none."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    for child in children:
-        if "exabgp" in Path(f"/proc/{child}/cmdline").read_text(encoding="ascii"):
-            return int(child)
-    if missing:
+@contextmanager
+def running_lab(
+    mark: str, tor_daemon: TorDaemon = TorDaemon.BIRD, seconds: float = 20.0
+) -> Iterator[Lab]:
+    """A lab whose name begins with `mark`, the examples applied, every session up in `seconds`; the
+    test is skipped where such switches are not installed."""
+    try:
+        check_installed(tor_daemon)
+    except LabError as error:
+        pytest.skip(str(error))
+    found = Lab(f"{mark}{os.getpid() % 100_000}", tor_daemon=tor_daemon)
+    try:
+        found.up()
+        ctl(found, "apply", "-f", str(EXAMPLES))
+        wait_for("every session being up", found.established, seconds)
+        yield found
+    finally:
+        found.down()
+
+
+def child_of(pid: int | None, word: str) -> int:
+    """The child of `pid` whose command line has `word`; 0 if there is none."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
         return 0
-    raise AssertionError("the speaker has no ExaBGP")
+    for child in children:
+        try:
+            if word in Path(f"/proc/{child}/cmdline").read_text(encoding="ascii"):
+                return int(child)
+        except OSError:
+            continue
+    return 0
+
+
+def exabgp_of(pid: int | None) -> int:
+    """The pid of a speaker's ExaBGP; 0 if there is none."""
+    return child_of(pid, "exabgp")
 
 
 def doctor(lab: Lab, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -62,6 +100,12 @@ class Workloads:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.made: list[tuple[str, str]] = []
+
+    def __enter__(self) -> Workloads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clean()
 
     def attach(self, host: str, name: str) -> tuple[str, str]:
         """(namespace, address) of a new workload."""

@@ -209,21 +209,6 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def child_of(pid: int | None, word: str) -> int:
-    """The child of `pid` whose command line has `word`; 0 if there is none."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return 0
-    for child in children:
-        try:
-            if word in Path(f"/proc/{child}/cmdline").read_text(encoding="ascii"):
-                return int(child)
-        except OSError:
-            continue
-    return 0
-
-
 @contextmanager
 def instead(process: Process, code: str) -> Iterator[None]:
     """Within, a start of `process` (a program of ours) runs `code` before its own main."""
