@@ -1,12 +1,14 @@
-"""Starts ExaBGP with four of its functions replaced: what makes 10 000 announcements slow, and a
-switch that comes back wait.
+"""Starts ExaBGP with some of its functions replaced: what makes 10 000 announcements slow, one of
+them late, and a switch that comes back wait.
 
     python -m bgp.launcher server CONFIGURATION     as `python -m exabgp` would
 
 ExaBGP copies every route deeply for every peer although only `next-hop self` would change it; it
 makes an event loop for every turn of its command queue, and looks at 50 routes a turn; and it keeps
-two unsent changes of one prefix, which it may send in the wrong order. To a switch that was away
-it tries to connect at growing intervals of up to a minute. None of it is configurable.
+two unsent changes of one prefix, which it may send in the wrong order. An UPDATE that follows
+another may wait up to 40 ms for that one's acknowledgement (Nagle's algorithm, RFC 1122, section
+4.2.3.4). To a switch that was away it tries to connect at growing intervals of up to a minute. None
+of it is configurable.
 
 The replacements are written for one version. Each names the source it was written for by its
 digest; if any of them differs, nothing is replaced and ExaBGP runs as it is, slower and as correct:
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +28,7 @@ from exabgp.application.main import main as exabgp_main
 from exabgp.bgp.neighbor import Neighbor
 from exabgp.reactor.asynchronous import ASYNC
 from exabgp.reactor.delay import Delay
+from exabgp.reactor.network.outgoing import Outgoing
 from exabgp.rib.outgoing import OutgoingRIB
 from exabgp.version import release
 
@@ -36,6 +40,7 @@ EXPECTED = {
     "ASYNC._run_async": "7640837abdd9df3e",
     "Delay.increase": "9e348b6f1e113f0e",
     "Neighbor.remove_self": "cbd04747e6f3e834",
+    "Outgoing._setup": "52b32df410800231",
     "OutgoingRIB._update_rib": "3c013bdc1a033977",
     "OutgoingRIB.updates": "49a023385063c86e",
 }
@@ -43,6 +48,7 @@ EXPECTED = {
 _run: Callable[[Any], bool] = ASYNC.run
 _increase: Callable[[Any], None] = Delay.increase
 _remove_self: Callable[[Any, Any], Any] = Neighbor.remove_self
+_setup: Callable[[Any], Exception | None] = Outgoing._setup
 _update_rib: Callable[[Any, Any], None] = OutgoingRIB._update_rib
 
 
@@ -75,6 +81,14 @@ def update_rib(rib: Any, change: Any) -> None:
     _update_rib(rib, change)
 
 
+def setup(connection: Any) -> Exception | None:
+    """Make the socket of a session, one that sends at once; what went wrong, if anything."""
+    failed = _setup(connection)
+    if failed is None:
+        connection.io.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return failed
+
+
 def increase(delay: Any) -> None:
     """The next wait, bounded."""
     _increase(delay)
@@ -95,13 +109,14 @@ def replace() -> list[str]:
         ASYNC.run = run
         Delay.increase = increase
         Neighbor.remove_self = remove_self
+        Outgoing._setup = setup
         OutgoingRIB._update_rib = update_rib
     return reasons
 
 
 def _digest(name: str) -> str:
     owner, _, attribute = name.partition(".")
-    classes = {"ASYNC": ASYNC, "Delay": Delay, "Neighbor": Neighbor, "OutgoingRIB": OutgoingRIB}
+    classes = {owner.__name__: owner for owner in (ASYNC, Delay, Neighbor, Outgoing, OutgoingRIB)}
     try:
         source = inspect.getsource(getattr(classes[owner], attribute))
     except (AttributeError, OSError, TypeError):

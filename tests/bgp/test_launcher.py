@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from exabgp.bgp.neighbor import Neighbor
 from exabgp.logger import log
 from exabgp.protocol.family import AFI, SAFI
 from exabgp.reactor.asynchronous import ASYNC
+from exabgp.reactor.network.outgoing import Outgoing
 from exabgp.rib.change import Change
 from exabgp.rib.outgoing import OutgoingRIB
 from support.rack import PEER, Agent, Make, Rack, advertisements, until
@@ -55,6 +57,23 @@ def test_it_says_so_when_it_runs_exabgp_as_it_is(release: str) -> None:
     assert ("exabgp runs as it is" in done.stderr) == bool(release)
 
 
+def test_the_socket_of_a_session_sends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "warning", lambda *_, **__: None)  # it is not set up here
+    connection = Outgoing(AFI.ipv4, "127.0.0.1", "127.0.0.1")
+    assert launcher.setup(connection) is None
+    try:
+        assert connection.io.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        connection.io.close()
+
+
+def test_a_session_whose_socket_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "warning", lambda *_, **__: None)
+    connection = Outgoing(AFI.ipv4, "127.0.0.1", "192.0.2.1")
+    assert launcher.setup(connection) is not None  # nobody here has that address
+    assert connection.io is None
+
+
 def change(action: int, community: str = "") -> Change:
     nlri = INET(AFI.ipv4, SAFI.unicast, action)
     nlri.cidr = CIDR(bytes([10, 65, 0, 1]), 32)
@@ -71,7 +90,7 @@ def sent(rib: OutgoingRIB) -> list[int]:
 def test_the_last_of_several_unsent_changes_of_a_prefix_is_the_one_that_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(log, "debug", lambda *_: None)  # it is not set up here
+    monkeypatch.setattr(log, "debug", lambda *_, **__: None)  # it is not set up here
 
     def queue() -> OutgoingRIB:
         rib = OutgoingRIB(True, {(AFI.ipv4, SAFI.unicast)})
