@@ -98,7 +98,7 @@ class Bench:
         steps.observer = self.observe
 
     def observe(self, point: steps.Point) -> None:
-        if point is steps.Point.INSIDE_DONE:
+        if point is steps.Point.HOST_SIDE_DONE:
             self.done = time.perf_counter()
 
     async def compare(self) -> None:

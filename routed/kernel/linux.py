@@ -1,7 +1,8 @@
 """The Linux kernel behind `Kernel`.
 
 `attach` is the hot path: two packed batches here and one inside, nothing looked up, and at the
-end link and routes read back. `sync` reads everything of ours once and changes only what differs.
+end link and routes read back. The host's route comes last: who sees it, be it another routing
+daemon, may send at once. `sync` reads everything of ours once and changes only what differs.
 
 Index choice: an ifindex is given in the request; one that is taken (EBUSY) is passed over.
 A crash between link and alias leaves a link of our group without an alias: `sync` sweeps it, and
@@ -169,13 +170,13 @@ class LinuxKernel:
     def _finish(self, endpoint: Endpoint, index: int, inner: int | None) -> Link:
         six = any(value.version == 6 for value in endpoint.addresses)
         shape, values = shape_of(endpoint), values_of(endpoint, index, index + 1, inner)
+        if inner is not None:
+            self._configure_inside(endpoint, shape, values, inner, six=six)
+            reached(Point.INSIDE_DONE)
         sysctl.v6_of_link(endpoint.host_interface, off=not six)
         for number in self._netlink.transact_numbered(shape.host.fill(values)).values():
             raise ApplyError(endpoint.workload, "configure the host side of", number)
         reached(Point.HOST_SIDE_DONE)
-        if inner is not None:
-            self._configure_inside(endpoint, shape, values, inner, six=six)
-            reached(Point.INSIDE_DONE)
         answers = self._netlink.ask_numbered(shape.readback.fill(values))
         up, alias, space = observe.readback(answers[0]) if 0 in answers else (False, b"", None)
         if not up or alias != endpoint.alias.encode():
