@@ -23,6 +23,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
+import uvloop
+
 from api.resources.errors import SpeakerError
 from api.resources.net import IPAddress, IPNetwork, parse_address
 from bgp import wire
@@ -378,4 +380,5 @@ def run(settings: SpeakerSettings) -> None:
     async def main() -> None:
         await Speaker(settings).serve()
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -104,7 +104,12 @@ _EVENTS: dict[str, type[Any]] = {
 }
 _OP_NAMES = {cls: name for name, cls in _OPS.items()}
 _EVENT_NAMES = {cls: name for name, cls in _EVENTS.items()}
+_FIELDS = {
+    cls: tuple(field.name for field in dataclasses.fields(cls))
+    for cls in {*_OPS.values(), *_EVENTS.values()}
+}
 _ADDRESSES = ("address", "local_address", "next_hop")
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def op(message: Message) -> bytes:
@@ -127,7 +132,7 @@ def parse_event(line: bytes) -> Message:
 
 def document(value: Any) -> dict[str, Any]:
     """A value's fields, JSON-ready."""
-    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {name: _plain(getattr(value, name)) for name in _FIELDS[type(value)]}
 
 
 def build(cls: type[V], fields: dict[str, Any]) -> V:
@@ -140,7 +145,7 @@ def build(cls: type[V], fields: dict[str, Any]) -> V:
 
 def _line(label: str, name: str, message: Message) -> bytes:
     fields = {label: name, **document(message)}
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    return _encode(fields).encode() + b"\n"
 
 
 def _parse(line: bytes, label: str, known: dict[str, type[Any]]) -> Message:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BODY_LIMIT = 1 << 20  # bytes
 ONE = "/v1/attachments/"
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 TEXT = b"text/plain; charset=utf-8"
 
 
@@ -146,4 +147,4 @@ def _failure(error: RoutedError) -> Answer:
 
 
 def _json(document: Any, code: int = 200) -> Answer:
-    return Answer(json.dumps(document, separators=(",", ":")).encode() + b"\n", code)
+    return Answer(_encode(document).encode() + b"\n", code)
