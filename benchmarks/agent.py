@@ -133,8 +133,10 @@ class Bench:
         return times
 
     def turn(self, floor: Floor) -> Times:
-        """All namespaces in turn, by each of those that are compared."""
+        """All namespaces in turn, by each of those that are compared: each begins after the agent
+        had nothing to do, so that none finds the caches warmer than another."""
         found = Times()
+        self.quiet()
         with self.api() as api:
             for verb, expected, times in (
                 ("POST", 201, found.attach),
@@ -148,6 +150,7 @@ class Bench:
                     assert code == expected, answer
         for number in range(SPACES):
             self.reaped(f"bench{number}.host1")
+        self.quiet()
         ends = [
             Endpoint(f"w{n}.bench", "eth0", (ip_address(f"10.64.0.{n + 1}"),), f"/run/netns/{s}")
             for n, s in enumerate(self.spaces)
@@ -158,10 +161,10 @@ class Bench:
             floor.detach_all()
         finally:
             os.kill(self.pid, signal.SIGCONT)
+        self.quiet()
         for space in self.spaces if PLUGINS.joinpath("ptp").exists() else ():
             self.ptp("ADD", space)
             found.ptp.append(self.ptp("DEL", space))
-        self.quiet()
         return found
 
     def request(self, api: Api, verb: str, number: int) -> bytes:

@@ -41,7 +41,7 @@ SETTINGS = {
     "exabgp.api.ack": "true",
     "exabgp.log.level": "WARNING",
     "exabgp.log.destination": "stderr",
-    "exabgp.reactor.speed": "10",
+    "exabgp.reactor.speed": "15",
 }
 
 
