@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from api.ipam.blocks import reserved as reserved_by
+from api.ipam.reserved import Range, Reserved
 from api.resources.errors import Cause, Conflict, PoolExhausted
 from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 
@@ -39,21 +41,26 @@ class Cooling:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
+    """Of addresses; `reserved` are those that are neither assigned nor cooling."""
+
     size: int
     assigned: int
     cooling: int
+    reserved: int = 0
 
     @property
     def free(self) -> int:
-        return self.size - self.assigned - self.cooling
+        return self.size - self.assigned - self.cooling - self.reserved
 
 
 @dataclass(slots=True, eq=False)
 class _Use:
-    """What is taken in one block: a bit for each address, counted from its first one."""
+    """What is taken in one block: a bit for each address, counted from its first one. `reserved`
+    are those that nobody is given; some of them may be taken, from before they were reserved."""
 
     block: Block
     first: int
+    reserved: int = 0
     taken: int = 0  # assigned or cooling
     assigned: int = 0
     cooling: int = 0
@@ -63,12 +70,12 @@ class _Use:
 
     @property
     def free(self) -> int:
-        return self.block.cidr.num_addresses - self.assigned - self.cooling
+        return self.block.cidr.num_addresses - (self.taken | self.reserved).bit_count()
 
     def lowest(self, keep: Container[IPAddress]) -> IPAddress | None:
         """The lowest free address that is not in `keep`."""
         kind, size = type(self.block.cidr.network_address), self.block.cidr.num_addresses
-        taken = self.taken
+        taken = self.taken | self.reserved
         while (place := (~taken & (taken + 1)).bit_length() - 1) < size:
             address = kind(self.first + place)
             if address not in keep:
@@ -88,15 +95,20 @@ class Allocator:
     _held: dict[str, list[IPAddress]] = field(default_factory=dict)  # by owner
     _uses: dict[IPNetwork, _Use] = field(default_factory=dict)  # by block, lowest first
     _index: PrefixIndex[_Use] = field(default_factory=PrefixIndex)
+    reserved: Reserved = field(default_factory=Reserved)
 
-    def own(self, blocks: Iterable[Block]) -> None:
-        """These are our blocks from now on. What is assigned elsewhere stays known."""
-        wanted = {block.cidr: block for block in blocks}
-        if wanted == self.blocks:
+    def own(self, blocks: Iterable[Block], reserved: Reserved | None = None) -> None:
+        """These are our blocks from now on, and nothing of `reserved` is given to anybody. What is
+        assigned elsewhere stays known."""
+        wanted, reserved = {block.cidr: block for block in blocks}, reserved or Reserved()
+        if (wanted, reserved) == (self.blocks, self.reserved):
             return
-        self.blocks = wanted
+        self.blocks, self.reserved = wanted, reserved
         ordered = sorted(wanted.values(), key=lambda b: (b.cidr.version, b.cidr.network_address))
-        self._uses = {b.cidr: _Use(b, int(b.cidr.network_address)) for b in ordered}
+        self._uses = {
+            b.cidr: _Use(b, int(b.cidr.network_address), _bits(reserved.inside(b.cidr)))
+            for b in ordered
+        }
         self._index = PrefixIndex(self._uses.items())
         for address in self.assigned:
             self._take_bit(address, assigned=1)
@@ -117,6 +129,8 @@ class Allocator:
         held = self.assigned.get(address)
         if held == owner:
             return address
+        if held is None and (name := self.reserved.name_of(address)) is not None:
+            raise reserved_by(address, name, "spec.addresses")
         if held is not None:
             raise Conflict(
                 f"cannot assign {address}: it is in use by workload {held}",
@@ -148,6 +162,7 @@ class Allocator:
                 (cooling.since, int(address), address)
                 for address, cooling in self.cooling.items()
                 if address not in keep
+                and address not in self.reserved
                 and self._index.find(address) in uses
                 and self._left(address, cooling, now) <= 0
             ),
@@ -189,7 +204,8 @@ class Allocator:
 
     def counts(self, block: Block) -> Counts:
         use = self._uses[block.cidr]
-        return Counts(block.cidr.num_addresses, use.assigned, use.cooling)
+        reserved = (use.reserved & ~use.taken).bit_count()
+        return Counts(block.cidr.num_addresses, use.assigned, use.cooling, reserved)
 
     def free(self, pool: str, version: int, now: float) -> int:
         """How many addresses of `pool` could be assigned now without a new block; what has cooled
@@ -215,7 +231,8 @@ class Allocator:
             f"cannot assign an address of pool {pool} ({cidr}, {cidr.num_addresses} addresses): "
             f"this node's {len(mine)} block(s) have {sum(c.size for c in mine)} addresses, "
             f"{sum(c.assigned for c in mine)} used, {sum(c.free for c in mine)} free, "
-            f"{sum(c.cooling for c in mine)} cooling, 0 reserved; {why}",
+            f"{sum(c.cooling for c in mine)} cooling, {sum(c.reserved for c in mine)} reserved; "
+            f"{why}",
             kind="IPPool",
             name=pool,
         )
@@ -262,3 +279,10 @@ class Allocator:
     def _left(self, address: IPAddress, cooling: Cooling, now: float) -> float:
         block = self.block_of(address)
         return cooling.since + (block.cooldown if block else COOLDOWN) - now
+
+
+def _bits(ranges: Iterable[Range]) -> int:
+    found = 0
+    for first, last in ranges:
+        found |= (1 << (last + 1)) - (1 << first)
+    return found

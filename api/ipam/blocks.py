@@ -40,6 +40,8 @@ def claim(wanted: IPBlock, space: Space, node_labels: Mapping[str, str]) -> tupl
     if found is None:
         raise outside_every_pool(anchor, space.pools, field)
     name = found.metadata.name
+    if spec.address and (reservation := space.reserved.name_of(spec.address)) is not None:
+        raise reserved(spec.address, reservation, field)
     if spec.pool and spec.pool != name:
         raise _invalid("spec.pool", f"{anchor} is in pool {name}, not {spec.pool}")
     cidr = block_of(anchor, found)
@@ -63,6 +65,16 @@ def owned_by_another(address: IPAddress, block: Held) -> Conflict:
     )
 
 
+def reserved(address: IPAddress, reservation: str, field: str) -> Conflict:
+    message = f"{address} is reserved by IPReservation {reservation}: nobody is given it"
+    return Conflict(
+        f"cannot assign {address}: {message}",
+        causes=[Cause(field, message)],
+        kind="IPReservation",
+        name=reservation,
+    )
+
+
 def outside_every_pool(address: IPAddress, pools: Mapping[str, IPPool], field: str) -> Invalid:
     listed = ", ".join(f"{name} {pool.spec.cidr}" for name, pool in sorted(pools.items()))
     message = f"{address} is outside every pool ({listed or 'there is none'})"
@@ -73,9 +85,12 @@ def _lowest(pool: IPPool, space: Space, node: str) -> IPNetwork:
     cidr = space.lowest_free(pool)
     if cidr is None:
         size = 1 << (pool.spec.block_size - pool.spec.cidr.prefixlen)
+        whole = space.reserved.blocks(pool.spec.cidr, pool.spec.block_size)
+        withheld = sum(last - first + 1 for first, last in whole)
         raise PoolExhausted(
             f"cannot claim a block of pool {pool.metadata.name} ({pool.spec.cidr}) for node "
-            f"{node}: all {size} blocks of /{pool.spec.block_size} are owned; 0 are free",
+            f"{node}: of its {size} blocks of /{pool.spec.block_size} "
+            f"{space.owned(pool.metadata.name)} are owned, {withheld} wholly reserved, 0 free",
             kind="IPPool",
             name=pool.metadata.name,
         )
@@ -119,4 +134,5 @@ __all__ = [
     "outside_every_pool",
     "overlapping",
     "owned_by_another",
+    "reserved",
 ]

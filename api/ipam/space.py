@@ -8,9 +8,11 @@ is looked up by name.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
+from api.ipam.reserved import Range, Reserved
 from api.resources.ippool import IPPool
 from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 
@@ -29,10 +31,11 @@ class Lowest:
     """A set of numbers, and the lowest beyond a start that is not in it.
 
     The frontier only grows. Below it, whatever is free is in the heap `_freed`, once, which may
-    also hold what has been taken since.
+    also hold what has been taken since. What is in `skips`, sorted ranges, is passed over.
     """
 
     taken: set[int] = field(default_factory=set)
+    skips: list[Range] = field(default_factory=list)
     _frontier: int = 0
     _freed: list[int] = field(default_factory=list)
     _queued: set[int] = field(default_factory=set)
@@ -46,23 +49,43 @@ class Lowest:
             heappush(self._freed, number)
             self._queued.add(number)
 
+    def skip(self, ranges: list[Range]) -> None:
+        """Pass these over from now on, and no others: all is to be looked at once more."""
+        if ranges != self.skips:
+            self.skips, self._frontier = ranges, 0
+            self._freed.clear()
+            self._queued.clear()
+
     def lowest(self, start: int) -> int:
         """From `start` on, which is the same every time."""
         self._frontier = max(self._frontier, start)
         while self._freed:
-            if self._freed[0] not in self.taken:
-                return self._freed[0]
+            lowest = self._freed[0]
+            if lowest not in self.taken and self._beyond(lowest) == lowest:
+                return lowest
             self._queued.discard(heappop(self._freed))
-        while self._frontier in self.taken:
-            self._frontier += 1
-        return self._frontier
+        while True:
+            beyond = self._beyond(self._frontier)
+            if beyond not in self.taken:
+                self._frontier = beyond
+                return beyond
+            self._frontier = beyond + 1
+
+    def _beyond(self, number: int) -> int:
+        """`number`, or the first one behind the range to be skipped that it is in."""
+        place = bisect_right(self.skips, number, key=lambda held: held[0]) - 1
+        if place >= 0 and self.skips[place][1] >= number:
+            return self.skips[place][1] + 1
+        return number
 
 
 class Space:
-    """Pools and blocks. `set_pool` and `set_block` put, replace, or (None) take away one."""
+    """Pools, blocks and reservations. `set_pool`, `set_block` and `set_reservation` put, replace,
+    or (None) take away one."""
 
     def __init__(self) -> None:
         self.pools: dict[str, IPPool] = {}
+        self.reserved = Reserved()
         self.blocks: dict[str, Held] = {}
         self._owned: dict[str, Lowest] = {}  # by pool: the numbers of its owned blocks
         self._index: PrefixIndex[IPPool] = PrefixIndex()
@@ -73,6 +96,10 @@ class Space:
         else:
             self.pools[name] = pool
         self._index = PrefixIndex((held.spec.cidr, held) for held in self.pools.values())
+
+    def set_reservation(self, name: str, cidrs: tuple[IPNetwork, ...] | None) -> None:
+        held = {other: of for other, of in self.reserved.by_name.items() if other != name}
+        self.reserved = Reserved(held if cidrs is None else {**held, name: cidrs})
 
     def set_block(self, name: str, block: Held | None) -> None:
         before = self.blocks.pop(name, None)
@@ -101,12 +128,14 @@ class Space:
         return None if pool is None else self.blocks.get(block_name(block_of(address, pool)))
 
     def lowest_free(self, pool: IPPool) -> IPNetwork | None:
-        """The lowest aligned block of `pool` that nobody owns, or None."""
+        """The lowest aligned block of `pool` that nobody owns and that has an address to assign,
+        or None."""
         size, cidr = pool.spec.block_size, pool.spec.cidr
         bits = cidr.max_prefixlen - size
         first, count = int(cidr.network_address) >> bits, 1 << (size - cidr.prefixlen)
-        owned = self._owned.get(pool.metadata.name)
-        number = first if owned is None else owned.lowest(first)
+        owned = self._owned.get(pool.metadata.name) or Lowest()
+        owned.skip(self.reserved.blocks(cidr, size))
+        number = owned.lowest(first)
         return None if number >= first + count else type(cidr)((number << bits, size))
 
 

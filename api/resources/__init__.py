@@ -2,6 +2,7 @@
 
 from api.resources.bgppeer import BGPConfiguration, BGPPeer
 from api.resources.ippool import IPBlock, IPPool
+from api.resources.ipreservation import IPReservation
 from api.resources.meta import Condition, ObjectMeta, Resource, Status
 from api.resources.node import Node
 from api.resources.registry import KINDS, Kind, by_kind, by_name
@@ -14,6 +15,7 @@ __all__ = [
     "Condition",
     "IPBlock",
     "IPPool",
+    "IPReservation",
     "Kind",
     "Node",
     "ObjectMeta",

@@ -16,6 +16,7 @@ from api.ipam.space import Held
 from api.resources.bgppeer import BGPConfiguration, BGPConfigurationSpec
 from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted
 from api.resources.ippool import IPBlock, IPPool
+from api.resources.ipreservation import IPReservation
 from api.resources.meta import Resource
 from api.resources.net import IPAddress
 from api.resources.node import Node
@@ -49,6 +50,8 @@ def admit(state: State, held: Resource) -> Admitted:
         return _node(state, held)
     if isinstance(held, Workload):
         return _workload(state, held)
+    if isinstance(held, IPReservation):
+        return Admitted(stored(held), guard=ADDRESSES_GUARD)
     if isinstance(held, BGPConfiguration) and held.metadata.name != "default":
         name = held.metadata.name
         raise Invalid(
@@ -154,8 +157,17 @@ def _workload(state: State, workload: Workload) -> Admitted:
     for address in asked:
         if born_here and world.space.pool_of(address) is None:
             raise ipam.outside_every_pool(address, world.space.pools, "spec.addresses")
+        if born_here and (name := world.space.reserved.name_of(address)) is not None:
+            raise ipam.reserved(address, name, "spec.addresses")
     _not_anothers(state, workload, asked, on_its_node=born_here)
     return Admitted(stored(workload), _as_it_is(state, key_of("nodes", spec.node)), ADDRESSES_GUARD)
+
+
+def revise(before: Resource, after: Resource) -> str:
+    """The guard under which a spec may be replaced ("": none): claims rest on reservations."""
+    if isinstance(after, IPReservation) and before != after:
+        return ADDRESSES_GUARD
+    return ""
 
 
 def report(state: State, before: Resource, after: Resource) -> str:

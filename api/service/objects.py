@@ -17,7 +17,7 @@ from api.resources.decode import decode, invalid
 from api.resources.errors import AlreadyExists, BadRequest, Cause, Conflict, NotFound
 from api.resources.meta import Condition, Resource
 from api.resources.registry import Kind
-from api.service.admission import admit, release, report
+from api.service.admission import admit, release, report, revise
 from api.service.codec import document_of, encoded, key_of, stored
 from api.service.mirror import Mirror
 from api.service.selection import at
@@ -129,7 +129,7 @@ class Objects:
             if value == item.value:
                 return item
             expect, puts = {item.key: item.revision}, {item.key: value}
-            if guard := report(state, held, made) if status else "":
+            if guard := report(state, held, made) if status else revise(held, made):
                 expect[guard], puts[guard] = state.revision_of(guard), b"{}"
             try:
                 revisions = await self.store.commit(expect, puts)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from api.auth.tokens import Identity, identity_of
 from api.ipam.space import Held, Space
 from api.resources.ippool import IPPool, IPPoolSpec
-from api.resources.net import parse_cidr
+from api.resources.net import IPNetwork, parse_cidr
 from api.service.codec import document_of
 from api.service.selection import Selection
 from api.store import Event, Item
@@ -33,6 +33,11 @@ class NodeFact:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    cidrs: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """The addresses, as text, that a workload asks for or has."""
 
@@ -40,7 +45,7 @@ class Use:
     addresses: tuple[str, ...]
 
 
-Fact = IPPool | Held | NodeFact | Use | Identity
+Fact = IPPool | Held | NodeFact | Reservation | Use | Identity
 K = TypeVar("K")
 _POOL_FIELDS = {field.alias for field in IPPoolSpec.model_fields.values()}
 
@@ -78,6 +83,10 @@ class World:
         elif plural == "ippools":
             before = self.space.pools.get(name)
             self.space.set_pool(name, fact if isinstance(fact, IPPool) else None)
+        elif plural == "ipreservations":
+            held = self.space.reserved.by_name.get(name)
+            before = None if held is None else Reservation(held)
+            self.space.set_reservation(name, fact.cidrs if isinstance(fact, Reservation) else None)
         elif plural == "nodes":
             before = self.nodes.pop(name, None)
             _move(self.asns, name, _asns(before), _asns(fact))
@@ -220,9 +229,14 @@ def _node(document: dict[str, Any]) -> NodeFact:
     return NodeFact(document["metadata"].get("labels", {}), document["spec"].get("asNumber"))
 
 
+def _reservation(document: dict[str, Any]) -> Reservation:
+    return Reservation(tuple(parse_cidr(cidr) for cidr in document["spec"]["reservedCIDRs"]))
+
+
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "ipblocks": _held,
     "ippools": _pool,
+    "ipreservations": _reservation,
     "nodes": _node,
     "tokens": identity_of,
     "workloads": _use,

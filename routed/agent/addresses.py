@@ -84,7 +84,7 @@ class AddressBook:
                 continue
             cooldown = pool.spec.cooldown_seconds if pool else 60
             found.append(Block(block.spec.cidr, block.spec.pool, float(cooldown)))
-        self.allocator.own(found)
+        self.allocator.own(found, intent.reserved)
 
     # -- getting ready ------------------------------
 
@@ -97,6 +97,8 @@ class AddressBook:
             if wanted.pools and pool.metadata.name not in wanted.pools:
                 said = f"{address} is in pool {pool.metadata.name}, not {', '.join(wanted.pools)}"
                 raise Invalid(f"cannot assign {address}: {said}", causes=[Cause("addresses", said)])
+            if (name := intent.reserved.name_of(address)) is not None:
+                raise ipam.reserved(address, name, "addresses")
             if self.allocator.block_of(address) is None:
                 intent = await source.claim(address=address)
                 self.own(intent)

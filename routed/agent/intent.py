@@ -19,12 +19,29 @@ from pathlib import Path
 
 from pydantic import Field
 
-from api.resources import BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, Workload
+from api.ipam.reserved import Reserved
+from api.resources import (
+    BGPConfiguration,
+    BGPPeer,
+    IPBlock,
+    IPPool,
+    IPReservation,
+    Node,
+    Workload,
+)
 from api.resources.meta import Model, Resource
 from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 from api.resources.workload import Origin
 
-WATCHED = ("nodes", "ippools", "ipblocks", "workloads", "bgppeers", "bgpconfigurations")
+WATCHED = (
+    "nodes",
+    "ippools",
+    "ipblocks",
+    "workloads",
+    "ipreservations",
+    "bgppeers",
+    "bgpconfigurations",
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,7 @@ class Intent:
     declared: Mapping[str, Workload] = field(default_factory=dict)
     peers: Mapping[str, BGPPeer] = field(default_factory=dict)
     bgp: BGPConfiguration | None = None
+    reservations: Mapping[str, IPReservation] = field(default_factory=dict)
 
     def labels(self) -> Mapping[str, str]:
         return self.node.metadata.labels if self.node else {}
@@ -58,6 +76,11 @@ class Intent:
         )
 
     @cached_property
+    def reserved(self) -> Reserved:
+        """What nobody is given."""
+        return Reserved({name: one.spec.reserved_cidrs for name, one in self.reservations.items()})
+
+    @cached_property
     def promised(self) -> frozenset[IPAddress]:
         """Addresses that declared workloads ask for: nobody else gets them."""
         return frozenset(a for w in self.declared.values() for a in w.spec.addresses)
@@ -73,6 +96,7 @@ class _Document(Model):
     workloads: dict[str, Workload] = Field(default_factory=dict)
     peers: dict[str, BGPPeer] = Field(default_factory=dict)
     bgp: BGPConfiguration | None = None
+    reservations: dict[str, IPReservation] = Field(default_factory=dict)
 
 
 class Encoder:
@@ -105,6 +129,7 @@ class Encoder:
         parts += [group("pools", intent.pools.items()), group("blocks", intent.blocks.items())]
         parts += [group("workloads", [*intent.declared.items(), *reports.items()])]
         parts += [group("peers", intent.peers.items())]
+        parts += [group("reservations", intent.reservations.items())]
         self._known = used
         return b"{%b}" % b",".join(parts)
 
@@ -137,6 +162,7 @@ def parse(data: bytes) -> tuple[Intent, dict[str, Workload]]:
         declared=declared,
         peers=document.peers,
         bgp=document.bgp,
+        reservations=document.reservations,
     )
     return intent, reports
 

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from typing import cast
 
 from api.client import WatchEvent
-from api.resources import BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, Workload
+from api.resources import (
+    BGPConfiguration,
+    BGPPeer,
+    IPBlock,
+    IPPool,
+    IPReservation,
+    Node,
+    Workload,
+)
 from api.resources.meta import Resource
 from api.resources.registry import by_kind
 from routed.agent.intent import WATCHED, Intent, apart, decides
@@ -101,6 +109,7 @@ class Known:
             declared=dict(self.declared),
             peers=dict(cast("dict[str, BGPPeer]", held["bgppeers"])),
             bgp=configurations.get("default"),
+            reservations=dict(cast("dict[str, IPReservation]", held["ipreservations"])),
         )
 
     @property

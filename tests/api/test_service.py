@@ -376,3 +376,25 @@ def test_a_watch_from_the_future_is_told_to_list_again(service: Service) -> None
         answer = api.get("/ippools", params={"watch": "1", "resourceVersion": "999999999"})
     assert answer.status_code == 410
     assert answer.json()["reason"] == "Expired"
+
+
+def test_what_is_reserved_is_claimed_by_nobody(admin: httpx.Client) -> None:
+    spec = {"reservedCIDRs": ["10.65.240.0/29", "10.65.240.64/26"]}
+    made = admin.post("/ipreservations", json=obj("gateways", spec))
+    assert made.status_code == 201, made.text
+    wrong = {"reservedCIDRs": ["10.65.240.1/29", "10.65.0.0/16", "10.65.0.0/16"]}
+    answer = admin.post("/ipreservations", json=obj("bad", wrong))
+    refused(answer, 422, "Invalid", "spec.reservedCIDRs[0]", "10.65.240.0/29 would be right")
+    twice = {"reservedCIDRs": ["10.65.0.0/16", "10.65.0.0/16"]}
+    refused(admin.post("/ipreservations", json=obj("bad", twice)), 422, "Invalid", "CIDRs[1]")
+    claim = {"spec": {"node": "h1", "address": "10.65.240.3"}}
+    refused(admin.post("/ipblocks", json=claim), 409, "Conflict", "IPReservation gateways")
+    asked = obj("pinned", {"node": "h1", "netns": "x", "addresses": ["10.65.240.70"]})
+    refused(admin.post("/workloads", json=asked), 409, "Conflict", "spec.addresses", "gateways")
+    held = made.json()
+    held["spec"]["reservedCIDRs"] = ["10.65.240.64/26"]
+    assert admin.put("/ipreservations/gateways", json=held).status_code == 200
+    claimed = admin.post("/ipblocks", json=claim)
+    assert claimed.status_code == 201, claimed.text
+    assert claimed.json()["spec"]["cidr"] == "10.65.240.0/26"
+    assert admin.delete("/ipreservations/gateways").status_code == 200

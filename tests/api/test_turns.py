@@ -95,7 +95,7 @@ def test_a_refusal_rests_on_what_is_committed(tmp_path: Path) -> None:
         assert last == "10.65.0.192/26"
         for refused in (second, third):
             assert isinstance(refused, PoolExhausted)
-            assert "all 4 blocks" in str(refused)
+            assert "4 are owned" in str(refused)
 
     with_service(tmp_path, body)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from api.ipam.allocator import Allocator, Block
+from api.ipam.reserved import Reserved
 from api.resources.errors import Conflict
 
 COOLDOWN = 60.0
@@ -124,6 +125,25 @@ def test_the_error_of_an_empty_pool_names_everything() -> None:
     said = str(node.exhausted("main", cidr, "no block more"))
     for part in ("pool main", "10.65.0.0/31", "1 used", "0 free", "1 cooling", "no block more"):
         assert part in said
+
+
+def test_what_is_reserved_is_given_to_nobody_and_not_counted_as_free() -> None:
+    node = Allocator()
+    cidr = ip_network("10.65.0.0/30")
+    node.own([Block(cidr, "main", 60)])
+    assert str(node.assign("main", 4, "a", 0)) == "10.65.0.0"
+    node.own([Block(cidr, "main", 60)], Reserved({"gateways": [ip_network("10.65.0.0/31")]}))
+    assert node.free("main", 4, 0) == 2
+    counts = node.counts(node.blocks[cidr])
+    assert (counts.assigned, counts.reserved, counts.free) == (1, 1, 2)
+    assert node.assigned == {ip_address("10.65.0.0"): "a"}, "who has one keeps it"
+    with pytest.raises(Conflict, match="reserved by IPReservation gateways"):
+        node.take(ip_address("10.65.0.1"), "b", 0)
+    given = [node.assign("main", 4, owner, 0) for owner in "bcd"]
+    assert list(map(str, given)) == ["10.65.0.2", "10.65.0.3", "None"]
+    node.release("a", 0)
+    assert node.assign("main", 4, "d", 100) is None, "nor once it has cooled"
+    assert "1 cooling, 1 reserved" in str(node.exhausted("main", cidr, "no block more"))
 
 
 @pytest.mark.parametrize("promised", [True, False])

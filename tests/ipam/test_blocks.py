@@ -57,6 +57,27 @@ def test_the_lowest_number_after_any_history(history: list[tuple[bool, int]]) ->
         assert numbers.lowest(10) == next(n for n in range(10, 22) if n not in numbers.taken)
 
 
+@given(
+    st.sets(st.integers(0, 15)),
+    st.lists(st.tuples(st.integers(0, 255), st.integers(24, 32)), max_size=4),
+)
+def test_no_block_is_given_that_is_reserved_as_a_whole(
+    taken: set[int], ranges: list[tuple[int, int]]
+) -> None:
+    one = pool("10.65.0.0/24", blockSize=28)
+    inside = list(one.spec.cidr.subnets(new_prefix=28))
+    made = space([one], [block(cidr=str(inside[i]), pool="main") for i in taken])
+    cidrs = [ip_network(f"10.65.0.{at}/{length}", strict=False) for at, length in ranges]
+    made.set_reservation("mine", tuple(cidrs))
+    reserved = {address for cidr in cidrs for address in cidr}
+    free = [c for i, c in enumerate(inside) if i not in taken and not reserved.issuperset(c)]
+    assert made.lowest_free(one) == (free[0] if free else None)
+    assert all((a in made.reserved) == (a in reserved) for a in one.spec.cidr)
+    made.set_reservation("mine", None)
+    left = [c for i, c in enumerate(inside) if i not in taken]
+    assert made.lowest_free(one) == (left[0] if left else None)
+
+
 class Counted(set[int]):
     looks = 0
 
@@ -135,5 +156,21 @@ def test_an_exhausted_pool_says_how_big_it_is() -> None:
         blocks.block_name(c): block("h2", cidr=str(c), pool="main")
         for c in ip_network("10.65.0.0/24").subnets(new_prefix=26)
     }
-    with pytest.raises(PoolExhausted, match=r"10\.65\.0\.0/24.*all 4 blocks of /26"):
+    with pytest.raises(
+        PoolExhausted,
+        match=r"10\.65\.0\.0/24.*of its 4 blocks of /26 4 are owned, 0 wholly reserved",
+    ):
         claim(block(pool="main"), held)
+
+
+def test_a_reserved_address_is_nobodys() -> None:
+    made = space([pool("10.65.0.0/24", blockSize=26)], [])
+    made.set_reservation("gateways", (ip_network("10.65.0.0/30"), ip_network("10.65.0.128/25")))
+    with pytest.raises(Conflict, match=r"10\.65\.0\.2 is reserved by IPReservation gateways"):
+        blocks.claim(block(address="10.65.0.2"), made, {})
+    for wanted in ("10.65.0.0/26", "10.65.0.64/26"):
+        cidr, name = blocks.claim(block(pool="main"), made, {})
+        assert str(cidr) == wanted
+        made.set_block(blocks.block_name(cidr), Held(cidr, name, "h1"))
+    with pytest.raises(PoolExhausted, match="2 are owned, 2 wholly reserved, 0 free"):
+        blocks.claim(block(pool="main"), made, {})

@@ -47,6 +47,18 @@ NEVER = [
         *("::/8", "fe80::/10", "ff00::/8"),
     )
 ]
+RESERVED = [
+    "10.65.0.0/30",
+    "10.65.0.2/31",
+    "10.65.0.8/29",
+    "10.65.0.17/32",
+    "10.65.0.0/24",
+    "10.65.0.25/32",
+    "fd00::/127",
+    "fd00::8/126",
+    "fd00::12/128",
+    "192.0.2.0/24",
+]
 ADDRESSES = [f"10.65.0.{n}" for n in range(30)] + [f"fd00::{n:x}" for n in range(0x14)]
 NODES = ("h1", "h2", "h3")
 T = TypeVar("T")
@@ -73,6 +85,7 @@ class Cluster(RuleBasedStateMachine):
         self.pools: dict[str, IPNetwork] = {}
         self.owners: dict[IPNetwork, str] = {}
         self.holders: dict[IPAddress, tuple[str, str]] = {}  # node, workload
+        self.reserved: dict[str, list[IPNetwork]] = {}
         self.freed: dict[IPAddress, tuple[str, float, float]] = {}  # workload, when, cool-down
 
     def pick(self, data: st.DataObject, among: list[T], of: Callable[[T], IPNetwork]) -> T:
@@ -116,13 +129,39 @@ class Cluster(RuleBasedStateMachine):
             del self.pools[name]
             self.space.set_pool(name, None)
 
+    @rule(
+        name=st.sampled_from(["r1", "r2"]),
+        texts=st.lists(st.sampled_from(RESERVED), min_size=1, max_size=3, unique=True),
+    )
+    def reserve(self, name: str, texts: list[str]) -> None:
+        self.reserved[name] = [ip_network(text) for text in texts]
+        self.space.set_reservation(name, tuple(self.reserved[name]))
+        for node in NODES:
+            self.own(node)
+
+    @precondition(lambda self: self.reserved)
+    @rule(data=st.data())
+    def reserve_no_more(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.reserved)))
+        del self.reserved[name]
+        self.space.set_reservation(name, None)
+        for node in NODES:
+            self.own(node)
+
+    def is_reserved(self, address: IPAddress) -> bool:
+        return any(address in cidr for cidrs in self.reserved.values() for cidr in cidrs)
+
     @precondition(lambda self: self.pools)
     @rule(data=st.data(), node=st.sampled_from(NODES))
     def claim_of_pool(self, data: st.DataObject, node: str) -> None:
         name = self.pick(data, sorted(self.pools), lambda name: self.pools[name])
         pool = self.space.pools[name]
         all_blocks = list(pool.spec.cidr.subnets(new_prefix=pool.spec.block_size))
-        free = [cidr for cidr in all_blocks if cidr not in self.owners]
+        free = [
+            cidr
+            for cidr in all_blocks
+            if cidr not in self.owners and not all(map(self.is_reserved, cidr))
+        ]
         try:
             cidr = self.claimed(node, pool=name)
         except PoolExhausted:
@@ -138,8 +177,9 @@ class Cluster(RuleBasedStateMachine):
         try:
             cidr = self.claimed(node, address=text)
         except Conflict as error:
-            assert owner not in (None, node)
-            assert f"node {owner}" in str(error)
+            if not self.is_reserved(address):
+                assert owner not in (None, node)
+                assert f"node {owner}" in str(error)
         except Invalid:
             assert not any(address in pool for pool in self.pools.values())
         else:
@@ -167,7 +207,8 @@ class Cluster(RuleBasedStateMachine):
     def own(self, node: str) -> None:
         mine = [held for held in self.space.blocks.values() if held.node == node]
         self.hosts[node].allocator.own(
-            Block(held.cidr, held.pool, float(self.cooldown(held.pool))) for held in mine
+            [Block(held.cidr, held.pool, float(self.cooldown(held.pool))) for held in mine],
+            self.space.reserved,
         )
 
     def cooldown(self, pool: str) -> int:
@@ -221,12 +262,13 @@ class Cluster(RuleBasedStateMachine):
         try:
             host.allocator.take(address, owner, self.now(host))
         except Conflict:
-            assert address in self.holders or last
+            assert address in self.holders or last or self.is_reserved(address)
         else:
             self.held(address, node, owner)
 
     def held(self, address: IPAddress, node: str, owner: str) -> None:
         assert address not in self.holders, f"{address} has two holders"
+        assert not self.is_reserved(address), f"{address} is nobody's"
         assert any(address in cidr and who == node for cidr, who in self.owners.items())
         if address in self.freed:
             last, when, cooldown = self.freed.pop(address)
