@@ -189,10 +189,14 @@ def claims(server: Server, total: int) -> Found:
         for client in range(CLIENTS)
     ]  # fmt: skip
     found = server.load(asked, total, keep=True)
-    made = [json.loads(body)["metadata"]["name"] for body in found.bodies]
-    if len(set(made)) != total:
+    blocks = [json.loads(body) for body in found.bodies]
+    made = {block["metadata"]["name"]: block["spec"]["node"] for block in blocks}
+    if len(made) != total:
         raise RuntimeError("a block was given twice")
-    gone = [request("DELETE", f"{BASE}/ipblocks/{name}", server.tokens[-1]) for name in made]
+    gone = [
+        request("DELETE", f"{BASE}/ipblocks/{name}", server.tokens[int(node.removeprefix("n"))])
+        for name, node in made.items()
+    ]
     server.load([gone[client::CLIENTS] for client in range(CLIENTS)], total, once=True)
     return found
 

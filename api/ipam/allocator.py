@@ -26,11 +26,13 @@ COOLDOWN = 60.0  # seconds, of addresses that are in no block of ours any more
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of ours; `cooldown` is in seconds."""
+    """A block of ours; `cooldown` is in seconds. Nothing more is assigned of one that is `closed`:
+    it goes back when it is empty."""
 
     cidr: IPNetwork
     pool: str
     cooldown: float = 60.0
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,13 @@ class Allocator:
             raise Conflict(
                 f"cannot assign {address}: it is in use by workload {held}",
                 causes=[Cause("spec.addresses", f"{address} is in use by {held}")],
+            )
+        block = self.block_of(address)
+        if block is not None and block.closed:
+            raise Conflict(
+                f"cannot assign {address}: block {block.cidr} is wanted back, nothing more is "
+                "assigned of it",
+                causes=[Cause("spec.addresses", f"{address} is in a block that goes back")],
             )
         cooling = self.cooling.get(address)
         if cooling is not None and cooling.owner != owner:
@@ -249,7 +258,7 @@ class Allocator:
         return [
             use
             for use in self._uses.values()
-            if use.block.pool == pool and use.block.cidr.version == version
+            if use.block.pool == pool and use.block.cidr.version == version and not use.block.closed
         ]
 
     def _give(self, address: IPAddress, owner: str) -> None:

@@ -115,6 +115,7 @@ class ObjectMeta(Model):
     resource_version: str = ""
     generation: int = 0
     creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
 
 
 class Condition(Model):

@@ -7,6 +7,7 @@ compared and written with it; one that rests on a pool or a node as it is compar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +18,16 @@ from api.resources.bgppeer import BGPConfiguration, BGPConfigurationSpec
 from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted
 from api.resources.ippool import IPBlock, IPPool
 from api.resources.ipreservation import IPReservation
-from api.resources.meta import Resource
+from api.resources.meta import API_GROUP, Resource
 from api.resources.net import IPAddress
 from api.resources.node import Node
 from api.resources.workload import Origin, Workload
-from api.service.codec import kept, key_of, stored
+from api.service.codec import encoded, kept, key_of, stored
 from api.service.state import Fact, State
 
+PREFIX = f"{API_GROUP}/reclaimed-"
+RECLAIMED = ("from", "by", "statement")
+FORCE = f"{API_GROUP}/force-release"  # an annotation: the operator's statement
 ADDRESSES_GUARD = "/guard/addresses"
 NODES_GUARD = "/guard/nodes"
 
@@ -38,6 +42,7 @@ class Admitted:
     guard: str = ""
     fact: Fact | None = None
     existing: bool = False
+    also: Mapping[str, bytes | None] = field(default_factory=dict)
 
 
 def admit(state: State, held: Resource) -> Admitted:
@@ -63,8 +68,23 @@ def admit(state: State, held: Resource) -> Admitted:
     return Admitted(stored(held))
 
 
-def release(state: State, plural: str, held: dict[str, Any]) -> str:
-    """The guard under which `held` may be deleted ("": none); Conflict if it may not."""
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How an object goes: at once, under `guard` and with `also` written; or, with `asked`, when
+    its owner has let go of it, who is to see that it is wanted back."""
+
+    guard: str = ""
+    also: Mapping[str, bytes | None] = field(default_factory=dict)
+    asked: bool = False
+
+
+def release(state: State, plural: str, held: dict[str, Any], node: str, user: str) -> Release:
+    """How `held` may be deleted by `user`, who is `node` ("": none); Conflict if it may not.
+
+    A block changes its owner only after the owner has withdrawn what it announced of it, and only
+    it knows when. So whoever else deletes one asks for it (`deletionTimestamp`), and the owner's
+    agent does it; unless an operator states, in an annotation, that the node is off.
+    """
     name = held["metadata"]["name"]
     if plural == "ippools":
         count = state.world.space.owned(name)
@@ -78,20 +98,41 @@ def release(state: State, plural: str, held: dict[str, Any]) -> str:
                 kind="IPPool",
                 name=name,
             )
-        return ADDRESSES_GUARD
-    if plural == "ipblocks":
-        status, node = held.get("status", {}), held["spec"]["node"]
-        assigned, cooling = status.get("assigned", 0), status.get("cooling", 0)
-        if (assigned or cooling) and node in state.world.nodes:
-            raise Conflict(
-                f"cannot delete block {name}: node {node} has {assigned} addresses of it "
-                f"assigned and {cooling} cooling down; detach its workloads first, or, if "
-                "the node is off for good, delete the node",
-                kind="IPBlock",
-                name=name,
-            )
-        return ADDRESSES_GUARD
-    return ""
+        return Release(ADDRESSES_GUARD)
+    if plural == "nodes":
+        _not_an_owner(state, name)
+        return Release(NODES_GUARD)
+    if plural != "ipblocks":
+        return Release()
+    owner, status = held["spec"]["node"], held.get("status", {})
+    if node != owner:
+        statement = held["metadata"].get("annotations", {}).get(FORCE, "")
+        if not statement.strip():
+            return Release(asked=True)
+        record = {"from": owner, "by": user, "statement": statement}
+        return Release(ADDRESSES_GUARD, {key_of("reclaims", name): encoded(record)})
+    assigned, cooling = status.get("assigned", 0), status.get("cooling", 0)
+    if assigned or cooling:
+        raise Conflict(
+            f"cannot delete block {name}: node {node} has {assigned} addresses of it "
+            f"assigned and {cooling} cooling down",
+            kind="IPBlock",
+            name=name,
+        )
+    return Release(ADDRESSES_GUARD)
+
+
+def _not_an_owner(state: State, node: str) -> None:
+    blocks = sorted(n for n, held in state.world.space.blocks.items() if held.node == node)
+    if blocks:
+        listed = ", ".join(blocks[:3]) + (", ..." if len(blocks) > 3 else "")
+        raise Conflict(
+            f"cannot delete node {node}: it owns {len(blocks)} block(s) ({listed}) and may be "
+            "announcing addresses of them; drain it (routectl drain), or, if it is off for good, "
+            "say so (routectl delete node --force --statement)",
+            kind="Node",
+            name=node,
+        )
 
 
 def _pool(state: State, pool: IPPool) -> Admitted:
@@ -120,8 +161,14 @@ def _block(state: State, wanted: IPBlock) -> Admitted:
     made["spec"].pop("address", None)
     if name in state.world.space.blocks:
         return Admitted(made, existing=True)
+    also: dict[str, bytes | None] = {}
+    if (record := state.item("reclaims", name)) is not None:
+        before = json.loads(record.value)
+        made["metadata"]["annotations"] |= {f"{PREFIX}{key}": before[key] for key in RECLAIMED}
+        also[record.key] = None
     expect = _as_it_is(state, key_of("nodes", wanted.spec.node), key_of("ippools", pool))
-    return Admitted(made, expect, ADDRESSES_GUARD, Held(cidr, pool, wanted.spec.node))
+    held = Held(cidr, pool, wanted.spec.node)
+    return Admitted(made, expect, ADDRESSES_GUARD, held, also=also)
 
 
 def _node(state: State, node: Node) -> Admitted:

@@ -65,7 +65,8 @@ class Objects:
                 return Decision(key, stays=True)
             _born(made)
             fact = admitted.fact or fact_of(kind.plural, made)
-            return Decision(key, encoded(made), fact, {**admitted.expect, key: 0}, admitted.guard)
+            expect = {**admitted.expect, key: 0}
+            return Decision(key, encoded(made), fact, expect, admitted.guard, also=admitted.also)
 
         made = await self.turns.decided(creation)
         assert made is not None
@@ -138,8 +139,18 @@ class Objects:
             return Item(item.key, value, revisions[item.key], item.created)
         raise too_many()
 
-    async def delete(self, kind: Kind, name: str, preconditions: Document, may: May) -> Document:
-        """The object as it was; Conflict if `preconditions` (uid, resourceVersion) do not hold."""
+    async def delete(
+        self,
+        kind: Kind,
+        name: str,
+        preconditions: Document,
+        may: May,
+        *,
+        node: str = "",
+        user: str = "",
+    ) -> Document:
+        """The object as it was, or as it waits for its owner; `user` deletes, who is `node` ("":
+        none). Conflict if `preconditions` (uid, resourceVersion) do not hold."""
         gone: Document = {}
 
         def deletion(state: State) -> Decision:
@@ -156,8 +167,15 @@ class Objects:
                         kind=kind.kind,
                         name=name,
                     )
-            guard = release(state, kind.plural, gone)
-            return Decision(item.key, expect={item.key: item.revision}, guard=guard)
+            how = release(state, kind.plural, gone, node, user)
+            expect = {item.key: item.revision}
+            if not how.asked:
+                return Decision(item.key, expect=expect, guard=how.guard, also=how.also)
+            if "deletionTimestamp" in gone["metadata"]:
+                return Decision(item.key, stays=True)
+            gone["metadata"]["deletionTimestamp"] = _now()
+            made = stored(kind.model.model_validate(gone))
+            return Decision(item.key, encoded(made), fact_of(kind.plural, made), expect)
 
         await self.turns.decided(deletion)
         return gone

@@ -23,14 +23,14 @@ from api.service.state import Fact, State, split
 from api.store import Item, StoreConflict
 
 TRIES = 100
-KEYS_MOST = 100  # compared in one turn; an etcd transaction takes 128
+KEYS_MOST = 100  # compared or written in one turn; an etcd transaction takes 128
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`key` becomes `value` (None: is deleted) if every key of `expect` is at its revision, and
-    `guard`, which is written with it. `fact` is what the world then knows of the key. `stays`:
-    all is as asked for, and nothing is to be written."""
+    `guard`, which is written with it, and so is `also`. `fact` is what the world then knows of the
+    key. `stays`: all is as asked for, and nothing is to be written."""
 
     key: str
     value: bytes | None = None
@@ -38,6 +38,7 @@ class Decision:
     expect: Mapping[str, int] = field(default_factory=dict)
     guard: str = ""
     stays: bool = False
+    also: Mapping[str, bytes | None] = field(default_factory=dict)
 
 
 Decide = Callable[[State], Decision]
@@ -82,6 +83,7 @@ class Turn:
         else:
             self.made.append((asked, decision))
             self.expect.update(decision.expect)
+            self.puts.update(decision.also)
             self.puts[decision.key] = decision.value
             if decision.guard:
                 self.expect[decision.guard] = state.revision_of(decision.guard)
@@ -162,7 +164,7 @@ class Turns:
     def _decide(self, turn: Turn, state: State) -> None:
         state.decided.clear()
         try:
-            while self._waiting and len(turn.expect) < KEYS_MOST:
+            while self._waiting and max(len(turn.expect), len(turn.puts)) < KEYS_MOST:
                 asked = self._waiting.popleft()
                 if asked.done.done():
                     continue

@@ -119,7 +119,9 @@ class Verbs:
         preconditions = options.get("preconditions") or {}
         if not isinstance(preconditions, dict):
             raise BadRequest("cannot read the request: preconditions must be an object")
-        held = await self.objects.delete(self.kind, name, preconditions, may)
+        held = await self.objects.delete(
+            self.kind, name, preconditions, may, node=who.node, user=who.user
+        )
         return json_answer(success(self.kind.plural, name, held["metadata"]["uid"]))
 
     async def _permit_change(

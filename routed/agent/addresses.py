@@ -18,13 +18,13 @@ from typing import Protocol
 from api.ipam import blocks as ipam
 from api.ipam.allocator import Allocator, Block, Cooling
 from api.resources.errors import Cause, Invalid, PoolExhausted, RoutedError
-from api.resources.ippool import Allocation, IPPool
+from api.resources.ippool import IPPool
 from api.resources.net import IPAddress
 from api.resources.workload import Workload
 from routed.agent.attachment import Attachment
 from routed.agent.cooling import CoolingLog
 from routed.agent.intent import Intent
-from routed.agent.plan import usable_pools
+from routed.agent.plan import automatic_pools, why_not
 
 
 class BlockSource(Protocol):
@@ -83,7 +83,8 @@ class AddressBook:
             if block.spec.cidr is None or name in self.releasing:
                 continue
             cooldown = pool.spec.cooldown_seconds if pool else 60
-            found.append(Block(block.spec.cidr, block.spec.pool, float(cooldown)))
+            closed = intent.draining or block.metadata.deletion_timestamp is not None
+            found.append(Block(block.spec.cidr, block.spec.pool, float(cooldown), closed))
         self.allocator.own(found, intent.reserved)
 
     # -- getting ready ------------------------------
@@ -121,10 +122,8 @@ class AddressBook:
         used = {block.pool for block in self.allocator.blocks.values()}
         found = []
         first: set[int] = set()
-        for pool in usable_pools(intent):
+        for pool in automatic_pools(intent):
             name, version = pool.metadata.name, pool.spec.cidr.version
-            if pool.spec.allocation is not Allocation.AUTOMATIC:
-                continue
             if name not in used and version in first:
                 continue  # only the first pool of a family is held ready before it is used
             first.add(version)
@@ -134,17 +133,20 @@ class AddressBook:
         return found
 
     def spare_blocks(self, intent: Intent) -> list[str]:
-        """Empty blocks that could go back and still leave twice the mark free."""
+        """Empty blocks that could go back: those that are wanted back, those of pools that nothing
+        is assigned of by itself, and of the others as many as leave twice the mark free."""
         now = time.monotonic()
+        usable = {pool.metadata.name for pool in automatic_pools(intent)}
         found = []
         for pool in intent.pools.values():
             name, version = pool.metadata.name, pool.spec.cidr.version
+            keep = 2 * max(self.low_water, 1) if name in usable else 0
             free = self.allocator.free(name, version, now)
             for block in self.allocator.empty_blocks(name, now):
-                if free - block.cidr.num_addresses < 2 * max(self.low_water, 1):
-                    break
-                free -= block.cidr.num_addresses
-                found.append(ipam.block_name(block.cidr))
+                size = 0 if block.closed else self.allocator.counts(block).free
+                if free - size >= keep or block.closed:
+                    free -= size
+                    found.append(ipam.block_name(block.cidr))
         return [name for name in found if name in intent.blocks]
 
     # -- steps of the writer ------------------------------
@@ -209,15 +211,11 @@ class AddressBook:
                 known = ", ".join(sorted(intent.pools)) or "none"
                 said = f"there is no pool {name!r}; there are: {known}"
                 raise Invalid(f"cannot attach {wanted.name}: {said}", causes=[Cause("pools", said)])
-        usable = [
-            pool
-            for pool in usable_pools(intent, wanted.pools)
-            if pool.spec.allocation is Allocation.AUTOMATIC
-        ]
+        usable = automatic_pools(intent, wanted.pools)
         if not usable:
             raise PoolExhausted(
-                f"cannot attach {wanted.name}: no enabled pool with allocation Automatic selects "
-                f"node {intent.node_name} (pools: {', '.join(sorted(intent.pools)) or 'none'})"
+                f"cannot attach {wanted.name}: no pool is to be used by node {intent.node_name}: "
+                + (why_not(intent, wanted.pools) or "there is none")
             )
         usable.sort(key=lambda pool: pool.spec.cidr.version)
         now = time.monotonic()

@@ -58,6 +58,11 @@ class Intent:
     bgp: BGPConfiguration | None = None
     reservations: Mapping[str, IPReservation] = field(default_factory=dict)
 
+    @property
+    def draining(self) -> bool:
+        """Whether this node is to take nothing more."""
+        return self.node is not None and self.node.spec.unschedulable
+
     def labels(self) -> Mapping[str, str]:
         return self.node.metadata.labels if self.node else {}
 
@@ -184,14 +189,19 @@ def decides(before: Resource | None, after: Resource | None) -> bool:
         return False
     if before is None or after is None:
         return True
-    same = before.spec == after.spec  # type: ignore[attr-defined]
-    return not same or before.metadata.labels != after.metadata.labels
+    return _deciding(before) != _deciding(after)
+
+
+def _deciding(held: Resource) -> tuple[object, ...]:
+    """Its parts that decide; labels, and whether it is wanted back, do."""
+    metadata = held.metadata
+    return held.spec, metadata.labels, metadata.deletion_timestamp  # type: ignore[attr-defined]
 
 
 def only_more_blocks(before: Intent, after: Intent) -> bool:
     """Whether nothing but blocks was added: what was ours is ours still."""
     kept = all(
-        name in after.blocks and after.blocks[name].spec == block.spec
+        name in after.blocks and _deciding(after.blocks[name]) == _deciding(block)
         for name, block in before.blocks.items()
     )
     return kept and replace(after, blocks=before.blocks) == before

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from api.resources.bgppeer import BGPConfigurationSpec, BGPPeer
-from api.resources.ippool import Announce, IPPool
+from api.resources.ippool import Allocation, Announce, IPPool
 from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.selectors import parse as parse_selector
 from bgp.seam import Advertisement, Peer
@@ -160,17 +160,36 @@ def router_id(intent: Intent) -> str:
     return str(IPv4Address((int.from_bytes(digest, "big") & 0x7FFF_FFFF) | 1))
 
 
-def usable_pools(intent: Intent, wanted: Iterable[str] = ()) -> list[IPPool]:
-    """The pools this node may assign from, by name: enabled, selecting it, and `wanted` if any."""
-    names = list(wanted) or sorted(intent.pools)
-    labels = intent.labels()
-    return [
-        pool
-        for name in names
-        if (pool := intent.pools.get(name)) is not None
-        and not pool.spec.disabled
-        and parse_selector(pool.spec.node_selector).matches(labels)
-    ]
+def automatic_pools(intent: Intent, wanted: Iterable[str] = ()) -> list[IPPool]:
+    """The pools this node may assign from by itself, by name; of `wanted`, if any."""
+    pools = [intent.pools[name] for name in _named(intent, wanted)]
+    return [pool for pool in pools if not _against(intent, pool)]
+
+
+def why_not(intent: Intent, wanted: Iterable[str] = ()) -> str:
+    """What keeps this node from each of the pools, for people; "": nothing."""
+    if intent.draining:
+        return "the node is unschedulable, it is being drained"
+    reasons = [(name, _against(intent, intent.pools[name])) for name in _named(intent, wanted)]
+    return "; ".join(f"{name} {reason}" for name, reason in reasons if reason)
+
+
+def _named(intent: Intent, wanted: Iterable[str]) -> list[str]:
+    return [name for name in (list(wanted) or sorted(intent.pools)) if name in intent.pools]
+
+
+def _against(intent: Intent, pool: IPPool) -> str:
+    """Why this node does not assign from `pool` by itself; "": it does."""
+    spec = pool.spec
+    if intent.draining:
+        return "is not used: the node is being drained"
+    if spec.disabled:
+        return "is disabled"
+    if spec.allocation is not Allocation.AUTOMATIC:
+        return f"has allocation {spec.allocation}: its addresses have to be asked for"
+    if not parse_selector(spec.node_selector).matches(intent.labels()):
+        return f"has the nodeSelector {spec.node_selector!r}, which excludes this node"
+    return ""
 
 
 def _selects(peer: BGPPeer, intent: Intent) -> bool:

@@ -37,6 +37,8 @@ Selector = Annotated[str, typer.Option("-l", "--selector", help="Label selector,
 Files = Annotated[
     list[Path] | None, typer.Option("-f", "--filename", help="File, directory, or - for stdin.")
 ]
+Forced = Annotated[bool, typer.Option("--force", help="The node is off for good.")]
+Statement = Annotated[str, typer.Option(metavar="TEXT", help="With --force: how you know.")]
 Socket = Annotated[Path | None, typer.Option("--agent", metavar="SOCK", help="The agent's socket.")]
 
 
@@ -100,9 +102,39 @@ def delete(
     names: Annotated[list[str] | None, typer.Argument()] = None,
     filename: Files = None,
     selector: Selector = "",
+    force: Forced = False,
+    statement: Statement = "",
 ) -> None:
-    """Delete objects by name, selector or file."""
+    """Delete objects by name, selector or file; with --force a node that is off for good."""
+    if force or statement:
+        from routed.ctl.space import Force
+
+        if kind not in ("node", "nodes", "no") or filename or selector or not names:
+            raise typer.BadParameter("--force is for nodes: delete node NAME --force --statement T")
+        _remote().delete_node(names, Force.of(statement, force=force))
+        return
     _remote().delete(kind, names or [], filename or [], selector)
+
+
+@app.command()
+def cordon(node: str) -> None:
+    """Have nothing more attached on a node."""
+    _remote().cordon(node, on=True)
+
+
+@app.command()
+def uncordon(node: str) -> None:
+    """Let a node attach again."""
+    _remote().cordon(node, on=False)
+
+
+@app.command()
+def drain(
+    node: str,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for its blocks.")] = 300.0,
+) -> None:
+    """Empty a node: delete what was declared for it, wait until it has given its blocks back."""
+    _remote().drain(node, timeout)
 
 
 @app.command()
@@ -189,9 +221,32 @@ def diags(
 
 
 @ipam.command("show")
-def ipam_show() -> None:
+def ipam_show(
+    heat: Annotated[bool, typer.Option("--map", help="A cell a block, darker the fuller.")] = False,
+) -> None:
     """Pools, their blocks, who owns them, and how full they are."""
-    _remote().ipam_show()
+    _remote().ipam_show(heat=heat)
+
+
+@ipam.command("check")
+def ipam_check(
+    fix: Annotated[bool, typer.Option("--fix", help="Delete what nobody can be using.")] = False,
+) -> None:
+    """Whether pools, blocks, nodes and workloads agree; exit code 1 and a list if not."""
+    if not _remote().ipam_check(fix=fix):
+        raise typer.Exit(1)
+
+
+@ipam.command("release")
+def ipam_release(
+    what: Annotated[str, typer.Argument(help="A block, or an address in it.")],
+    force: Forced = False,
+    statement: Statement = "",
+) -> None:
+    """Ask a block's owner for it; with --force take it from a node that is off for good."""
+    from routed.ctl.space import Force
+
+    _remote().ipam_release(what, Force.of(statement, force=force))
 
 
 @bgp.command("status")

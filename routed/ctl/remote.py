@@ -21,8 +21,8 @@ from api.resources.errors import (
 )
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind, by_name
-from routed.ctl import documents
-from routed.ctl.tables import aligned, formatted, said, table
+from routed.ctl import documents, space
+from routed.ctl.tables import formatted, said, table
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -140,13 +140,35 @@ class Remote:
     def token(self, node: str) -> None:
         typer.echo(self._run(lambda client: client.node_credentials(node)), nl=False)
 
-    def ipam_show(self) -> None:
-        async def work(client: Client) -> None:
-            pools = await _find(client, KINDS["ippools"], [], "")
-            blocks = await _find(client, KINDS["ipblocks"], [], "")
-            typer.echo(_ipam(pools, blocks))
+    def ipam_show(self, *, heat: bool) -> None:
+        typer.echo(self._run(lambda client: space.show(client, heat=heat)))
 
-        self._run(work)
+    def ipam_check(self, *, fix: bool) -> bool:
+        """Whether all agrees (after mending what was to be mended)."""
+        found, gone = self._run(lambda client: space.checked(client, fix=fix))
+        for one in gone:
+            typer.echo(f"{one}; deleted")
+        for one in found:
+            typer.echo(f"{one}{' (garbage: --fix deletes it)' if one.garbage else ''}")
+        if not found:
+            typer.echo("pools, blocks, nodes and workloads agree")
+        return not found
+
+    def ipam_release(self, what: str, force: space.Force) -> None:
+        typer.echo(self._run(lambda client: space.release(client, what, force)))
+
+    def delete_node(self, names: Sequence[str], force: space.Force) -> None:
+        for name in names:
+            self._run(lambda client, name=name: space.delete_node(client, name, force))  # type: ignore[misc]
+            typer.echo(f"node/{name} deleted, what it owned is free")
+
+    def cordon(self, name: str, *, on: bool) -> None:
+        self._run(lambda client: space.cordon(client, name, on=on))
+        typer.echo(f"node/{name} {'cordoned' if on else 'uncordoned'}")
+
+    def drain(self, name: str, timeout: float) -> None:
+        self._run(lambda client: space.drain(client, name, timeout))
+        typer.echo(f"node/{name} drained: it owns nothing")
 
 
 def _kind(name: str) -> Kind:
@@ -241,26 +263,3 @@ def _described(document: Document) -> str:
         lines.append(f"{title.capitalize()}:")
         lines += [f"  {line}" for line in body.splitlines()]
     return "\n".join(lines) + "\n"
-
-
-def _ipam(pools: Sequence[Document], blocks: Sequence[Document]) -> str:
-    """The tree: a pool, its blocks, their nodes and how full they are."""
-    rows = [["POOL / BLOCK", "NODE", "SIZE", "USED", "COOLING", "FREE"]]
-    for pool in pools:
-        spec = pool["spec"]
-        inside = [b for b in blocks if b["spec"]["pool"] == pool["metadata"]["name"]]
-        inside.sort(key=lambda b: b["metadata"]["name"])
-        bits = 128 if ":" in spec["cidr"] else 32
-        size = 1 << (bits - int(spec["cidr"].partition("/")[2]))
-        used = sum(b["status"]["assigned"] for b in inside)
-        cooling = sum(b["status"]["cooling"] for b in inside)
-        title = f"{pool['metadata']['name']} {spec['cidr']}"
-        rows.append([title, "", str(size), str(used), str(cooling), str(size - used - cooling)])
-        for place, block in enumerate(inside):
-            branch = "└─" if place == len(inside) - 1 else "├─"
-            one = block["status"]
-            count = 1 << (bits - spec["blockSize"])
-            left = count - one["assigned"] - one["cooling"]
-            numbers = [str(n) for n in (count, one["assigned"], one["cooling"], left)]
-            rows.append([f"{branch} {block['spec']['cidr']}", block["spec"]["node"], *numbers])
-    return aligned(rows)

@@ -27,7 +27,8 @@ def admin(service: Service) -> Iterator[httpx.Client]:
         yield client
         for plural in ("workloads", "ipblocks", "ippools"):
             for item in client.get(f"/{plural}").json()["items"]:
-                client.delete(f"/{plural}/{item['metadata']['name']}")
+                path = f"/{plural}/{item['metadata']['name']}"
+                forced(client, path) if plural == "ipblocks" else client.delete(path)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,6 +41,22 @@ def world(admin: httpx.Client) -> None:
 
 def obj(name: str, spec: dict[str, Any], **meta: Any) -> dict[str, Any]:
     return {"metadata": {"name": name, **meta}, "spec": spec}
+
+
+def forced(admin: httpx.Client, path: str, statement: str = "it is off") -> httpx.Response:
+    """Delete a block of a node that will never say that it has let go of it."""
+    annotation = {"metadata": {"annotations": {"routed.dev/force-release": statement}}}
+    merge = {"content-type": "application/merge-patch+json"}
+    answer = admin.patch(path, content=json.dumps(annotation), headers=merge)
+    assert answer.status_code == 200, answer.text
+    return admin.delete(path)
+
+
+def as_node(service: Service, admin: httpx.Client, node: str, directory: Path) -> httpx.Client:
+    """A client with the node's own credentials."""
+    config = directory / node
+    config.write_text(admin.post(f"/nodes/{node}/credentials").text)
+    return service.http(config)
 
 
 def refused(answer: httpx.Response, code: int, reason: str, *parts: str) -> None:
@@ -310,17 +327,64 @@ def test_an_update_without_asn_keeps_what_the_service_chose(admin: httpx.Client)
     assert changed["spec"]["addresses"] == node["spec"]["addresses"]
 
 
-def test_a_block_in_use_is_not_deleted(admin: httpx.Client) -> None:
+def test_a_block_in_use_is_not_deleted(
+    service: Service, admin: httpx.Client, tmp_path: Path
+) -> None:
     claim = {"spec": {"node": "h1", "pool": "main"}}
     block = admin.post("/ipblocks", json=claim).json()
     path = f"/ipblocks/{block['metadata']['name']}"
-    for status in ({"assigned": 1}, {"cooling": 1}):
+    with as_node(service, admin, "h1", tmp_path) as owner:
+        for status in ({"assigned": 1}, {"cooling": 1}):
+            held = admin.get(path).json()
+            assert admin.put(f"{path}/status", json={**held, "status": status}).status_code == 200
+            refused(owner.delete(path), 409, "Conflict", "cannot delete block", "h1")
         held = admin.get(path).json()
-        assert admin.put(f"{path}/status", json={**held, "status": status}).status_code == 200
-        refused(admin.delete(path), 409, "Conflict", "cannot delete block", "h1")
-    held = admin.get(path).json()
-    assert admin.put(f"{path}/status", json={**held, "status": {}}).status_code == 200
+        assert admin.put(f"{path}/status", json={**held, "status": {}}).status_code == 200
+        assert owner.delete(path).status_code == 200
+    refused(admin.get(path), 404, "NotFound")
+
+
+def test_whoever_else_deletes_a_block_asks_its_owner(
+    service: Service, admin: httpx.Client, tmp_path: Path
+) -> None:
+    claim = {"spec": {"node": "h1", "address": "10.65.220.1"}}
+    path = f"/ipblocks/{admin.post('/ipblocks', json=claim).json()['metadata']['name']}"
     assert admin.delete(path).status_code == 200
+    asked = admin.get(path).json()
+    assert asked["metadata"]["deletionTimestamp"]
+    assert admin.delete(path).status_code == 200
+    assert admin.get(path).json() == asked, "once is enough"
+    with as_node(service, admin, "h1", tmp_path) as owner:
+        assert owner.delete(path).status_code == 200
+    refused(admin.get(path), 404, "NotFound")
+
+
+def test_an_operator_who_states_that_a_node_is_off_is_remembered(admin: httpx.Client) -> None:
+    claim = {"spec": {"node": "h1", "address": "10.65.221.1"}}
+    path = f"/ipblocks/{admin.post('/ipblocks', json=claim).json()['metadata']['name']}"
+    assert forced(admin, path, "  ").status_code == 200
+    assert admin.get(path).json()["metadata"]["deletionTimestamp"], "blanks state nothing"
+    assert forced(admin, path, "h1 burnt down").status_code == 200
+    claim["spec"]["node"] = "h2"
+    given = admin.post("/ipblocks", json=claim).json()["metadata"]
+    assert "deletionTimestamp" not in given
+    assert given["annotations"] == {
+        "routed.dev/reclaimed-from": "h1",
+        "routed.dev/reclaimed-by": "admin",
+        "routed.dev/reclaimed-statement": "h1 burnt down",
+    }
+    forced(admin, path)
+    with_new_owner = admin.post("/ipblocks", json=claim).json()["metadata"]["annotations"]
+    assert with_new_owner["routed.dev/reclaimed-from"] == "h2", "the last one's only"
+
+
+def test_a_node_that_owns_blocks_is_not_deleted(admin: httpx.Client) -> None:
+    assert admin.post("/nodes", json=obj("h3", {})).status_code == 201
+    block = admin.post("/ipblocks", json={"spec": {"node": "h3", "pool": "main"}}).json()
+    name = block["metadata"]["name"]
+    refused(admin.delete("/nodes/h3"), 409, "Conflict", name, "routectl drain", "--force")
+    forced(admin, f"/ipblocks/{name}")
+    assert admin.delete("/nodes/h3").status_code == 200
 
 
 def test_a_block_that_became_anothers_is_not_deleted(
@@ -329,9 +393,8 @@ def test_a_block_that_became_anothers_is_not_deleted(
     """A node's delete, begun while the block is its own, ends when it is another node's."""
     claim = {"spec": {"node": "h1", "address": "10.65.200.1"}}
     path = f"/ipblocks/{admin.post('/ipblocks', json=claim).json()['metadata']['name']}"
-    config = tmp_path / "h1"
-    config.write_text(admin.post("/nodes/h1/credentials").text)
-    url, ca, token = kubeconfig.parse(config)
+    as_node(service, admin, "h1", tmp_path).close()
+    url, ca, token = kubeconfig.parse(tmp_path / "h1")
     context = ssl.create_default_context(cadata=ca.decode())
     host, port = url.removeprefix("https://").split(":")
     with (
@@ -342,7 +405,7 @@ def test_a_block_that_became_anothers_is_not_deleted(
         head += f"authorization: Bearer {token}\r\ncontent-length: 2\r\n\r\n"
         slow.sendall(head.encode())
         admin.get("/nodes")  # the head is there by now: it was sent before this
-        assert admin.delete(path).status_code == 200
+        assert forced(admin, path).status_code == 200
         claim["spec"]["node"] = "h2"
         assert admin.post("/ipblocks", json=claim).status_code == 201
         slow.sendall(b"{}")

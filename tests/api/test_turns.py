@@ -135,7 +135,7 @@ def test_a_block_given_back_and_claimed_at_once_has_one_owner_at_a_time(tmp_path
     async def body(service: Objects, store: Watched) -> None:
         await claim(service, "h1", pool="main")
         before = await service.get(KINDS["ipblocks"], "10-65-0-0-26")
-        block = service.delete(KINDS["ipblocks"], "10-65-0-0-26", {}, lambda held: None)
+        block = service.delete(KINDS["ipblocks"], "10-65-0-0-26", {}, lambda held: None, node="h1")
         gone, given = await all_of(block, claim(service, "h2", address="10.65.0.1"))
         assert gone["spec"]["node"] == "h1"
         assert given == "10.65.0.0/26"
@@ -252,7 +252,8 @@ def test_the_copy_is_what_reading_all_anew_would_be(tmp_path: Path) -> None:
             assert len((await service.list(kind))[1]) == len((await other.list(kind))[1])
         store.before = meddle
         await all_of(claim(service, "h1", pool="main"), make(service, "nodes", "h9"))
-        await service.delete(KINDS["ipblocks"], "10-65-0-0-26", {}, lambda held: None)
+        kind = KINDS["ipblocks"]
+        await service.delete(kind, "10-65-0-0-26", {}, lambda held: None, node="h2")
         await service.patch(
             KINDS["ippools"], "six", {"spec": {"disabled": True}}, lambda held: None
         )

@@ -107,11 +107,11 @@ class Workloads:
     def __exit__(self, *_: object) -> None:
         self.clean()
 
-    def attach(self, host: str, name: str) -> tuple[str, str]:
-        """(namespace, address) of a new workload."""
+    def attach(self, host: str, name: str, **more: Any) -> tuple[str, str]:
+        """(namespace, address) of a new workload; `more` goes into the request."""
         namespace = self.lab.workload_namespace(host, name)
         self.made.append((host, name))
-        body = {"name": name, "netns": namespace}
+        body = {"name": name, "netns": namespace, **more}
         answer = self.lab.local(host).post(
             "/v1/attachments", json=body, params={"wait": "announced"}
         )

@@ -1,0 +1,199 @@
+"""`routectl ipam`, drain: how addresses are used, what nodes own of them, taking it back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from api.client import Client
+from api.ipam import check
+from api.ipam.space import block_name
+from api.resources import IPBlock, IPPool, IPReservation, Node, Workload
+from api.resources.errors import Cause, ConfigError, Conflict, NotFound
+from api.resources.net import parse_address, parse_cidr
+from api.resources.workload import Origin
+from routed.ctl.tables import aligned
+
+FORCE = "routed.dev/force-release"  # see api/service/admission.py
+COLUMNS = 64  # of the map
+LINES = 16
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    """An operator's word that a node is off for good; "" is none."""
+
+    statement: str = ""
+
+    @classmethod
+    def of(cls, statement: str, *, force: bool) -> Force:
+        """ConfigError for the one without the other."""
+        if force != bool(statement.strip()):
+            said = "--force needs --statement TEXT, which says why the node cannot come back"
+            raise ConfigError("the command line", [Cause("", said)])
+        return cls(statement.strip())
+
+
+async def show(client: Client, *, heat: bool) -> str:
+    """The tree: a pool, its blocks, their nodes and how full they are; or a map of each pool."""
+    pools, blocks = await client.list(IPPool), await client.list(IPBlock)
+    if heat:
+        return "\n\n".join(_map(pool, _of(pool, blocks)) for pool in pools)
+    rows = [["POOL / BLOCK", "NODE", "SIZE", "USED", "COOLING", "FREE"]]
+    for pool in pools:
+        inside = _of(pool, blocks)
+        used = sum(block.status.assigned for block in inside)
+        cooling = sum(block.status.cooling for block in inside)
+        title = f"{pool.metadata.name} {pool.spec.cidr}{_state(pool)}"
+        rows.append([title, "", *_numbers(pool.spec.cidr.num_addresses, used, cooling)])
+        for place, block in enumerate(inside):
+            branch = "└─" if place == len(inside) - 1 else "├─"
+            size = 1 << (pool.spec.cidr.max_prefixlen - pool.spec.block_size)
+            back = " (wanted back)" if block.metadata.deletion_timestamp else ""
+            status = block.status
+            counts = _numbers(size, status.assigned, status.cooling)
+            rows.append([f"{branch} {block.spec.cidr}", f"{block.spec.node}{back}", *counts])
+    return aligned(rows)
+
+
+def _of(pool: IPPool, blocks: Sequence[IPBlock]) -> list[IPBlock]:
+    inside = [b for b in blocks if b.spec.pool == pool.metadata.name and b.spec.cidr is not None]
+    return sorted(inside, key=lambda b: int(b.spec.cidr.network_address))  # type: ignore[union-attr]
+
+
+def _state(pool: IPPool) -> str:
+    return " (disabled)" if pool.spec.disabled else ""
+
+
+def _numbers(size: int, used: int, cooling: int) -> list[str]:
+    return [str(size), str(used), str(cooling), str(size - used - cooling)]
+
+
+def _map(pool: IPPool, inside: Sequence[IPBlock]) -> str:
+    """A cell for a block, or for several where there are many: how much of it is used or cools."""
+    bits = pool.spec.cidr.max_prefixlen - pool.spec.block_size
+    count = 1 << (pool.spec.block_size - pool.spec.cidr.prefixlen)
+    each = max(1, -(-count // (COLUMNS * LINES)))
+    first = int(pool.spec.cidr.network_address) >> bits
+    taken: dict[int, int] = {}
+    for block in inside:
+        number = (int(block.spec.cidr.network_address) >> bits) - first  # type: ignore[union-attr]
+        used = block.status.assigned + block.status.cooling
+        taken[number // each] = taken.get(number // each, 0) + used
+    cells = -(-count // each)
+    text = "".join(
+        "·" if n not in taken else "░▒▓█"[min(3, 4 * taken[n] // (each << bits))]
+        for n in range(cells)
+    )
+    blocks = "one block" if each == 1 else f"{each} blocks"
+    head = f"{pool.metadata.name} {pool.spec.cidr}{_state(pool)}: {len(inside)} of {count} blocks "
+    head += f"owned; a cell is {blocks}, · not owned, ░▒▓█ used by quarters"
+    return "\n".join([head, *(text[n : n + COLUMNS] for n in range(0, cells, COLUMNS))])
+
+
+async def checked(client: Client, *, fix: bool) -> tuple[list[check.Finding], list[check.Finding]]:
+    """What does not agree; and of it what was garbage and, with `fix`, is gone."""
+    held = check.Held(
+        pools=await client.list(IPPool),
+        nodes=await client.list(Node),
+        reservations=await client.list(IPReservation),
+        blocks=await client.list(IPBlock),
+        workloads=await client.list(Workload),
+    )
+    found, gone = check.findings(held), []
+    for one in found if fix else ():
+        if one.garbage:
+            await client.raw("DELETE", f"/{one.plural}/{one.name}")
+            gone.append(one)
+    return [one for one in found if one not in gone], gone
+
+
+async def release(client: Client, what: str, force: Force) -> str:
+    """Ask the owner of a block, named by name, CIDR or an address in it, to give it back; with the
+    operator's statement take it."""
+    block = await _block(client, what)
+    name, node = block.metadata.name, block.spec.node
+    if not force.statement:
+        await client.delete(IPBlock, name)
+        return f"ipblock/{name}: node {node} is asked for it; it goes back when nothing uses it"
+    await _taken(client, name, force)
+    return f"ipblock/{name} taken from node {node}"
+
+
+async def _taken(client: Client, name: str, force: Force) -> None:
+    await _merged(
+        client, f"/ipblocks/{name}", {"metadata": {"annotations": {FORCE: force.statement}}}
+    )
+    await client.delete(IPBlock, name)
+
+
+async def _block(client: Client, what: str) -> IPBlock:
+    """By name, CIDR, or an address in it. NotFound."""
+    try:
+        return await client.get(IPBlock, block_name(parse_cidr(what)) if "/" in what else what)
+    except ValueError as error:
+        raise ConfigError("the command line", [Cause("", str(error))]) from error
+    except NotFound:
+        try:
+            address = parse_address(what)
+        except ValueError:
+            raise NotFound(f"cannot find block {what}", kind="IPBlock", name=what) from None
+    for block in await client.list(IPBlock):
+        cidr = block.spec.cidr
+        if cidr is not None and cidr.version == address.version and address in cidr:
+            return block
+    raise NotFound(f"cannot find a block with {address}: no node owns it", kind="IPBlock")
+
+
+async def delete_node(client: Client, name: str, force: Force) -> None:
+    """Delete a Node that is off for good: what it owns is taken first."""
+    await client.get(Node, name)
+    for block in await client.list(IPBlock, fields=f"spec.node={name}"):
+        await _taken(client, block.metadata.name, force)
+    await client.delete(Node, name)
+    for workload in await client.list(Workload, fields=f"spec.node={name}"):
+        await client.delete(Workload, workload.metadata.name)
+
+
+async def cordon(client: Client, name: str, *, on: bool) -> None:
+    """Have nothing more attached on a node, or again."""
+    await _merged(client, f"/nodes/{name}", {"spec": {"unschedulable": on}})
+
+
+async def drain(client: Client, name: str, seconds: float) -> None:
+    """Empty a node: nothing more is attached, what was declared for it is deleted, its blocks go
+    back as they become empty. Returns when it owns none; Conflict says what is left."""
+    await cordon(client, name, on=True)
+    for workload in await client.list(Workload, fields=f"spec.node={name}"):
+        if workload.spec.origin is Origin.API:
+            await client.delete(Workload, workload.metadata.name)
+            typer.echo(f"workload/{workload.metadata.name} deleted")
+    said: set[str] = set()
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        left = await client.list(Workload, fields=f"spec.node={name}")
+        born = {w.metadata.name for w in left if w.spec.origin is Origin.NODE}
+        for one in sorted(born - said):
+            typer.echo(f"workload/{one} has to be detached on the node")
+        said |= born
+        blocks = await client.list(IPBlock, fields=f"spec.node={name}")
+        if not blocks:
+            return
+        if asyncio.get_running_loop().time() >= deadline:
+            listed = ", ".join(block.metadata.name for block in blocks[:3])
+            raise Conflict(
+                f"cannot drain node {name} in {seconds:.0f} s: {len(left)} workload(s) are left, "
+                f"{len(blocks)} block(s) have not come back ({listed}); it goes on by itself"
+            )
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _merged(client: Client, path: str, change: dict[str, Any]) -> None:
+    merge = {"content-type": "application/merge-patch+json"}
+    await client.raw("PATCH", path, content=json.dumps(change), headers=merge)
