@@ -9,7 +9,7 @@ truth and the node carries it out.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,17 @@ class Mode(StrEnum):
     IPVLAN_L3S = "ipvlan-l3s"
 
 
+class IPFamily(StrEnum):
+    """As Kubernetes calls them."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+    @property
+    def version(self) -> Literal[4, 6]:
+        return 4 if self is IPFamily.IPV4 else 6
+
+
 class Phase(StrEnum):
     PENDING = "Pending"
     READY = "Ready"
@@ -45,7 +56,8 @@ class Port(Model):
 class WorkloadSpec(Model):
     """`netns` is a name under /run/netns or an absolute path of an nsfs file; empty: the runtime
     moves the link itself (hand-over). `pools` empty: every pool that selects the node, by name.
-    `addresses`: those asked for; empty: one v4 address, or v6 where only v6 pools exist."""
+    `addresses`: those asked for; empty: one of each of `ip_families`; these empty too: one of each
+    family that `pools` has, and without `pools` one v4 address, or v6 where only v6 pools exist."""
 
     node: DNSSubdomain
     origin: Origin = Origin.API
@@ -54,6 +66,7 @@ class WorkloadSpec(Model):
     mode: Mode = Mode.VETH
     pools: list[DNSSubdomain] = Field(default_factory=list, max_length=16)
     addresses: list[Address] = Field(default_factory=list, max_length=16)
+    ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
     container_id: str = Field(default="", alias="containerID", max_length=253)
     ports: list[Port] = Field(default_factory=list, max_length=256)
 
@@ -63,6 +76,8 @@ class WorkloadSpec(Model):
             found.append(Cause("spec.addresses", "names an address twice"))
         if len(set(self.pools)) != len(self.pools):
             found.append(Cause("spec.pools", "names a pool twice"))
+        if len(set(self.ip_families)) != len(self.ip_families):
+            found.append(Cause("spec.ipFamilies", "names a family twice"))
         if self.netns and "\0" in self.netns:
             found.append(Cause("spec.netns", "contains a NUL byte"))
         return found
@@ -97,6 +112,7 @@ class WorkloadStatus(Status):
         "spec.mode",
         "spec.pools",
         "spec.addresses",
+        "spec.ipFamilies",
         "spec.containerID",
     ),
 )

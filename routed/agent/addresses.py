@@ -20,7 +20,7 @@ from api.ipam.allocator import Allocator, Block, Cooling
 from api.resources.errors import Cause, Invalid, PoolExhausted, RoutedError
 from api.resources.ippool import IPPool
 from api.resources.net import IPAddress
-from api.resources.workload import Workload
+from api.resources.workload import IPFamily, Workload
 from routed.agent.attachment import Attachment
 from routed.agent.cooling import CoolingLog
 from routed.agent.intent import Intent
@@ -105,15 +105,15 @@ class AddressBook:
                 self.own(intent)
         if wanted.requested:
             return
-        pool = self._pool(intent, wanted)
-        version = pool.spec.cidr.version
-        if self.allocator.free(pool.metadata.name, version, time.monotonic()) == 0:
+        for pool in self._pools(intent, wanted):
+            name, cidr = pool.metadata.name, pool.spec.cidr
+            if self.allocator.free(name, cidr.version, time.monotonic()):
+                continue
             try:
-                self.own(await source.claim(pool=pool.metadata.name))
+                self.own(await source.claim(pool=name))
             except RoutedError as error:
                 why = f"no block more: {error}"
-                full = self.allocator.exhausted(pool.metadata.name, pool.spec.cidr, why)
-                raise full from error
+                raise self.allocator.exhausted(name, cidr, why) from error
 
     def pools_below_mark(self, intent: Intent) -> list[str]:
         """Pools that this node would assign from and has too few free addresses of."""
@@ -149,6 +149,16 @@ class AddressBook:
                     found.append(ipam.block_name(block.cidr))
         return [name for name in found if name in intent.blocks]
 
+    def only_cooling(self, intent: Intent) -> bool:
+        """Whether a block would go back but for addresses that still cool."""
+        usable = {pool.metadata.name for pool in automatic_pools(intent)}
+        for block in self.allocator.blocks.values():
+            if block.closed or block.pool not in usable:
+                counts = self.allocator.counts(block)
+                if counts.cooling and not counts.assigned:
+                    return True
+        return False
+
     # -- steps of the writer ------------------------------
 
     def assign(self, intent: Intent, wanted: Attachment) -> list[IPAddress]:
@@ -167,13 +177,16 @@ class AddressBook:
         except RoutedError:
             self.allocator.forget(wanted.id)
             raise
-        pool = self._pool(intent, wanted)
-        name, cidr = pool.metadata.name, pool.spec.cidr
-        keep = intent.promised
-        found = self.allocator.assign(name, cidr.version, wanted.id, now, keep=keep)
-        if found is None:
-            raise self.allocator.exhausted(name, cidr, "its owned blocks are used up")
-        return [found]
+        given = []
+        for pool in self._pools(intent, wanted):
+            name, cidr = pool.metadata.name, pool.spec.cidr
+            keep = intent.promised
+            found = self.allocator.assign(name, cidr.version, wanted.id, now, keep=keep)
+            if found is None:
+                self.allocator.forget(wanted.id)
+                raise self.allocator.exhausted(name, cidr, "its owned blocks are used up")
+            given.append(found)
+        return given
 
     def _again(self, wanted: Attachment, now: float) -> list[IPAddress]:
         """The addresses it had before, if every one of them can still be had."""
@@ -204,22 +217,36 @@ class AddressBook:
             found[ipam.block_name(block.cidr)] = (counts.assigned, counts.cooling)
         return found
 
-    def _pool(self, intent: Intent, wanted: Attachment) -> IPPool:
-        """The pool to assign from: the first that may be used and has room, else the first."""
+    def _pools(self, intent: Intent, wanted: Attachment) -> list[IPPool]:
+        """The pools to assign from, one a family: the first that may be used and has room, else
+        the first."""
         for name in wanted.pools:
             if name not in intent.pools:
                 known = ", ".join(sorted(intent.pools)) or "none"
                 said = f"there is no pool {name!r}; there are: {known}"
                 raise Invalid(f"cannot attach {wanted.name}: {said}", causes=[Cause("pools", said)])
         usable = automatic_pools(intent, wanted.pools)
-        if not usable:
+        families = list(wanted.ip_families) or [
+            family
+            for family in IPFamily
+            if any(p.spec.cidr.version == family.version for p in usable)
+        ]
+        if not (wanted.ip_families or wanted.pools):
+            families = families[:1]
+        of_each = [[p for p in usable if p.spec.cidr.version == one.version] for one in families]
+        if not all(of_each) or not families:
+            lacking = next((f"{f} " for f, p in zip(families, of_each, strict=True) if not p), "")
             raise PoolExhausted(
-                f"cannot attach {wanted.name}: no pool is to be used by node {intent.node_name}: "
-                + (why_not(intent, wanted.pools) or "there is none")
+                f"cannot attach {wanted.name}: no {lacking}pool is to be used by node "
+                f"{intent.node_name}: {why_not(intent, wanted.pools) or 'there is none'}"
             )
-        usable.sort(key=lambda pool: pool.spec.cidr.version)
+        return [self._with_room(pools) for pools in of_each]
+
+    def _with_room(self, pools: list[IPPool]) -> IPPool:
         now = time.monotonic()
         with_room = (
-            p for p in usable if self.allocator.free(p.metadata.name, p.spec.cidr.version, now)
+            pool
+            for pool in pools
+            if self.allocator.free(pool.metadata.name, pool.spec.cidr.version, now)
         )
-        return next(with_room, usable[0])
+        return next(with_room, pools[0])

@@ -50,6 +50,7 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         mode=wanted.mode,
         pools=wanted.pools,
         requested=wanted.addresses,
+        ip_families=wanted.ip_families,
         addresses=[],
         container_id=wanted.container_id,
         labels=wanted.labels,

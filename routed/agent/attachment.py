@@ -14,7 +14,15 @@ from pydantic import Field
 
 from api.resources.meta import Condition, DNSSubdomain, InterfaceName, Model
 from api.resources.net import Address
-from api.resources.workload import Mode, Origin, Phase, Workload, WorkloadSpec, WorkloadStatus
+from api.resources.workload import (
+    IPFamily,
+    Mode,
+    Origin,
+    Phase,
+    Workload,
+    WorkloadSpec,
+    WorkloadStatus,
+)
 from routed.state import GATEWAY_V4, GATEWAY_V6, Endpoint, host_interface_name, workload_mac
 
 
@@ -39,6 +47,7 @@ class Attachment(Model):
     mode: Mode = Mode.VETH
     pools: list[str] = Field(default_factory=list)
     requested: list[Address] = Field(default_factory=list)
+    ip_families: list[IPFamily] = Field(default_factory=list)
     addresses: list[Address]
     container_id: str = Field(default="", alias="containerID")
     labels: dict[str, str] = Field(default_factory=dict)
@@ -84,6 +93,7 @@ class Attachment(Model):
             mode=self.mode,
             pools=self.pools,
             addresses=self.requested,
+            ip_families=self.ip_families,
             container_id=self.container_id,
         )
 

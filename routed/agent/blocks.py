@@ -47,6 +47,8 @@ class BlockKeeper:
         if now < self._spare_at:
             return
         self._spare_at = now + SPARE_SECONDS
+        if self.agent.book.only_cooling(self.agent.intent):
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self.agent.control.wake)
         for name in self.agent.book.spare_blocks(self.agent.intent):
             block = self.agent.control.known.blocks.get(name)
             if block is None or block.status.assigned or block.status.cooling:

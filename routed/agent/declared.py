@@ -83,6 +83,7 @@ class Declared:
             mode=spec.mode,
             pools=spec.pools,
             requested=spec.addresses,
+            ip_families=spec.ip_families,
             addresses=newest.status.addresses,  # those it had before
             container_id=spec.container_id,
             labels=workload.metadata.labels,

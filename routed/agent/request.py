@@ -14,7 +14,7 @@ from api.resources.decode import parse_body
 from api.resources.errors import Cause, Invalid
 from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Model
 from api.resources.net import Address
-from api.resources.workload import Mode
+from api.resources.workload import IPFamily, Mode
 
 
 class AttachRequest(Model):
@@ -27,6 +27,7 @@ class AttachRequest(Model):
     mode: Mode = Mode.VETH
     pools: list[DNSSubdomain] = Field(default_factory=list, max_length=16)
     addresses: list[Address] = Field(default_factory=list, max_length=16)
+    ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
     container_id: str = Field(default="", alias="containerID", max_length=253)
     labels: dict[str, str] = Field(default_factory=dict)
     mtu: int | None = Field(default=None, ge=1280, le=65_535)
@@ -35,6 +36,8 @@ class AttachRequest(Model):
     def _form(self) -> AttachRequest:
         if self.hand_over == bool(self.netns):
             raise ValueError("netns: say either which namespace, or handOver: true")
+        if len(set(self.ip_families)) != len(self.ip_families):
+            raise ValueError("ipFamilies: names a family twice")
         return self
 
 

@@ -143,6 +143,9 @@ def attach(
     netns: Annotated[str, typer.Option(help="Name under /run/netns, or a path.")],
     pool: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     ip: Annotated[list[str] | None, typer.Option(help="Exactly this address; repeatable.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="IPv4, IPv6; repeatable for one address of each.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="veth, ipvlan-l3 or ipvlan-l3s.")] = "veth",
     ifname: Annotated[str, typer.Option(help="Inside the namespace.")] = "eth0",
     label: Annotated[list[str] | None, typer.Option(help="K=V; repeatable.")] = None,
@@ -161,6 +164,7 @@ def attach(
             "mode": mode,
             "pools": pool or [],
             "addresses": ip or [],
+            "ipFamilies": family or [],
         }
         _remote().attach(name, spec, labels, output)
         return
@@ -173,6 +177,7 @@ def attach(
         "mode": mode,
         "pools": pool or [],
         "addresses": ip or [],
+        "ipFamilies": family or [],
         "labels": labels,
     }
     Local(agent or DEFAULT_SOCKET).attach(request, output, wait=wait)
