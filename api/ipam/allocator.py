@@ -182,6 +182,11 @@ class Allocator:
         self._give(cooled[2], owner)
         return cooled[2]
 
+    def warm(self, address: IPAddress) -> None:
+        """Have it cool no longer: whoever is to get it is who had it."""
+        if self.cooling.pop(address, None) is not None:
+            self._free_bit(address, cooling=-1)
+
     def release(self, owner: str, now: float) -> list[IPAddress]:
         """Everything `owner` has begins to cool."""
         freed = self._held.pop(owner, [])

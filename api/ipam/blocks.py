@@ -42,6 +42,8 @@ def claim(wanted: IPBlock, space: Space, node_labels: Mapping[str, str]) -> tupl
     name = found.metadata.name
     if spec.address and (reservation := space.reserved.name_of(spec.address)) is not None:
         raise reserved(spec.address, reservation, field)
+    if spec.address and found.spec.allocation is Allocation.FIXED:
+        not_leased(spec.address, space.leases, spec.lease, field)
     if spec.pool and spec.pool != name:
         raise _invalid("spec.pool", f"{anchor} is in pool {name}, not {spec.pool}")
     cidr = block_of(anchor, found)
@@ -73,6 +75,19 @@ def reserved(address: IPAddress, reservation: str, field: str) -> Conflict:
         kind="IPReservation",
         name=reservation,
     )
+
+
+def not_leased(address: IPAddress, leases: Mapping[IPAddress, str], mine: str, field: str) -> None:
+    """Conflict if `address` is leased, but by the lease `mine`."""
+    holder = leases.get(address)
+    if holder is not None and holder != mine:
+        said = f"{address} is leased: only a workload with lease {holder!r} is given it"
+        raise Conflict(
+            f"cannot assign {address}: {said}",
+            causes=[Cause(field, said)],
+            kind="AddressLease",
+            name=holder,
+        )
 
 
 def outside_every_pool(address: IPAddress, pools: Mapping[str, IPPool], field: str) -> Invalid:
@@ -131,6 +146,7 @@ __all__ = [
     "block_name",
     "block_of",
     "claim",
+    "not_leased",
     "outside_every_pool",
     "overlapping",
     "owned_by_another",

@@ -86,6 +86,7 @@ class Space:
     def __init__(self) -> None:
         self.pools: dict[str, IPPool] = {}
         self.reserved = Reserved()
+        self.leases: dict[IPAddress, str] = {}  # the lease of each address
         self.blocks: dict[str, Held] = {}
         self._owned: dict[str, Lowest] = {}  # by pool: the numbers of its owned blocks
         self._index: PrefixIndex[IPPool] = PrefixIndex()

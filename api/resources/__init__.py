@@ -1,5 +1,6 @@
 """The nouns: every kind, with its validation, and the registry that generic code reads."""
 
+from api.resources.addresslease import AddressLease
 from api.resources.bgppeer import BGPConfiguration, BGPPeer
 from api.resources.ippool import IPBlock, IPPool
 from api.resources.ipreservation import IPReservation
@@ -10,6 +11,7 @@ from api.resources.workload import Workload
 
 __all__ = [
     "KINDS",
+    "AddressLease",
     "BGPConfiguration",
     "BGPPeer",
     "Condition",

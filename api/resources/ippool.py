@@ -116,13 +116,15 @@ class IPPool(Resource):
 
 class IPBlockSpec(Model):
     """`cidr` and `pool` may be left out by whoever claims: the service chooses (lowest free), or,
-    with `address`, takes the block that holds it. `epoch` counts the owners a block has had."""
+    with `address`, takes the block that holds it; a leased one only for who names its `lease`.
+    `epoch` counts the owners a block has had."""
 
     cidr: Cidr | None = None
     pool: DNSSubdomain | Literal[""] = ""
     node: DNSSubdomain
     epoch: int = Field(default=1, ge=1)
     address: Address | None = None
+    lease: DNSSubdomain | Literal[""] = ""
 
     @model_validator(mode="after")
     def _something_to_claim(self) -> Self:

@@ -57,7 +57,8 @@ class WorkloadSpec(Model):
     """`netns` is a name under /run/netns or an absolute path of an nsfs file; empty: the runtime
     moves the link itself (hand-over). `pools` empty: every pool that selects the node, by name.
     `addresses`: those asked for; empty: one of each of `ip_families`; these empty too: one of each
-    family that `pools` has, and without `pools` one v4 address, or v6 where only v6 pools exist."""
+    family that `pools` has, and without `pools` one v4 address, or v6 where only v6 pools exist.
+    `lease`: the address of this AddressLease, and nothing else."""
 
     node: DNSSubdomain
     origin: Origin = Origin.API
@@ -67,6 +68,7 @@ class WorkloadSpec(Model):
     pools: list[DNSSubdomain] = Field(default_factory=list, max_length=16)
     addresses: list[Address] = Field(default_factory=list, max_length=16)
     ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
+    lease: DNSSubdomain | Literal[""] = ""
     container_id: str = Field(default="", alias="containerID", max_length=253)
     ports: list[Port] = Field(default_factory=list, max_length=256)
 
@@ -78,6 +80,9 @@ class WorkloadSpec(Model):
             found.append(Cause("spec.pools", "names a pool twice"))
         if len(set(self.ip_families)) != len(self.ip_families):
             found.append(Cause("spec.ipFamilies", "names a family twice"))
+        if self.lease and (self.addresses or self.pools or self.ip_families):
+            said = "says which address: leave addresses, pools and ipFamilies out"
+            found.append(Cause("spec.lease", said))
         if self.netns and "\0" in self.netns:
             found.append(Cause("spec.netns", "contains a NUL byte"))
         return found
@@ -113,6 +118,7 @@ class WorkloadStatus(Status):
         "spec.pools",
         "spec.addresses",
         "spec.ipFamilies",
+        "spec.lease",
         "spec.containerID",
     ),
 )

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.ipam import blocks as ipam
+from api.ipam.leases import lease
 from api.ipam.space import Held
+from api.resources.addresslease import AddressLease
 from api.resources.bgppeer import BGPConfiguration, BGPConfigurationSpec
 from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted
 from api.resources.ippool import IPBlock, IPPool
@@ -23,7 +25,7 @@ from api.resources.net import IPAddress
 from api.resources.node import Node
 from api.resources.workload import Origin, Workload
 from api.service.codec import encoded, kept, key_of, stored
-from api.service.state import Fact, State
+from api.service.state import Fact, Lease, State
 
 PREFIX = f"{API_GROUP}/reclaimed-"
 RECLAIMED = ("from", "by", "statement")
@@ -55,6 +57,12 @@ def admit(state: State, held: Resource) -> Admitted:
         return _node(state, held)
     if isinstance(held, Workload):
         return _workload(state, held)
+    if isinstance(held, AddressLease):
+        address, pool = lease(held, state.world.space)
+        made = stored(held)
+        made["spec"] |= {"address": str(address), "pool": pool}
+        expect = _as_it_is(state, key_of("ippools", pool))
+        return Admitted(made, expect, ADDRESSES_GUARD, Lease(address))
     if isinstance(held, IPReservation):
         return Admitted(stored(held), guard=ADDRESSES_GUARD)
     if isinstance(held, BGPConfiguration) and held.metadata.name != "default":
@@ -99,6 +107,9 @@ def release(state: State, plural: str, held: dict[str, Any], node: str, user: st
                 name=name,
             )
         return Release(ADDRESSES_GUARD)
+    if plural == "addressleases":
+        _not_used(state, name)
+        return Release(ADDRESSES_GUARD)
     if plural == "nodes":
         _not_an_owner(state, name)
         return Release(NODES_GUARD)
@@ -120,6 +131,19 @@ def release(state: State, plural: str, held: dict[str, Any], node: str, user: st
             name=name,
         )
     return Release(ADDRESSES_GUARD)
+
+
+def _not_used(state: State, name: str) -> None:
+    """Conflict if a node owns the address of the lease: a workload may have it."""
+    held = state.world.leases.get(name)
+    owner = state.world.space.owner_of(held.address) if held else None
+    if held is not None and owner is not None:
+        raise Conflict(
+            f"cannot delete lease {name}: node {owner.node} holds {held.address}; detach its "
+            "workload first",
+            kind="AddressLease",
+            name=name,
+        )
 
 
 def _not_an_owner(state: State, node: str) -> None:
@@ -158,7 +182,8 @@ def _block(state: State, wanted: IPBlock) -> Admitted:
     made = stored(wanted)
     made["metadata"]["name"] = name
     made["spec"] |= {"cidr": str(cidr), "pool": pool}
-    made["spec"].pop("address", None)
+    for asked in ("address", "lease"):
+        made["spec"].pop(asked, None)
     if name in state.world.space.blocks:
         return Admitted(made, existing=True)
     also: dict[str, bytes | None] = {}
@@ -198,12 +223,23 @@ def _workload(state: State, workload: Workload) -> Admitted:
     if spec.node not in world.nodes:
         raise _no_node(spec.node, "Workload")
     born_here = spec.origin is Origin.API
+    if born_here and spec.lease and spec.lease not in world.leases:
+        known = ", ".join(sorted(world.leases)[:10]) or "none"
+        message = f"there is no AddressLease {spec.lease!r}; there are: {known}"
+        raise Invalid(
+            f"cannot use lease {spec.lease}: {message}",
+            causes=[Cause("spec.lease", message)],
+            kind="Workload",
+            name=workload.metadata.name,
+        )
     asked = spec.addresses if born_here else workload.status.addresses
     if not asked:
         return Admitted(stored(workload))
     for address in asked:
         if born_here and world.space.pool_of(address) is None:
             raise ipam.outside_every_pool(address, world.space.pools, "spec.addresses")
+        if born_here:
+            ipam.not_leased(address, world.space.leases, spec.lease, "spec.addresses")
         if born_here and (name := world.space.reserved.name_of(address)) is not None:
             raise ipam.reserved(address, name, "spec.addresses")
     _not_anothers(state, workload, asked, on_its_node=born_here)

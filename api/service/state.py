@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from api.auth.tokens import Identity, identity_of
 from api.ipam.space import Held, Space
 from api.resources.ippool import IPPool, IPPoolSpec
-from api.resources.net import IPNetwork, parse_cidr
+from api.resources.net import IPAddress, IPNetwork, parse_address, parse_cidr
 from api.service.codec import document_of
 from api.service.selection import Selection
 from api.store import Event, Item
@@ -38,6 +38,11 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    address: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """The addresses, as text, that a workload asks for or has."""
 
@@ -45,7 +50,7 @@ class Use:
     addresses: tuple[str, ...]
 
 
-Fact = IPPool | Held | NodeFact | Reservation | Use | Identity
+Fact = IPPool | Held | NodeFact | Reservation | Lease | Use | Identity
 K = TypeVar("K")
 _POOL_FIELDS = {field.alias for field in IPPoolSpec.model_fields.values()}
 
@@ -70,6 +75,7 @@ class World:
         self.space = Space()
         self.identities: dict[str, Identity] = {}  # by hash of the token
         self.nodes: dict[str, NodeFact] = {}
+        self.leases: dict[str, Lease] = {}
         self.asns: dict[int, tuple[str, ...]] = {}  # mostly of one: a set takes more room
         self.workloads: dict[str, Use] = {}
         self.users: dict[str, tuple[str, ...]] = {}  # by address, the workloads that name it
@@ -87,6 +93,13 @@ class World:
             held = self.space.reserved.by_name.get(name)
             before = None if held is None else Reservation(held)
             self.space.set_reservation(name, fact.cidrs if isinstance(fact, Reservation) else None)
+        elif plural == "addressleases":
+            before = self.leases.pop(name, None)
+            if isinstance(before, Lease):
+                del self.space.leases[before.address]
+            if isinstance(fact, Lease):
+                self.leases[name] = fact
+                self.space.leases[fact.address] = name
         elif plural == "nodes":
             before = self.nodes.pop(name, None)
             _move(self.asns, name, _asns(before), _asns(fact))
@@ -229,11 +242,16 @@ def _node(document: dict[str, Any]) -> NodeFact:
     return NodeFact(document["metadata"].get("labels", {}), document["spec"].get("asNumber"))
 
 
+def _lease(document: dict[str, Any]) -> Lease:
+    return Lease(parse_address(document["spec"]["address"]))
+
+
 def _reservation(document: dict[str, Any]) -> Reservation:
     return Reservation(tuple(parse_cidr(cidr) for cidr in document["spec"]["reservedCIDRs"]))
 
 
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
+    "addressleases": _lease,
     "ipblocks": _held,
     "ippools": _pool,
     "ipreservations": _reservation,

@@ -30,7 +30,9 @@ from routed.agent.plan import automatic_pools, why_not
 class BlockSource(Protocol):
     """Where blocks come from."""
 
-    async def claim(self, *, pool: str = "", address: IPAddress | None = None) -> Intent:
+    async def claim(
+        self, *, pool: str = "", address: IPAddress | None = None, lease: str = ""
+    ) -> Intent:
         """Intent with the claimed block in it; IntentError, or Unreachable."""
 
 
@@ -100,8 +102,9 @@ class AddressBook:
                 raise Invalid(f"cannot assign {address}: {said}", causes=[Cause("addresses", said)])
             if (name := intent.reserved.name_of(address)) is not None:
                 raise ipam.reserved(address, name, "addresses")
+            ipam.not_leased(address, intent.leased, wanted.lease, "addresses")
             if self.allocator.block_of(address) is None:
-                intent = await source.claim(address=address)
+                intent = await source.claim(address=address, lease=wanted.lease)
                 self.own(intent)
         if wanted.requested:
             return
@@ -172,6 +175,9 @@ class AddressBook:
             if kept:
                 return kept
         try:
+            if wanted.lease:
+                for address in wanted.requested:
+                    self.allocator.warm(address)
             if wanted.requested:
                 return [self.allocator.take(a, wanted.id, now) for a in wanted.requested]
         except RoutedError:
@@ -198,8 +204,12 @@ class AddressBook:
             self.allocator.forget(wanted.id)
             return []
 
-    def release(self, workload: str) -> None:
-        """The workload's addresses begin to cool; written down before anybody can have them."""
+    def release(self, workload: str, *, leased: bool = False) -> None:
+        """The workload's addresses begin to cool; written down before anybody can have them. Those
+        that are leased need not: nobody else can."""
+        if leased:
+            self.allocator.forget(workload)
+            return
         freed = self.allocator.release(workload, time.monotonic())
         cooling = self.allocator.cooling
         self.log.add([(address, cooling[address]) for address in freed], cooling)

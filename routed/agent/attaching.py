@@ -14,7 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from api.resources.errors import Cause, Conflict, Invalid, RoutedError, StorageError
-from api.resources.net import host_prefix
+from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode, Origin
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.plan import advertisements
@@ -24,6 +24,7 @@ from routed.steps import Point, reached
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
+    from routed.agent.intent import Intent
 
 log = logging.getLogger("routed.agent")
 
@@ -49,7 +50,8 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         if_name=wanted.if_name,
         mode=wanted.mode,
         pools=wanted.pools,
-        requested=wanted.addresses,
+        requested=asked(agent.intent, wanted.lease) if wanted.lease else wanted.addresses,
+        lease=wanted.lease,
         ip_families=wanted.ip_families,
         addresses=[],
         container_id=wanted.container_id,
@@ -71,9 +73,25 @@ def check_mode(name: str, mode: Mode) -> None:
         )
 
 
+def asked(intent: Intent | None, lease: str) -> list[IPAddress]:
+    """The address of a lease. Invalid if there is none of that name."""
+    leases = intent.leases if intent else {}
+    held = leases.get(lease)
+    if held is None or held.spec.address is None:
+        known = ", ".join(sorted(leases)[:10]) or "none"
+        said = f"there is no AddressLease {lease!r}; there are: {known}"
+        raise Invalid(f"cannot use lease {lease}: {said}", causes=[Cause("lease", said)])
+    return [held.spec.address]
+
+
 async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
     """Own the blocks it needs, then attach it in the writer's turn."""
-    if not candidate.addresses or candidate.requested:
+    if candidate.requested:
+        # a block that is on its way back cannot be used again, nor may it go before it is used
+        async with agent.blocks.giving:
+            await agent.book.prepare(agent.known_intent(), candidate, agent.control)
+            return await agent.writer.run(lambda: put(agent, candidate))
+    if not candidate.addresses:
         await agent.book.prepare(agent.known_intent(), candidate, agent.control)
     return await agent.writer.run(lambda: put(agent, candidate))
 
@@ -149,7 +167,7 @@ async def _take_away(agent: Agent, record: Attachment) -> None:
     await agent.kernel.detach([record.id])
     reached(Point.ROUTES_GONE)
     try:
-        agent.book.release(record.id)
+        agent.book.release(record.id, leased=bool(record.lease))
     except OSError as error:  # it cools all the same, unless this agent dies meanwhile
         log.error("cool-down not recorded workload=%s: %s", record.id, error)
     reached(Point.COOLED)

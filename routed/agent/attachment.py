@@ -49,6 +49,7 @@ class Attachment(Model):
     requested: list[Address] = Field(default_factory=list)
     ip_families: list[IPFamily] = Field(default_factory=list)
     addresses: list[Address]
+    lease: str = ""
     container_id: str = Field(default="", alias="containerID")
     labels: dict[str, str] = Field(default_factory=dict)
     mtu: int = 1500
@@ -92,7 +93,8 @@ class Attachment(Model):
             if_name=self.if_name,
             mode=self.mode,
             pools=self.pools,
-            addresses=self.requested,
+            addresses=[] if self.lease else self.requested,
+            lease=self.lease,
             ip_families=self.ip_families,
             container_id=self.container_id,
         )

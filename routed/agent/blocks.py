@@ -27,6 +27,7 @@ class BlockKeeper:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
+        self.giving = asyncio.Lock()  # held while a block is given back
         self._spare_at = 0.0
         self._short: set[str] = set()  # pools that had no block more for us
 
@@ -54,7 +55,9 @@ class BlockKeeper:
             if block is None or block.status.assigned or block.status.cooling:
                 continue  # the service does not know yet that it is empty, and would refuse
             if self._sessions_up():
-                await self._give_back(name)
+                async with self.giving:
+                    if name in self.agent.book.spare_blocks(self.agent.intent):  # still
+                        await self._give_back(name)
 
     def _sessions_up(self) -> bool:
         return self.agent.intent is not None and self.agent.speech.all_established(

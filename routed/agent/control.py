@@ -162,11 +162,13 @@ class Control:
 
     # -- blocks ------------------------------------------------------------------------------------
 
-    async def claim(self, *, pool: str = "", address: IPAddress | None = None) -> Intent:
+    async def claim(
+        self, *, pool: str = "", address: IPAddress | None = None, lease: str = ""
+    ) -> Intent:
         """Claim a block; the intent that has it. IntentError or Unreachable."""
         if self.client is None or not self.known.complete:
             raise Unreachable("the control plane has not answered yet")
-        spec = IPBlockSpec(node=self.node, pool=pool, address=address)
+        spec = IPBlockSpec(node=self.node, pool=pool, address=address, lease=lease)
         wanted = IPBlock(metadata=ObjectMeta(name="claim"), spec=spec)
         self._changed(self.known.merge(await self.client.create(wanted)))
         return self.known.intent()

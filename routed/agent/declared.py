@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from api.resources.errors import RoutedError
 from api.resources.workload import Phase, Workload, WorkloadStatus
-from routed.agent.attaching import check_mode
+from routed.agent.attaching import asked, check_mode
 from routed.agent.attachment import Attachment, failed_status
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class Declared:
             if_name=spec.if_name,
             mode=spec.mode,
             pools=spec.pools,
-            requested=spec.addresses,
+            requested=asked(self.agent.intent, spec.lease) if spec.lease else spec.addresses,
+            lease=spec.lease,
             ip_families=spec.ip_families,
             addresses=newest.status.addresses,  # those it had before
             container_id=spec.container_id,

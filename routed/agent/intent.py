@@ -21,6 +21,7 @@ from pydantic import Field
 
 from api.ipam.reserved import Reserved
 from api.resources import (
+    AddressLease,
     BGPConfiguration,
     BGPPeer,
     IPBlock,
@@ -39,6 +40,7 @@ WATCHED = (
     "ipblocks",
     "workloads",
     "ipreservations",
+    "addressleases",
     "bgppeers",
     "bgpconfigurations",
 )
@@ -57,6 +59,7 @@ class Intent:
     peers: Mapping[str, BGPPeer] = field(default_factory=dict)
     bgp: BGPConfiguration | None = None
     reservations: Mapping[str, IPReservation] = field(default_factory=dict)
+    leases: Mapping[str, AddressLease] = field(default_factory=dict)
 
     @property
     def draining(self) -> bool:
@@ -86,6 +89,11 @@ class Intent:
         return Reserved({name: one.spec.reserved_cidrs for name, one in self.reservations.items()})
 
     @cached_property
+    def leased(self) -> Mapping[IPAddress, str]:
+        """The lease of each address that has one."""
+        return {one.spec.address: name for name, one in self.leases.items() if one.spec.address}
+
+    @cached_property
     def promised(self) -> frozenset[IPAddress]:
         """Addresses that declared workloads ask for: nobody else gets them."""
         return frozenset(a for w in self.declared.values() for a in w.spec.addresses)
@@ -102,6 +110,7 @@ class _Document(Model):
     peers: dict[str, BGPPeer] = Field(default_factory=dict)
     bgp: BGPConfiguration | None = None
     reservations: dict[str, IPReservation] = Field(default_factory=dict)
+    leases: dict[str, AddressLease] = Field(default_factory=dict)
 
 
 class Encoder:
@@ -135,6 +144,7 @@ class Encoder:
         parts += [group("workloads", [*intent.declared.items(), *reports.items()])]
         parts += [group("peers", intent.peers.items())]
         parts += [group("reservations", intent.reservations.items())]
+        parts += [group("leases", intent.leases.items())]
         self._known = used
         return b"{%b}" % b",".join(parts)
 
@@ -168,6 +178,7 @@ def parse(data: bytes) -> tuple[Intent, dict[str, Workload]]:
         peers=document.peers,
         bgp=document.bgp,
         reservations=document.reservations,
+        leases=document.leases,
     )
     return intent, reports
 

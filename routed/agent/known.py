@@ -15,6 +15,7 @@ from typing import cast
 
 from api.client import WatchEvent
 from api.resources import (
+    AddressLease,
     BGPConfiguration,
     BGPPeer,
     IPBlock,
@@ -109,6 +110,7 @@ class Known:
             declared=dict(self.declared),
             peers=dict(cast("dict[str, BGPPeer]", held["bgppeers"])),
             bgp=configurations.get("default"),
+            leases=dict(cast("dict[str, AddressLease]", held["addressleases"])),
             reservations=dict(cast("dict[str, IPReservation]", held["ipreservations"])),
         )
 

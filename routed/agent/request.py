@@ -6,7 +6,7 @@ JSON or not an object is 400.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -27,6 +27,7 @@ class AttachRequest(Model):
     mode: Mode = Mode.VETH
     pools: list[DNSSubdomain] = Field(default_factory=list, max_length=16)
     addresses: list[Address] = Field(default_factory=list, max_length=16)
+    lease: DNSSubdomain | Literal[""] = ""
     ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
     container_id: str = Field(default="", alias="containerID", max_length=253)
     labels: dict[str, str] = Field(default_factory=dict)
@@ -36,6 +37,9 @@ class AttachRequest(Model):
     def _form(self) -> AttachRequest:
         if self.hand_over == bool(self.netns):
             raise ValueError("netns: say either which namespace, or handOver: true")
+        if self.lease and (self.addresses or self.pools or self.ip_families):
+            said = "says which address: leave addresses, pools and ipFamilies out"
+            raise ValueError(f"lease: {said}")
         if len(set(self.ip_families)) != len(self.ip_families):
             raise ValueError("ipFamilies: names a family twice")
         return self

@@ -143,6 +143,7 @@ def attach(
     netns: Annotated[str, typer.Option(help="Name under /run/netns, or a path.")],
     pool: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     ip: Annotated[list[str] | None, typer.Option(help="Exactly this address; repeatable.")] = None,
+    lease: Annotated[str, typer.Option(help="The address of this AddressLease.")] = "",
     family: Annotated[
         list[str] | None, typer.Option(help="IPv4, IPv6; repeatable for one address of each.")
     ] = None,
@@ -165,6 +166,7 @@ def attach(
             "pools": pool or [],
             "addresses": ip or [],
             "ipFamilies": family or [],
+            "lease": lease,
         }
         _remote().attach(name, spec, labels, output)
         return
@@ -178,6 +180,7 @@ def attach(
         "pools": pool or [],
         "addresses": ip or [],
         "ipFamilies": family or [],
+        "lease": lease,
         "labels": labels,
     }
     Local(agent or DEFAULT_SOCKET).attach(request, output, wait=wait)
