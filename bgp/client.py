@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from api.resources.errors import SpeakerError
@@ -48,6 +48,10 @@ class SpeakerClient:
     def advertised(self) -> int:
         """How many prefixes are stated at present."""
         return len(self._wanted)
+
+    def prefixes(self) -> Iterable[IPNetwork]:
+        """What is stated at present."""
+        return self._wanted.keys()
 
     async def connect(self) -> None:
         """Connect, and state what was set. SpeakerError if the speaker is not there."""

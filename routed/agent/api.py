@@ -66,6 +66,9 @@ def application(agent: Agent) -> ASGIApp:
     async def detach(request: Request) -> Answer:
         return _json(agent.view(await agent.detach(request.name)))
 
+    async def advertisements(request: Request) -> Answer:
+        return _json({"items": sorted(map(str, agent.speech.prefixes()))})
+
     async def status(request: Request) -> Answer:
         return _json(views.status(agent))
 
@@ -86,6 +89,7 @@ def application(agent: Agent) -> ASGIApp:
         ("GET", "/v1/attachments"): listing,
         ("GET", f"{ONE}{{id}}"): one,
         ("DELETE", f"{ONE}{{id}}"): detach,
+        ("GET", "/v1/advertisements"): advertisements,
         ("GET", "/v1/status"): status,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,

@@ -43,6 +43,10 @@ class Speech:
         """How many prefixes are stated at present."""
         return self.client.advertised
 
+    def prefixes(self) -> Iterable[IPNetwork]:
+        """What is stated at present."""
+        return self.client.prefixes()
+
     def take_touched(self) -> set[IPNetwork] | None:
         """`touched`, to be gathered anew."""
         found, self.touched = self.touched, set()

@@ -11,7 +11,9 @@ import httpx
 import typer
 import yaml
 
+from api.ipam import local
 from api.resources.errors import IntentError, RoutedError
+from api.resources.net import parse_address, parse_cidr
 from routed.ctl.tables import age, aligned
 
 
@@ -57,6 +59,27 @@ class Local:
             rows.append([*cells, str(one["received"]), one["error"] or "-"])
         typer.echo(aligned(rows))
         typer.echo(f"advertised: {status['bgp']['advertised']} prefix(es)")
+
+    def addresses(self) -> local.Local:
+        """What this host has: its agent's word, and its kernel's."""
+        from routed.kernel.netlink import Netlink
+        from routed.kernel.observe import host_routes
+
+        with Netlink() as netlink:
+            routes = frozenset(host_routes(netlink))
+        node = self._call("GET", "/v1/status")["node"]
+        items = self._call("GET", "/v1/attachments")["items"]
+        told = self._call("GET", "/v1/advertisements")["items"]
+        return local.Local(
+            node=node,
+            attached={
+                item["id"]: [parse_address(text) for text in item["addresses"]]
+                for item in items
+                if item["phase"] == "Ready"
+            },
+            routes=routes,
+            advertised=frozenset(map(parse_cidr, told)),
+        )
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         transport = httpx.HTTPTransport(uds=str(self.socket))

@@ -239,9 +239,14 @@ def ipam_show(
 @ipam.command("check")
 def ipam_check(
     fix: Annotated[bool, typer.Option("--fix", help="Delete what nobody can be using.")] = False,
+    agent: Socket = None,
 ) -> None:
-    """Whether pools, blocks, nodes and workloads agree; exit code 1 and a list if not."""
-    if not _remote().ipam_check(fix=fix):
+    """Whether pools, blocks, nodes and workloads agree; exit code 1 and a list if not. On a host
+    also whether its attachments, routes and announcements do."""
+    from routed.ctl.local import Local
+
+    socket = agent or (DEFAULT_SOCKET if DEFAULT_SOCKET.exists() else None)
+    if not _remote().ipam_check(Local(socket).addresses() if socket else None, fix=fix):
         raise typer.Exit(1)
 
 

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from api.client import Client
+from api.ipam import local
 from api.resources.errors import (
     AlreadyExists,
     Cause,
@@ -143,15 +144,16 @@ class Remote:
     def ipam_show(self, *, heat: bool) -> None:
         typer.echo(self._run(lambda client: space.show(client, heat=heat)))
 
-    def ipam_check(self, *, fix: bool) -> bool:
-        """Whether all agrees (after mending what was to be mended)."""
-        found, gone = self._run(lambda client: space.checked(client, fix=fix))
+    def ipam_check(self, here: local.Local | None, *, fix: bool) -> bool:
+        """Whether all agrees (after mending what was to be mended), also with this host."""
+        found, gone = self._run(lambda client: space.checked(client, here, fix=fix))
         for one in gone:
             typer.echo(f"{one}; deleted")
         for one in found:
             typer.echo(f"{one}{' (garbage: --fix deletes it)' if one.garbage else ''}")
         if not found:
-            typer.echo("pools, blocks, nodes and workloads agree")
+            also = f", and node {here.node} with them" if here else ""
+            typer.echo(f"pools, blocks, nodes and workloads agree{also}")
         return not found
 
     def ipam_release(self, what: str, force: space.Force) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from api.client import Client
-from api.ipam import check
+from api.ipam import check, local
 from api.ipam.space import block_name
 from api.resources import IPBlock, IPPool, IPReservation, Node, Workload
 from api.resources.errors import Cause, ConfigError, Conflict, NotFound
@@ -97,8 +97,11 @@ def _map(pool: IPPool, inside: Sequence[IPBlock]) -> str:
     return "\n".join([head, *(text[n : n + COLUMNS] for n in range(0, cells, COLUMNS))])
 
 
-async def checked(client: Client, *, fix: bool) -> tuple[list[check.Finding], list[check.Finding]]:
-    """What does not agree; and of it what was garbage and, with `fix`, is gone."""
+async def checked(
+    client: Client, here: local.Local | None, *, fix: bool
+) -> tuple[list[check.Finding], list[check.Finding]]:
+    """What does not agree, also with this host, if there is one; and of it what was garbage and,
+    with `fix`, is gone."""
     held = check.Held(
         pools=await client.list(IPPool),
         nodes=await client.list(Node),
@@ -107,6 +110,8 @@ async def checked(client: Client, *, fix: bool) -> tuple[list[check.Finding], li
         workloads=await client.list(Workload),
     )
     found, gone = check.findings(held), []
+    if here is not None:
+        found += local.findings(here, held.pools, held.blocks, held.workloads)
     for one in found if fix else ():
         if one.garbage:
             await client.raw("DELETE", f"/{one.plural}/{one.name}")

@@ -210,6 +210,16 @@ def routes(netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL) -> fib
     return netlink.read(m.dump_routes(family, protocol), fib.table)
 
 
+def host_routes(netlink: Netlink) -> set[IPAddress]:
+    """The addresses that a host route of ours leads to over a link of its own."""
+    return {
+        _address(address)
+        for kind in (m.AF_INET, m.AF_INET6)
+        for (level, address), shape in routes(netlink, kind).local.items()
+        if shape.device is not None and level[1] == 8 * len(address)
+    }
+
+
 def next_hops(netlink: Netlink) -> nexthops.Objects:
     """The next hop objects; none where the kernel does not know of such (before 5.3)."""
     try:

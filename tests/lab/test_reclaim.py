@@ -103,3 +103,23 @@ def test_a_drained_node_owns_nothing_and_takes_nothing(
     lab.local("host2").delete("/v1/attachments/late")
     inside(f"{lab.top.name}-host2", "ip", "netns", "del", body["netns"])
     assert ctl(lab, "ipam", "check").endswith("agree\n")
+
+
+def test_a_host_agrees_with_what_is_known_of_it(lab: Lab, workloads: Workloads) -> None:
+    _, address = workloads.attach("host1", "known")
+    host = f"{lab.top.name}-host1"
+    words = ["ipam", "check", "--agent", str(lab.socket("host1"))]
+    whole = lab.ctl("--kubeconfig", str(lab.admin), *words)
+
+    def checked() -> tuple[int, str]:
+        done = subprocess.run(
+            [*prefix(host), *whole], capture_output=True, text=True, timeout=30, check=False
+        )
+        return done.returncode, done.stdout
+
+    def agrees() -> bool:
+        code, said = checked()
+        return code == 0 and "and node host1 with them" in said
+
+    wait_for("host and service agreeing", agrees, 10)
+    assert lab.ping(host, address)
