@@ -7,6 +7,7 @@ mistake makes the object Invalid (422) with a cause per field, whose path reads 
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -51,8 +52,9 @@ def _is_plain(body: bytes) -> bool:
     )
 
 
-def decode(kind: Kind, document: Any) -> Resource:
-    """The resource in `document`; BadRequest or Invalid name the object and each field."""
+def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resource:
+    """The resource in `document`; BadRequest or Invalid name the object and each field. With
+    `unknown`, fields that are not known are left out and added to it."""
     if not isinstance(document, dict):
         raise BadRequest(f"cannot read the {kind.kind}: it must be an object")
     metadata = document.get("metadata")
@@ -67,16 +69,29 @@ def decode(kind: Kind, document: Any) -> Resource:
     try:
         held = kind.model.model_validate(document)
     except ValidationError as error:
+        extra = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        if unknown is not None and extra:
+            unknown += [f'unknown field "{cause_of(problem).field}"' for problem in extra]
+            return decode(kind, _without(document, [p["loc"] for p in extra]), unknown)
         causes = [cause_of(problem) for problem in error.errors()]
-        unknown = [c for c in causes if c.reason == "FieldValueNotSupported"]
-        if len(unknown) == len(causes):
-            fields = ", ".join(f'unknown field "{cause.field}"' for cause in unknown)
+        if len(extra) == len(causes):
+            fields = ", ".join(f'unknown field "{cause.field}"' for cause in causes)
             raise BadRequest(f"strict decoding error: {said}: {fields}", causes=causes) from error
         raise invalid(kind, name, causes) from error
     causes = checks(held)
     if causes:
         raise invalid(kind, name, causes)
     return held
+
+
+def _without(document: Any, places: list[tuple[int | str, ...]]) -> Any:
+    made = copy.deepcopy(document)
+    for place in places:
+        around = made
+        for part in place[:-1]:
+            around = around[part]
+        del around[place[-1]]
+    return made
 
 
 def checks(held: Resource) -> list[Cause]:

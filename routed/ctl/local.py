@@ -12,9 +12,10 @@ import typer
 import yaml
 
 from api.ipam import local
+from api.resources.columns import age
 from api.resources.errors import IntentError, RoutedError
 from api.resources.net import parse_address, parse_cidr
-from routed.ctl.tables import age, aligned
+from routed.ctl.tables import aligned
 
 
 class AgentUnreachable(RoutedError):
@@ -55,7 +56,7 @@ class Local:
         rows = [["PEER", "ADDRESS", "STATE", "SINCE", "RECEIVED", "ERROR"]]
         for one in status["bgp"]["sessions"]:
             since = datetime.fromtimestamp(one["since"], UTC).isoformat()
-            cells = [one["peer"], one["address"], one["state"], age(since)]
+            cells = [one["peer"], one["address"], one["state"], age(since, datetime.now(UTC))]
             rows.append([*cells, str(one["received"]), one["error"] or "-"])
         typer.echo(aligned(rows))
         typer.echo(f"advertised: {status['bgp']['advertised']} prefix(es)")

@@ -141,3 +141,21 @@ def test_a_wrong_type_is_told_and_never_taken_for_another(
     with pytest.raises(Invalid) as caught:
         decode(KINDS["ippools"], document)
     assert [(c.field, c.message) for c in caught.value.causes] == [(f"spec.{field}", says)]
+
+
+def test_unknown_fields_are_left_out_and_named_where_that_is_asked_for() -> None:
+    document = {
+        "metadata": {"name": "main", "colour": "red"},
+        "spec": {"cidr": "10.0.0.0/24", "size": 3},
+        "extra": {},
+    }
+    told: list[str] = []
+    held = decode(KINDS["ippools"], document, told)
+    assert held.metadata.name == "main"
+    assert sorted(told) == [
+        'unknown field "extra"', 'unknown field "metadata.colour"', 'unknown field "spec.size"',
+    ]  # fmt: skip
+    assert "size" in document["spec"], "what was given stays as it is"
+    peer = {"metadata": {"name": "p"}, "spec": {"peerIP": "x", "asNumber": 1, "odd": 1}}
+    with pytest.raises(Invalid, match=r"spec\.peerIP"):
+        decode(KINDS["bgppeers"], peer, told)

@@ -1,0 +1,61 @@
+"""What a PATCH makes of an object, by its media type. Pure, on documents.
+
+A strategic merge patch needs tags that our kinds do not have: it is taken as a merge patch, as for
+custom resources.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonpatch
+from jsonpointer import JsonPointerException
+
+from api.resources.errors import BadRequest, Cause, Invalid
+
+Document = dict[str, Any]
+
+JSON_PATCH = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+KNOWN = (JSON_PATCH, MERGE, STRATEGIC, APPLY)
+
+
+def patched(media_type: str, held: Document, change: Any) -> Document:
+    """`held` after `change`. BadRequest if the patch is none, Invalid if it does not apply."""
+    if media_type == JSON_PATCH:
+        return _json(held, change)
+    if not isinstance(change, dict):
+        raise BadRequest("cannot patch: a merge patch is an object")
+    made: Document = merge(held, change)
+    return made
+
+
+def merge(held: Any, change: Any) -> Any:
+    """RFC 7386, section 2."""
+    if not isinstance(change, dict):
+        return change
+    base = dict(held) if isinstance(held, dict) else {}
+    for name, value in change.items():
+        if value is None:
+            base.pop(name, None)
+        else:
+            base[name] = merge(base.get(name), value)
+    return base
+
+
+def _json(held: Document, change: Any) -> Document:
+    """RFC 6902."""
+    if not isinstance(change, list) or not all(isinstance(one, dict) for one in change):
+        raise BadRequest("cannot patch: a JSON patch is a list of operations")
+    try:
+        made = jsonpatch.JsonPatch(change).apply(held)
+    except jsonpatch.InvalidJsonPatch as error:
+        raise BadRequest(f"cannot patch: it is no JSON patch ({error})") from error
+    except (jsonpatch.JsonPatchException, JsonPointerException) as error:
+        said = f"the patch does not apply: {error}"
+        raise Invalid(f"cannot patch: {said}", causes=[Cause("patch", said)]) from error
+    if not isinstance(made, dict):
+        raise BadRequest("cannot patch: what it makes is no object")
+    return made

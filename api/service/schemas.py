@@ -1,0 +1,113 @@
+"""The kinds' schemas as the clients of the Kubernetes API read them: OpenAPI 3.0, from the models.
+
+Pure. What pydantic says is JSON Schema 2020-12, which is OpenAPI 3.1; kubectl knows 3.0 and 2.0, so
+it is lowered: nothing may be null, a constant is an enumeration of one, a reference has no
+neighbours, and unknown fields are refused without being said.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from api.resources.meta import API_GROUP, API_VERSION
+from api.resources.registry import KINDS, Kind
+
+Schema = dict[str, Any]
+VERSION = API_VERSION.partition("/")[2]
+PREFIX = f"{'.'.join(reversed(API_GROUP.split('.')))}.{VERSION}."  # dev.routed.v1.
+REF = "#/components/schemas/"
+DELETE_OPTIONS, STATUS = f"{PREFIX}DeleteOptions", f"{PREFIX}Status"
+_DROPPED = {"title", "const", "anyOf", "$defs"}
+
+
+def of(kind: Kind) -> str:
+    """The name of the kind's schema."""
+    return f"{PREFIX}{kind.kind}"
+
+
+def reference(name: str) -> Schema:
+    return {"$ref": f"{REF}{name}"}
+
+
+def gvk(kind: str) -> dict[str, str]:
+    """What ties an operation or a schema to a kind."""
+    return {"group": API_GROUP, "kind": kind, "version": VERSION}
+
+
+@cache
+def components() -> dict[str, Schema]:
+    """Every schema by its name: the kinds, their lists, and what they are made of."""
+    wanted = [(kind.model, "validation") for kind in KINDS.values()]
+    _, whole = models_json_schema(wanted, by_alias=True, ref_template=f"{REF}{PREFIX}{{model}}")  # type: ignore[arg-type]
+    found = {f"{PREFIX}{name}": lowered(held) for name, held in whole["$defs"].items()}
+    for kind in KINDS.values():
+        held = found[of(kind)]
+        held["x-kubernetes-group-version-kind"] = [gvk(kind.kind)]
+        held["properties"]["apiVersion"] = {"type": "string", "description": API_VERSION}
+        held["properties"]["kind"] = {"type": "string", "description": kind.kind}
+        found[f"{of(kind)}List"] = _list(kind)
+    text: Schema = {"type": "string"}
+    number: Schema = {"type": "integer", "format": "int32"}
+    names = {"kind": text, "apiVersion": text}
+    status = {**names, "status": text, "reason": text, "message": text, "code": number}
+    versions = {"type": "object", "properties": {"uid": text, "resourceVersion": text}}
+    options = {**names, "propagationPolicy": text, "gracePeriodSeconds": number}
+    options["preconditions"] = versions
+    found[STATUS] = {"type": "object", "properties": status}
+    found[DELETE_OPTIONS] = {"type": "object", "properties": options}
+    return dict(sorted(found.items()))
+
+
+def _list(kind: Kind) -> Schema:
+    text = {"type": "string"}
+    metadata = {"resourceVersion": text, "continue": text}
+    return {
+        "type": "object",
+        "description": f"A list of {kind.kind} objects.",
+        "required": ["items"],
+        "properties": {
+            "apiVersion": text,
+            "kind": text,
+            "metadata": {"type": "object", "properties": metadata},
+            "items": {"type": "array", "items": reference(of(kind))},
+        },
+        "x-kubernetes-group-version-kind": [gvk(f"{kind.kind}List")],
+    }
+
+
+def lowered(held: Any) -> Any:
+    """A schema of JSON Schema 2020-12 as one of OpenAPI 3.0."""
+    if isinstance(held, list):
+        return [lowered(one) for one in held]
+    if not isinstance(held, dict):
+        return held
+    if "properties" in held and isinstance(held["properties"], dict):
+        held = {**held, "properties": {k: lowered(v) for k, v in held["properties"].items()}}
+    made: Schema = {
+        key: value if key == "properties" else lowered(value)
+        for key, value in held.items()
+        if key not in _DROPPED
+    }
+    if "const" in held:
+        made["enum"] = [held["const"]]
+    if "anyOf" in held:
+        made = {**_one_of(held["anyOf"]), **made}
+    if isinstance(made.get("additionalProperties"), bool):
+        del made["additionalProperties"]
+    if made.get("default", 0) is None:
+        del made["default"]
+    if "$ref" in made and len(made) > 1:
+        made["allOf"] = [{"$ref": made.pop("$ref")}]
+    return made
+
+
+def _one_of(choices: list[Schema]) -> Schema:
+    """Of several only what is common: null is left out, texts stay texts."""
+    left = [lowered(one) for one in choices if one.get("type") != "null"]
+    if len(left) == 1:
+        return dict(left[0])
+    types = {one.get("type") for one in left}
+    return {"type": types.pop()} if len(types) == 1 and None not in types else {}
