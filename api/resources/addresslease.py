@@ -18,7 +18,9 @@ class AddressLeaseSpec(Model):
     it."""
 
     pool: DNSSubdomain | None = None
+    """A pool with allocation Fixed. Immutable."""
     address: Address | None = None
+    """The address; the lowest free one of `pool` by default. Immutable."""
 
     def causes(self) -> list[Cause]:
         if self.pool is None and self.address is None:
@@ -38,8 +40,12 @@ class AddressLeaseStatus(Status):
     kept=("pool", "address"),
 )
 class AddressLease(Resource):
+    """A named, fixed address that outlives workloads and moves between nodes."""
+
     KIND: ClassVar[str] = "AddressLease"
 
     kind: str = Field(default="AddressLease", pattern="^AddressLease$")
     spec: AddressLeaseSpec
+    """Which address."""
     status: AddressLeaseStatus = Field(default_factory=AddressLeaseStatus)
+    """Nothing yet."""

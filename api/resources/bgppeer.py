@@ -29,24 +29,42 @@ class BGPPeerSpec(Model):
     """
 
     node: DNSSubdomain | None = None
+    """The one node that holds the session; instead of nodeSelector."""
     node_selector: SelectorText = "all()"
+    """The nodes that hold a session each."""
     peer_ip: Address = Field(alias="peerIP")
+    """The switch's address."""
     as_number: int = Field(ge=1, le=MAX_ASN)
+    """The switch's autonomous system."""
     local_as_number: int | None = Field(default=None, alias="localASNumber", ge=1, le=MAX_ASN)
+    """What the node calls itself to this peer, instead of its own ASN."""
     source_address: Address | None = None
+    """Ours, of the same family as peerIP."""
     interface: InterfaceName | None = None
+    """The link that the peer is on."""
     hold_time: int = Field(default=9, ge=0, le=65_535)
+    """Seconds without a word until the session is over: 0, or at least 3 (RFC 4271, section
+    4.2)."""
     keepalive_time: int | None = Field(default=None, ge=0, le=21_845)
+    """Seconds between keepalives: a third of holdTime by default."""
     graceful_restart_time: int = Field(default=120, ge=0, le=4095)
+    """Seconds that routes outlive a session that ended (RFC 4724)."""
     ttl_security: int | None = Field(default=None, ge=1, le=254)
+    """How many hops the peer may be away (RFC 5082)."""
     password_file: str | None = Field(default=None, pattern="^/.*")
+    """A file on the node, mode 0600, with the TCP MD5 secret (RFC 2385)."""
     import_default: bool = False
+    """Use the peer's default route."""
     num_allowed_local_as_numbers: int = Field(
         default=0, alias="numAllowedLocalASNumbers", ge=0, le=10
     )
+    """How often our own AS may be in the path of what the peer says."""
     max_prefixes: int | None = Field(default=None, ge=1)
+    """Of more routes than these the others are not used."""
     filters: list[DNSSubdomain] = Field(default_factory=list)
+    """Import and export rules, in order, by name. Not in effect yet."""
     bfd: bool = False
+    """Watch the path by BFD. Not in effect yet."""
 
     def causes(self) -> list[Cause]:
         found: list[Cause] = []
@@ -83,11 +101,15 @@ class BGPPeerSpec(Model):
     ),
 )
 class BGPPeer(Resource):
+    """A switch (or another router) that nodes hold a BGP session with."""
+
     KIND: ClassVar[str] = "BGPPeer"
 
     kind: str = Field(default="BGPPeer", pattern="^BGPPeer$")
     spec: BGPPeerSpec
+    """Whom to speak with, and how."""
     status: Status = Field(default_factory=Status)
+    """Nothing yet."""
 
 
 class BGPConfigurationSpec(Model):
@@ -99,7 +121,10 @@ class BGPConfigurationSpec(Model):
     """
 
     as_number_range: str = Field(default="4200000000-4294967294", pattern=r"^\d{1,10}-\d{1,10}$")
+    """FIRST-LAST, where nodes without asNumber get theirs: private four-byte ASNs by default (RFC
+    6996)."""
     communities: list[str] = Field(default_factory=list)
+    """On every announcement: ASN:VALUE (RFC 1997) or ASN:A:B (RFC 8092)."""
 
     def asn_range(self) -> range:
         first, _, last = self.as_number_range.partition("-")
@@ -134,8 +159,12 @@ class BGPConfigurationSpec(Model):
     columns=(Column("ASNS", "spec.asNumberRange"), Column("COMMUNITIES", "spec.communities", 1)),
 )
 class BGPConfiguration(Resource):
+    """Defaults of all nodes; there is one, called default."""
+
     KIND: ClassVar[str] = "BGPConfiguration"
 
     kind: str = Field(default="BGPConfiguration", pattern="^BGPConfiguration$")
     spec: BGPConfigurationSpec = Field(default_factory=BGPConfigurationSpec)
+    """Defaults of all nodes."""
     status: Status = Field(default_factory=Status)
+    """Nothing yet."""

@@ -40,14 +40,26 @@ class IPPoolSpec(Model):
     """`block_size` is a prefix length: default 26 (v4) and 122 (v6); /32, /128 in a Fixed pool."""
 
     cidr: Cidr
+    """The prefix. Pools never overlap, nor do they touch reserved ranges. Immutable."""
     block_size: int = Field(default=0, ge=0, le=128)
+    """Length of the prefix of a block: 26 (IPv4) or 122 (IPv6) by default; 32 or 128 in a Fixed
+    pool. Immutable."""
     allocation: Allocation = Allocation.AUTOMATIC
+    """Automatic: nodes assign from it by themselves. Fixed: blocks are single addresses, which have
+    to be asked for. Anycast: no blocks. Immutable."""
     node_selector: SelectorText = "all()"
+    """The nodes that use it by themselves."""
     disabled: bool = False
+    """Nothing new is assigned from it; its empty blocks go back."""
     nat_outgoing: bool = False
+    """What leaves for an address outside every pool gets the address of its host.
+    Not in effect yet."""
     encapsulation: Encapsulation = Encapsulation.NEVER
+    """Whether packets between hosts are put into VXLAN. Not in effect yet."""
     announce: Announce = Announce.HOSTS
+    """Hosts: each address by itself. Blocks: the blocks. Both."""
     cooldown_seconds: int = Field(default=60, ge=0, le=86_400)
+    """For so long nobody else gets an address that was freed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,11 +119,15 @@ class IPPoolStatus(Status):
     immutable=("spec.cidr", "spec.blockSize", "spec.allocation"),
 )
 class IPPool(Resource):
+    """A prefix that addresses of workloads are of, cut into blocks that nodes own."""
+
     KIND: ClassVar[str] = "IPPool"
 
     kind: str = Field(default="IPPool", pattern="^IPPool$")
     spec: IPPoolSpec
+    """What it is to be."""
     status: IPPoolStatus = Field(default_factory=IPPoolStatus)
+    """Nothing yet."""
 
 
 class IPBlockSpec(Model):
@@ -120,11 +136,17 @@ class IPBlockSpec(Model):
     `epoch` counts the owners a block has had."""
 
     cidr: Cidr | None = None
+    """The block. Left out by who claims: the service chooses."""
     pool: DNSSubdomain | Literal[""] = ""
+    """The pool that it is a part of."""
     node: DNSSubdomain
+    """The one node that assigns inside it."""
     epoch: int = Field(default=1, ge=1)
+    """Counts the owners that it has had."""
     address: Address | None = None
+    """Claim the block that holds this address."""
     lease: DNSSubdomain | Literal[""] = ""
+    """The AddressLease that the claimed address is of."""
 
     @model_validator(mode="after")
     def _something_to_claim(self) -> Self:
@@ -137,7 +159,9 @@ class IPBlockStatus(Status):
     """What the owner last reported; `assigned` and `cooling` count addresses."""
 
     assigned: int = 0
+    """How many of its addresses workloads have."""
     cooling: int = 0
+    """How many were freed not long ago."""
 
 
 @resource(
@@ -155,8 +179,13 @@ class IPBlockStatus(Status):
     immutable=("spec.cidr", "spec.pool", "spec.node", "spec.epoch"),
 )
 class IPBlock(Resource):
+    """A part of a pool that one node owns: only it assigns inside. Nodes claim blocks and give them
+    back by themselves; who deletes one asks its owner for it."""
+
     KIND: ClassVar[str] = "IPBlock"
 
     kind: str = Field(default="IPBlock", pattern="^IPBlock$")
     spec: IPBlockSpec
+    """Which block it is, and whose."""
     status: IPBlockStatus = Field(default_factory=IPBlockStatus)
+    """How much of it is used, as its owner said last."""

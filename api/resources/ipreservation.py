@@ -17,6 +17,7 @@ class IPReservationSpec(Model):
     has an address of them already keeps it; nobody gets one any more."""
 
     reserved_cidrs: list[Cidr] = Field(alias="reservedCIDRs", min_length=1, max_length=1000)
+    """Nobody is given an address of these."""
 
     def causes(self) -> list[Cause]:
         seen: set[object] = set()
@@ -35,8 +36,12 @@ class IPReservationStatus(Status):
 
 @resource("ipreservations", columns=(Column("CIDRS", "spec.reservedCIDRs"),))
 class IPReservation(Resource):
+    """Ranges that nobody is given an address of."""
+
     KIND: ClassVar[str] = "IPReservation"
 
     kind: str = Field(default="IPReservation", pattern="^IPReservation$")
     spec: IPReservationSpec
+    """What is reserved."""
     status: IPReservationStatus = Field(default_factory=IPReservationStatus)
+    """Nothing yet."""

@@ -79,6 +79,7 @@ class Model(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
+        use_attribute_docstrings=True,
         frozen=True,
     )
 
@@ -109,28 +110,43 @@ def _plain(model: type[Model], field: str) -> tuple[tuple[type, ...], str] | Non
 
 class ObjectMeta(Model):
     name: DNSSubdomain
+    """Unique among the objects of its kind; a DNS name. Immutable."""
     labels: dict[str, str] = Field(default_factory=dict)
+    """What selectors look at."""
     annotations: dict[str, str] = Field(default_factory=dict)
+    """Notes of people and programs; nothing selects by them."""
     uid: str = ""
+    """Tells this object from an earlier one of the same name. The service makes it."""
     resource_version: str = ""
+    """The revision of the last change; an update has to name it."""
     generation: int = 0
+    """Grows with every change of the spec."""
     creation_timestamp: str | None = None
+    """When it was created (RFC 3339, UTC)."""
     deletion_timestamp: str | None = None
+    """Since when it is wanted back from who still uses it (RFC 3339, UTC)."""
 
 
 class Condition(Model):
     """Kubernetes `metav1.Condition`; `last_transition_time` is RFC 3339 in UTC."""
 
     type: str
+    """What it is about, such as Ready."""
     status: str = Field(pattern="^(True|False|Unknown)$")
+    """True, False or Unknown."""
     reason: str = ""
+    """Why, in one word for programs."""
     message: str = ""
+    """Why, for people."""
     last_transition_time: str | None = None
+    """When `status` last changed (RFC 3339, UTC)."""
     observed_generation: int | None = None
+    """The generation that it was said of."""
 
 
 class Status(Model):
     conditions: list[Condition] = Field(default_factory=list)
+    """What those who carry the object out say of it."""
 
 
 class Resource(Model):
@@ -139,5 +155,7 @@ class Resource(Model):
     KIND: ClassVar[str]
 
     api_version: str = API_VERSION
+    """routed.dev/v1."""
     kind: str
     metadata: ObjectMeta
+    """Name, labels, and what the service keeps of every object."""

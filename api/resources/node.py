@@ -19,13 +19,18 @@ class NodeSpec(Model):
     """
 
     addresses: list[Address] = Field(default_factory=list)
+    """The host's own, the first of each family preferred."""
     as_number: int | None = Field(default=None, ge=1, le=4_294_967_294)
+    """Its autonomous system; by default the next free one of asNumberRange of BGPConfiguration."""
     router_id: str | None = None
+    """The BGP identifier; by default the first IPv4 address, or made of the name."""
     unschedulable: bool = False
+    """Nothing is attached on it any more, its empty blocks go back: it is being drained."""
 
 
 class NodeStatus(Status):
     versions: dict[str, str] = Field(default_factory=dict)
+    """Of the programs that run on it."""
 
 
 @resource(
@@ -41,8 +46,12 @@ class NodeStatus(Status):
     kept=("as_number", "addresses", "router_id"),
 )
 class Node(Resource):
+    """A host that carries workloads. Its agent registers it."""
+
     KIND: ClassVar[str] = "Node"
 
     kind: str = Field(default="Node", pattern="^Node$")
     spec: NodeSpec = Field(default_factory=NodeSpec)
+    """What it is to be."""
     status: NodeStatus = Field(default_factory=NodeStatus)
+    """What its agent says: Ready, BGPEstablished, ForwardBlocked."""

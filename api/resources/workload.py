@@ -49,8 +49,11 @@ class Phase(StrEnum):
 
 class Port(Model):
     name: str = ""
+    """What policies call it."""
     protocol: str = Field(default="TCP", pattern="^(TCP|UDP|SCTP)$")
+    """TCP, UDP or SCTP."""
     port: int = Field(ge=1, le=65_535)
+    """Its number."""
 
 
 class WorkloadSpec(Model):
@@ -61,16 +64,29 @@ class WorkloadSpec(Model):
     `lease`: the address of this AddressLease, and nothing else."""
 
     node: DNSSubdomain
+    """The node that it is on. Immutable."""
     origin: Origin = Origin.API
+    """Node: attached on its node, this is a report. API: declared here, its node carries it out.
+    Immutable."""
     netns: str = Field(default="", max_length=4095)
+    """Its network namespace: a name under /run/netns, or the path of one; empty: the runtime moves
+    the link. Immutable."""
     if_name: InterfaceName = "eth0"
+    """The interface inside. Immutable."""
     mode: Mode = Mode.VETH
+    """How it is connected. Immutable."""
     pools: list[DNSSubdomain] = Field(default_factory=list, max_length=16)
+    """Take its addresses from these. Immutable."""
     addresses: list[Address] = Field(default_factory=list, max_length=16)
+    """Exactly these addresses. Immutable."""
     ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
+    """One address of each of these. Immutable."""
     lease: DNSSubdomain | Literal[""] = ""
+    """The address of this AddressLease. Immutable."""
     container_id: str = Field(default="", alias="containerID", max_length=253)
+    """What a runtime calls it. Immutable."""
     ports: list[Port] = Field(default_factory=list, max_length=256)
+    """Names for its ports, which policies may use."""
 
     def causes(self) -> list[Cause]:
         found: list[Cause] = []
@@ -90,10 +106,15 @@ class WorkloadSpec(Model):
 
 class WorkloadStatus(Status):
     phase: Phase = Phase.PENDING
+    """Pending, Ready or Failed."""
     addresses: list[Address] = Field(default_factory=list)
+    """Those that it has."""
     host_interface: str = ""
+    """The interface on its host."""
     gateway: str = ""
+    """Where its default route leads."""
     mac: str = ""
+    """Of the interface inside."""
 
 
 @resource(
@@ -123,8 +144,12 @@ class WorkloadStatus(Status):
     ),
 )
 class Workload(Resource):
+    """One interface of a container, VM or process with addresses of its own: attached, or to be."""
+
     KIND: ClassVar[str] = "Workload"
 
     kind: str = Field(default="Workload", pattern="^Workload$")
     spec: WorkloadSpec
+    """What is to be attached, or was."""
     status: WorkloadStatus = Field(default_factory=WorkloadStatus)
+    """What its node says of it."""

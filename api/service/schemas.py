@@ -19,7 +19,8 @@ Schema = dict[str, Any]
 VERSION = API_VERSION.partition("/")[2]
 PREFIX = f"{'.'.join(reversed(API_GROUP.split('.')))}.{VERSION}."  # dev.routed.v1.
 REF = "#/components/schemas/"
-DELETE_OPTIONS, STATUS = f"{PREFIX}DeleteOptions", f"{PREFIX}Status"
+META = "io.k8s.apimachinery.pkg.apis.meta.v1."  # of what is not ours
+DELETE_OPTIONS, STATUS = f"{META}DeleteOptions", f"{META}Status"
 _DROPPED = {"title", "const", "anyOf", "$defs"}
 
 

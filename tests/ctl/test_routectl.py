@@ -256,3 +256,16 @@ def test_a_cordoned_node_is_shown_as_such(ctl: Ctl) -> None:
     assert "node/rest drained" in ok(ctl("drain", "rest"))
     ok(ctl("delete", "node", "rest"))
     assert ctl("drain", "none").returncode == 1
+
+
+def test_the_examples_of_the_kinds_are_taken(ctl: Ctl) -> None:
+    order = ["node", "ippool", "ipreservation", "addresslease", "bgpconfiguration", "bgppeer",
+             "workload"]  # fmt: skip
+    for name in order:
+        ok(ctl("apply", "-f", str(EXAMPLES / "kinds" / f"{name}.yaml")))
+    ok(ctl("create", "-f", str(EXAMPLES / "kinds" / "ipblock.yaml")))
+    assert "10.84.0.0 " in ok(ctl("get", "lease", "db"))
+    assert "10.84.0.200/32" in ok(ctl("get", "blocks"))
+    assert {f"{name}.yaml" for name in [*order, "ipblock"]} == {
+        path.name for path in (EXAMPLES / "kinds").iterdir()
+    }
