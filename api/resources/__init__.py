@@ -5,6 +5,7 @@ from api.resources.ippool import IPBlock, IPPool
 from api.resources.meta import Condition, ObjectMeta, Resource, Status
 from api.resources.node import Node
 from api.resources.registry import KINDS, Kind, by_kind, by_name
+from api.resources.role import Role
 from api.resources.workload import Workload
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Node",
     "ObjectMeta",
     "Resource",
+    "Role",
     "Status",
     "Workload",
     "by_kind",

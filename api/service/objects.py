@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from api.auth.identity import of_node
 from api.resources.decode import decode, invalid
 from api.resources.errors import AlreadyExists, BadRequest, Cause, Conflict, NotFound
 from api.resources.meta import Condition, Resource
@@ -26,7 +27,12 @@ from api.service.turns import TRIES, Decision, Turns, too_many
 from api.store import Item, Store, StoreConflict
 
 Document = dict[str, Any]
-May = Callable[[Document], None]  # raises Forbidden if this object may not be changed
+# Raises Forbidden: it is asked of an object as it is, and as it would become.
+May = Callable[[Document], None]
+
+
+def anything(document: Document) -> None:
+    """What the service itself may write."""
 
 
 class Objects:
@@ -46,9 +52,10 @@ class Objects:
         table = state.table(kind.plural)
         return state.revision, [table.items[name] for name in table.names()]
 
-    async def create(self, kind: Kind, document: Any) -> tuple[Item, bool]:
+    async def create(self, kind: Kind, document: Any, may: May = anything) -> tuple[Item, bool]:
         """The object as created, and whether it is new (a repeated claim of a block is not)."""
         wanted = decode(kind, _claim_name(kind, document))
+        may(wanted.wire())
         new = False
 
         def creation(state: State) -> Decision:
@@ -125,7 +132,9 @@ class Objects:
                     name=name,
                 )
             made = _with_status(held, wanted) if status else _with_spec(kind, held, wanted)
-            value = encoded(stored(made))
+            after = stored(made)
+            may(after)
+            value = encoded(after)
             if value == item.value:
                 return item
             expect, puts = {item.key: item.revision}, {item.key: value}
@@ -157,7 +166,9 @@ class Objects:
                         name=name,
                     )
             guard = release(state, kind.plural, gone)
-            return Decision(item.key, expect={item.key: item.revision}, guard=guard)
+            nodes = kind.plural == "nodes"
+            ends = tuple(state.credentials_of(of_node(name))) if nodes else ()
+            return Decision(item.key, expect={item.key: item.revision}, guard=guard, gone=ends)
 
         await self.turns.decided(deletion)
         return gone

@@ -23,20 +23,22 @@ from api.service.state import Fact, State, split
 from api.store import Item, StoreConflict
 
 TRIES = 100
-KEYS_MOST = 100  # compared in one turn; an etcd transaction takes 128
+KEYS_MOST = 100  # compared or written in one turn; an etcd transaction takes 128
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`key` becomes `value` (None: is deleted) if every key of `expect` is at its revision, and
-    `guard`, which is written with it. `fact` is what the world then knows of the key. `stays`:
-    all is as asked for, and nothing is to be written."""
+    `guard`, which is written with it. `fact` is what the world then knows of the key. What is
+    `gone` is deleted as well: nothing that is decided here rests on it. `stays`: all is as asked
+    for, and nothing is to be written."""
 
     key: str
     value: bytes | None = None
     fact: Fact | None = None
     expect: Mapping[str, int] = field(default_factory=dict)
     guard: str = ""
+    gone: tuple[str, ...] = ()
     stays: bool = False
 
 
@@ -82,6 +84,7 @@ class Turn:
         else:
             self.made.append((asked, decision))
             self.expect.update(decision.expect)
+            self.puts |= dict.fromkeys(decision.gone)
             self.puts[decision.key] = decision.value
             if decision.guard:
                 self.expect[decision.guard] = state.revision_of(decision.guard)
@@ -162,7 +165,7 @@ class Turns:
     def _decide(self, turn: Turn, state: State) -> None:
         state.decided.clear()
         try:
-            while self._waiting and len(turn.expect) < KEYS_MOST:
+            while self._waiting and max(len(turn.expect), len(turn.puts)) < KEYS_MOST:
                 asked = self._waiting.popleft()
                 if asked.done.done():
                     continue

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import typer
 import yaml
 
+from api.auth.ca import write_secret
 from api.client import Client
 from api.resources.errors import (
     AlreadyExists,
@@ -33,12 +34,12 @@ class Remote:
     """One invocation's dealings with the service."""
 
     def __init__(self, kubeconfig: Path, server: str | None) -> None:
-        self.kubeconfig = kubeconfig
+        self.path = kubeconfig
         self.server = server
 
     def _run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         async def whole() -> T:
-            client = Client.from_kubeconfig(self.kubeconfig, self.server)
+            client = Client.from_kubeconfig(self.path, self.server)
             try:
                 return await work(client)
             finally:
@@ -137,8 +138,20 @@ class Remote:
         else:
             typer.echo(f"{said(kind, name)} created on node {spec['node']}")
 
-    def token(self, node: str) -> None:
-        typer.echo(self._run(lambda client: client.node_credentials(node)), nl=False)
+    def bootstrap(self, node: str, seconds: int, to: Path | None) -> None:
+        _secret(self._run(lambda client: client.bootstrap_token(node, seconds)) + "\n", to)
+
+    def kubeconfig(self, path: str, wanted: dict[str, str], to: Path | None) -> None:
+        _secret(self._run(lambda client: client.credentials(path, wanted)), to)
+
+    def revoke(self, path: str) -> None:
+        self._run(lambda client: client.raw("DELETE", f"/{path}/credentials"))
+        typer.echo(f"{path} has no credentials any more")
+
+    def users(self) -> None:
+        listed = self._run(lambda client: client.raw("GET", "/users"))["items"]
+        rows = [[one["user"], one["role"], str(one["tokens"])] for one in listed]
+        typer.echo(aligned([["USER", "ROLE", "TOKENS"], *rows]))
 
     def ipam_show(self) -> None:
         async def work(client: Client) -> None:
@@ -147,6 +160,18 @@ class Remote:
             typer.echo(_ipam(pools, blocks))
 
         self._run(work)
+
+
+def _secret(text: str, to: Path | None) -> None:
+    """To a file that only its owner reads, or to whoever reads our output."""
+    if to is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_secret(to, text.encode())
+    except OSError as error:
+        raise ConfigError(str(to), [Cause("", f"cannot write it: {error.strerror}")]) from error
+    typer.echo(f"{to}, mode 0600")
 
 
 def _kind(name: str) -> Kind:
