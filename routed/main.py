@@ -1,4 +1,4 @@
-"""`routed`: server, agent, speaker, up, lab, doctor, healthcheck.
+"""`routed`: server, agent, join, speaker, up, lab, doctor, healthcheck.
 
 Each imports what it needs when it runs.
 """
@@ -54,7 +54,13 @@ def server(
         config,
         {"data_dir": data_dir, "listen": listen, "store": store, "advertise": advertise},
     )
-    run(settings.data_dir, settings.listen, settings.store, settings.advertise)
+    run(
+        settings.data_dir,
+        settings.listen,
+        settings.store,
+        settings.advertise,
+        certificate_seconds=settings.certificate_seconds,
+    )
 
 
 @app.command()
@@ -78,6 +84,32 @@ def agent(
         "state_dir": state_dir,
     }
     run(load(AgentSettings, config, overrides))
+
+
+@app.command()
+def join(
+    config: Config = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="Default: the one in the token.")
+    ] = None,
+    node: Annotated[str | None, typer.Option(help="This host's Node (default: hostname).")] = None,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Written (default /etc/routed/node.kubeconfig).")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="Mode 0600 (default: stdin).")
+    ] = None,
+) -> None:
+    """Make this host a node: exchange a bootstrap token for credentials of its own.
+
+    On the control plane: routectl token create --node host1 | ssh host1 routed join --node host1
+    """
+    from routed.join import run
+    from routed.settings import AgentSettings, load
+
+    overrides: dict[str, Any] = {"server": server, "node": node, "kubeconfig": kubeconfig}
+    path = None if token_file is None or str(token_file) == "-" else token_file
+    typer.echo(run(load(AgentSettings, config, overrides), path))
 
 
 @app.command()

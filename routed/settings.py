@@ -111,6 +111,12 @@ class ServerSettings(Model):
     advertise: list[str] = Field(
         default_factory=list, description="more names and addresses for the certificate"
     )
+    certificate_seconds: int = Field(
+        default=30 * 86_400,
+        ge=5,
+        le=366 * 86_400,
+        description="for how long a node's certificate is good; it is renewed after two thirds",
+    )
 
 
 def load(model: type[S], path: Path | None, overrides: dict[str, Any]) -> S:

@@ -1,7 +1,8 @@
 """`routed up`: one host, everything on it.
 
 Server, agent and speaker are the same programs as ever, as children: each is started again when
-it ends, and all are stopped when we are. The node's credentials are made on the first start.
+it ends, and all are stopped when we are. The node joins on the first start, and again after it was
+off for longer than its certificate is good.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
-from api.client import Client, Unreachable
+from api.auth import bootstrap, kubeconfig
+from api.auth.certificates import life_of
+from api.client import Client, Unreachable, join
 from api.resources.errors import ConfigError
-from routed.agent.records import write_atomic
+from routed.join import write
 from routed.settings import AgentSettings, ServerSettings
 
 log = logging.getLogger("routed.up")
@@ -47,7 +51,7 @@ async def _run(server: ServerSettings, agent: AgentSettings) -> None:
     children = [asyncio.create_task(_keep(words)) for words in programs]
     waiting = asyncio.create_task(stopping.wait())
     try:
-        if not credentials.exists():
+        if _outlived(credentials):
             await _join(server.data_dir / "admin.kubeconfig", agent.node, credentials)
         children.append(asyncio.create_task(_keep(working)))
         await asyncio.wait([*children, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -57,17 +61,26 @@ async def _run(server: ServerSettings, agent: AgentSettings) -> None:
         await asyncio.gather(*children, waiting, return_exceptions=True)
 
 
+def _outlived(credentials: Path) -> bool:
+    """Whether there are none, or no good ones: this host was off for long."""
+    try:
+        certificate = kubeconfig.read(credentials).certificate
+        return bool(certificate) and life_of(certificate).expires <= time.time()
+    except (ConfigError, ValueError):
+        return True
+
+
 async def _join(admin: Path, node: str, credentials: Path) -> None:
-    """Have credentials made for this node, once the service answers."""
+    """Join as any other node would, once the service answers."""
     async with asyncio.timeout(READY_SECONDS):
         while True:
             with contextlib.suppress(ConfigError, Unreachable):
                 client = Client.from_kubeconfig(admin)
                 try:
-                    text = await client.node_credentials(node)
+                    token = await client.bootstrap_token(node)
                 finally:
                     await client.close()
-                write_atomic(credentials, text.encode(), durable=True)
+                write(credentials, await join(bootstrap.parse(token), node))
                 return
             await asyncio.sleep(0.2)
 

@@ -24,27 +24,33 @@ CA_DAYS, SERVER_DAYS, RENEW_DAYS = 3650, 397, 30
 @dataclass(frozen=True, slots=True)
 class Certificates:
     ca: Path
+    ca_key: Path
     certificate: Path
     key: Path
 
 
 def ensure(directory: Path, names: Sequence[str]) -> Certificates:
     """The certificates in `directory`, made where they are missing."""
-    paths = Certificates(directory / "ca.crt", directory / "server.crt", directory / "server.key")
-    ca_key_path = directory / "ca.key"
-    if not (paths.ca.exists() and ca_key_path.exists()):
+    names_of_files = ("ca.crt", "ca.key", "server.crt", "server.key")
+    paths = Certificates(*(directory / name for name in names_of_files))
+    if not (paths.ca.exists() and paths.ca_key.exists()):
         key = ec.generate_private_key(ec.SECP256R1())
-        write_secret(ca_key_path, _key_bytes(key))
+        write_secret(paths.ca_key, key_bytes(key))
         write_secret(paths.ca, _ca(key).public_bytes(serialization.Encoding.PEM))
     if not _good(paths, names):
-        ca = x509.load_pem_x509_certificate(paths.ca.read_bytes())
-        signer = serialization.load_pem_private_key(ca_key_path.read_bytes(), None)
-        assert isinstance(signer, ec.EllipticCurvePrivateKey)
+        ca, signer = authority(paths)
         key = ec.generate_private_key(ec.SECP256R1())
-        write_secret(paths.key, _key_bytes(key))
+        write_secret(paths.key, key_bytes(key))
         made = _server(key, ca, signer, names)
         write_secret(paths.certificate, made.public_bytes(serialization.Encoding.PEM))
     return paths
+
+
+def authority(paths: Certificates) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """The CA's certificate and key."""
+    signer = serialization.load_pem_private_key(paths.ca_key.read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    return x509.load_pem_x509_certificate(paths.ca.read_bytes()), signer
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -59,7 +65,7 @@ def write_secret(path: Path, data: bytes) -> None:
     temporary.rename(path)
 
 
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+def key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -67,7 +73,7 @@ def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _builder(
+def builder(
     subject: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
@@ -86,7 +92,7 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _usage(*, signs: bool) -> x509.KeyUsage:
+def usage(*, signs: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs,
         content_commitment=False,
@@ -103,9 +109,9 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 def _ca(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     return (
-        _builder("routed CA", _name("routed CA"), key, CA_DAYS)
+        builder("routed CA", _name("routed CA"), key, CA_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(usage(signs=True), critical=True)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -119,9 +125,9 @@ def _server(
 ) -> x509.Certificate:
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
     return (
-        _builder("routed server", ca.subject, key, SERVER_DAYS)
+        builder("routed server", ca.subject, key, SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(_alternatives(names)), critical=False)
         .add_extension(authority, critical=False)

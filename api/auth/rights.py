@@ -1,59 +1,140 @@
 """Who may do what: a pure function, deny by default.
 
-An admin may do everything. A node may read everything and write only its own: its Node object,
-blocks it claims or gives back, reports of node-born workloads on it, and the status of those that
-were declared for it. The node's name comes from its credential, never from the request's body.
+What somebody may do with a kind is a `Grant`: which of its objects it is for. Reads show those
+alone; a write must leave an object that is covered, and find one. So whoever is allowed a part of
+the objects moves nothing into it or out of it. A node's name comes from its credential, never from
+the request's body.
+
+    admin      everything
+    operator   every kind but Role, which it only reads; bootstrap tokens; metrics
+    viewer     reads every kind; metrics
+    node       its own Node, blocks and workloads, as `_node` has it; what every node works from
+    bootstrap  asks for the certificate of its node, once
+    others     the rules of the Role of that name
+
+Beside the kinds there are ``certificates`` and ``bootstraps`` of nodes, ``credentials`` (bearer
+tokens, of nodes and of people) and ``metrics``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api.auth.tokens import Identity
+from api.auth.identity import ADMINISTRATOR, BOOTSTRAP, NODE, OPERATOR, VIEWER, Identity
+from api.resources.registry import KINDS
 
+Document = dict[str, Any]
 READS = frozenset(("get", "list", "watch"))
+VERBS = READS | {"create", "update", "patch", "delete"}
+# What decides for every node; there is no secret in it.
+FOR_EVERY_NODE = (
+    "ippools",
+    "ipreservations",
+    "addressleases",
+    "bgppeers",
+    "bgpconfigurations",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked: `held` is the object as it is, `wanted` as it should become (if any)."""
+class Grant:
+    """Of one verb on one kind: for objects called `name`, with this `spec.node` ("": any), that
+    pass `test`."""
 
-    verb: str
-    plural: str
     name: str = ""
-    status: bool = False
-    held: dict[str, Any] | None = None
-    wanted: dict[str, Any] | None = None
+    node: str = ""
+    test: Callable[[Document], bool] | None = None
 
+    @property
+    def whole(self) -> bool:
+        """For every object: none has to be looked at."""
+        return not self.name and not self.node and self.test is None
 
-def allowed(who: Identity, request: Request) -> bool:
-    """Whether `who` may do it."""
-    if who.role == "admin":
-        return True
-    if who.role != "node" or not who.node:
-        return False
-    if request.verb in READS:
-        return request.plural not in ("credentials", "metrics")
-    objects = [document for document in (request.held, request.wanted) if document is not None]
-    if not objects:
-        return False
-    if request.plural == "nodes":
-        return request.verb in ("create", "update", "patch") and all(
-            _at(document, "metadata", "name") == who.node for document in objects
+    def covers(self, document: Document) -> bool:
+        return (
+            self.name in ("", _at(document, "metadata", "name"))
+            and self.node in ("", _at(document, "spec", "node"))
+            and (self.test is None or self.test(document))
         )
-    if not all(_at(document, "spec", "node") == who.node for document in objects):
-        return False
-    if request.plural == "ipblocks":
-        return request.verb in ("create", "delete") or request.status
-    if request.plural == "workloads":
-        return request.status or all(
-            _at(document, "spec", "origin") == "Node" for document in objects
-        )
-    return False
 
 
-def _at(document: dict[str, Any], *path: str) -> Any:
+ALL = Grant()
+
+
+def grant(who: Identity, verb: str, plural: str, *, status: bool = False) -> Grant | None:
+    """What `who` may do `verb` with; None: with nothing. `status`: of the status subresource."""
+    if who.role == ADMINISTRATOR:
+        return ALL
+    if who.role in (OPERATOR, VIEWER):
+        return ALL if _of_people(who.role, verb, plural) else None
+    if who.role == NODE:
+        return _node(who.node, verb, plural, status)
+    if who.role == BOOTSTRAP:
+        return Grant(name=who.node) if (verb, plural) == ("create", "certificates") else None
+    return _ruled(who, verb, plural, status)
+
+
+def _of_people(role: str, verb: str, plural: str) -> bool:
+    if plural in KINDS:
+        return verb in READS or (role == OPERATOR and plural != "roles")
+    return (verb, plural) == ("get", "metrics") or (
+        role == OPERATOR and (verb, plural) == ("create", "bootstraps")
+    )
+
+
+def _node(node: str, verb: str, plural: str, status: bool) -> Grant | None:
+    """Its status is a node's to say, its spec, labels and ASN are an operator's: they decide which
+    pools and peers it gets. So it registers itself with addresses alone, and changes nothing but
+    status then."""
+    changes = verb in ("update", "patch")
+    if plural == "nodes":
+        if verb == "create":
+            return Grant(name=node, test=_registers)
+        return Grant(name=node) if verb in READS or (status and changes) else None
+    if plural == "ipblocks":
+        mine = verb in READS or verb in ("create", "delete") or (status and changes)
+        return Grant(node=node) if mine else None
+    if plural == "workloads":
+        if verb in READS or (status and changes):
+            return Grant(node=node)
+        return Grant(node=node, test=_node_born)
+    if plural in FOR_EVERY_NODE:
+        return ALL if verb in READS else None
+    return Grant(name=node) if (verb, plural) == ("create", "certificates") else None
+
+
+def _ruled(who: Identity, verb: str, plural: str, status: bool) -> Grant | None:
+    """Statuses are said by those who carry things out, and roles are given by administrators: no
+    rule is for either."""
+    writes = verb not in READS
+    if plural not in KINDS or (writes and (status or plural == "roles")):
+        return None
+    found = [
+        rule.matches
+        for rule in who.rules
+        if verb in rule.verbs and (rule.plurals is None or plural in rule.plurals)
+    ]
+    if not found:
+        return None
+    return Grant(test=lambda document: any(matches(_labels(document)) for matches in found))
+
+
+def _registers(document: Document) -> bool:
+    spec = document.get("spec") or {}
+    return not (_labels(document) or spec.get("asNumber") or spec.get("unschedulable"))
+
+
+def _node_born(document: Document) -> bool:
+    return bool(_at(document, "spec", "origin") == "Node")
+
+
+def _labels(document: Document) -> dict[str, str]:
+    return _at(document, "metadata", "labels") or {}
+
+
+def _at(document: Document, *path: str) -> Any:
     value: Any = document
     for part in path:
         value = value.get(part) if isinstance(value, dict) else None

@@ -8,9 +8,12 @@ was carried out is then unknown, and its maker decides anew from what it reads n
 from __future__ import annotations
 
 import json
+import os
 import ssl
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +21,9 @@ import httpx
 from pydantic import ValidationError
 
 from api.auth import kubeconfig
+from api.auth.kubeconfig import Access
 from api.resources import errors
-from api.resources.errors import Cause, IntentError, RoutedError, StorageError
+from api.resources.errors import Cause, ConfigError, IntentError, RoutedError, StorageError
 from api.resources.meta import API_VERSION, Resource
 from api.resources.registry import KINDS, by_kind
 
@@ -62,25 +66,45 @@ _BY_REASON: dict[str, type[IntentError]] = {
 class Client:
     """One service, one identity. Close it when done."""
 
-    def __init__(self, server: str, ca: bytes, token: str) -> None:
-        self.server = server
-        context = ssl.create_default_context(cadata=ca.decode())
-        self._http = httpx.AsyncClient(
-            base_url=f"{server}/apis/{API_VERSION}",
-            verify=context,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=False,
-        )
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._http = _http(access)
+        self._busy: Counter[httpx.AsyncClient] = Counter()
+
+    @property
+    def server(self) -> str:
+        return self.access.server
 
     @classmethod
     def from_kubeconfig(cls, path: Path, server: str | None = None) -> Client:
         """ConfigError if the file cannot be used; `server` overrides its URL."""
-        url, ca, token = kubeconfig.parse(path)
-        return cls(server or url, ca, token)
+        access = kubeconfig.read(path)
+        return cls(replace(access, server=server) if server else access)
+
+    async def use(self, access: Access) -> None:
+        """From now on with other credentials. What is under way, watches too, goes on as it
+        began, for as long as the service lets it."""
+        before, self.access, self._http = self._http, access, _http(access)
+        if not self._busy[before]:
+            await before.aclose()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        for http in {self._http, *self._busy}:
+            await http.aclose()
+
+    @asynccontextmanager
+    async def _connections(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Those of the present credentials; the last who leaves others closes them."""
+        http = self._http
+        self._busy[http] += 1
+        try:
+            yield http
+        finally:
+            self._busy[http] -= 1
+            if not self._busy[http]:
+                del self._busy[http]
+                if http is not self._http:
+                    await http.aclose()
 
     async def get(self, model: type[R], name: str) -> R:
         return _typed(model, await self._call("GET", f"/{_plural(model)}/{name}"))
@@ -106,9 +130,21 @@ class Client:
         options = {"preconditions": {"uid": uid}} if uid else {}
         await self._call("DELETE", f"/{_plural(model)}/{name}", json=options)
 
-    async def node_credentials(self, node: str) -> str:
-        """A new kubeconfig for `node`, as text; the ones before stop to work."""
-        response = await self._send("POST", f"/nodes/{node}/credentials")
+    async def bootstrap_token(self, node: str, seconds: int | None = None) -> str:
+        """A token with which `node` can join, once; `seconds` is for how long."""
+        wanted = {} if seconds is None else {"ttlSeconds": seconds}
+        made = await self._call("POST", f"/nodes/{node}/bootstrap", json=wanted)
+        return str(made["token"])
+
+    async def certificate(self, node: str, request: str) -> bytes:
+        """The certificate of `node` for a request in PEM."""
+        made = await self._call("POST", f"/nodes/{node}/certificate", json={"request": request})
+        return str(made["certificate"]).encode()
+
+    async def credentials(self, path: str, wanted: Mapping[str, str]) -> str:
+        """A new kubeconfig with a token, as text, for ``nodes/NAME`` or ``users/NAME``; the ones
+        before stop to work."""
+        response = await self._send("POST", f"/{path}/credentials", json=wanted)
         return response.text
 
     async def raw(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -132,7 +168,10 @@ class Client:
         }
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         try:
-            async with self._http.stream("GET", f"/{plural}", params=query, timeout=timeout) as got:
+            async with (
+                self._connections() as http,
+                http.stream("GET", f"/{plural}", params=query, timeout=timeout) as got,
+            ):
                 if got.status_code != 200:
                     await got.aread()
                     raise _error(got)
@@ -163,7 +202,8 @@ class Client:
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            response = await self._http.request(method, path, **options)
+            async with self._connections() as http:
+                response = await http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise Unreachable(
                 f"cannot reach the service at {self.server}: {_why(error)}"
@@ -171,6 +211,41 @@ class Client:
         if response.status_code >= 400:
             raise _error(response)
         return response
+
+
+def _http(access: Access) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=f"{access.server}/apis/{API_VERSION}",
+        verify=context_of(access),
+        headers={"Authorization": f"Bearer {access.token}"} if access.token else {},
+        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        trust_env=False,
+    )
+
+
+def context_of(access: Access) -> ssl.SSLContext:
+    """TLS that trusts the CA of `access` alone, and shows its certificate if it has one;
+    ConfigError if they cannot be used."""
+    try:
+        context = ssl.create_default_context(cadata=access.ca.decode())
+        if access.certificate:
+            with _memory(access.certificate + b"\n" + access.key) as path:
+                context.load_cert_chain(path)
+    except (ssl.SSLError, ValueError) as error:
+        problem = f"its certificates cannot be used: {error}"
+        raise ConfigError(f"kubeconfig of {access.user}", [Cause("", problem)]) from error
+    return context
+
+
+@contextmanager
+def _memory(data: bytes) -> Iterator[str]:
+    """A path that has `data` for the moment: OpenSSL takes a key from files alone."""
+    descriptor = os.memfd_create("key", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _typed(model: type[R], document: Any) -> R:

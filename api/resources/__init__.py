@@ -7,6 +7,7 @@ from api.resources.ipreservation import IPReservation
 from api.resources.meta import Condition, ObjectMeta, Resource, Status
 from api.resources.node import Node
 from api.resources.registry import KINDS, Kind, by_kind, by_name
+from api.resources.role import Role
 from api.resources.workload import Workload
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Node",
     "ObjectMeta",
     "Resource",
+    "Role",
     "Status",
     "Workload",
     "by_kind",

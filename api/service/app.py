@@ -13,19 +13,21 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 
-from api.auth import kubeconfig, tokens
-from api.auth.rights import Request as Asked
-from api.auth.tokens import Identity
-from api.resources.errors import BadRequest, IntentError, NotFound, StorageError, Unauthorized
-from api.resources.meta import API_VERSION, dns_subdomain
+from api.auth.certificates import Authority
+from api.auth.identity import Identity
+from api.auth.rights import grant
+from api.resources.errors import IntentError, NotFound, StorageError
+from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
 from api.service import discovery
+from api.service.asking import identified
 from api.service.compaction import keep_compact
+from api.service.identities import Identities
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
-from api.service.verbs import Verbs, json_answer, permit
+from api.service.verbs import Verbs, forbidden, json_answer
 from api.store import Store
 
 BASE = f"/apis/{API_VERSION}"
@@ -34,8 +36,11 @@ Handler = Callable[[Request, Identity], Awaitable[Response]]
 Route = Callable[[str, str, Handler, str], None]
 
 
-def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastAPI:
-    """The service on `store`; `ca` and `server_url` go into the credentials of nodes."""
+def application(
+    store: Store, *, authority: Authority | None = None, server_url: str = ""
+) -> FastAPI:
+    """The service on `store`; `authority` signs certificates, and `server_url` is what those who
+    get credentials are told. Without a CA nobody does."""
     objects = Objects(store)
     metrics = ServiceMetrics()
 
@@ -56,10 +61,7 @@ def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastA
 
         async def judged(request: Request) -> Response:
             try:
-                known = (await objects.mirror.fresh()).world.identities
-                who = tokens.identify(known, request.headers.get("authorization", ""))
-                if who is None:
-                    raise Unauthorized("cannot serve this request: no valid bearer token")
+                who = identified(await objects.mirror.fresh(), request, time.time())
                 return await handler(request, who)
             except (IntentError, StorageError) as error:
                 status = status_of(error)
@@ -74,10 +76,13 @@ def application(store: Store, *, ca: bytes = b"", server_url: str = "") -> FastA
         app.add(path, method, answer, summary)
 
     _add_kinds(route, objects, metrics)
-    _add_credentials(route, store, ca, server_url)
+    if authority is not None:
+        _add_identities(route, Identities(objects, authority, server_url))
+        _add_open(app, "/ca.crt", authority.pem)
 
     async def measured(request: Request, who: Identity) -> Response:
-        permit(who, Asked("get", "metrics"))
+        if grant(who, "get", "metrics") is None:
+            raise forbidden(who, "get", "metrics")
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     route("/metrics", "GET", measured, "Prometheus metrics")
@@ -103,20 +108,24 @@ def _add_kinds(route: Route, objects: Objects, metrics: ServiceMetrics) -> None:
         route(f"{one}/status", "PATCH", verbs.patch_status, f"Patch the status of a {kind.kind}")
 
 
-def _add_credentials(route: Route, store: Store, ca: bytes, server_url: str) -> None:
-    async def credentials(request: Request, who: Identity) -> Response:
-        """A new kubeconfig for a node; the ones before it stop to work."""
-        name = request.path_params["name"]
-        permit(who, Asked("create", "credentials", name))
-        if not _is_name(name):
-            raise BadRequest(f"cannot make credentials: {name!r} is no node name")
-        await tokens.revoke_node(store, name)
-        identity = tokens.node_identity(name)
-        token = await tokens.issue(store, identity)
-        text = kubeconfig.render(server_url, ca, identity.user, token)
-        return Response(text, 201, media_type="application/yaml")
+def _add_identities(route: Route, identities: Identities) -> None:
+    node, user = f"{BASE}/nodes/{{name}}", f"{BASE}/users/{{name}}/credentials"
+    route(f"{node}/bootstrap", "POST", identities.invite, "Make a node's bootstrap token")
+    route(f"{node}/certificate", "POST", identities.certify, "Sign a node's certificate")
+    route(f"{node}/credentials", "POST", identities.node, "Make a node's kubeconfig with a token")
+    route(f"{node}/credentials", "DELETE", identities.end_node, "End all credentials of a node")
+    route(f"{BASE}/users", "GET", identities.list, "List who may be asking")
+    route(user, "POST", identities.user, "Make a user's kubeconfig")
+    route(user, "DELETE", identities.end_user, "End all credentials of a user")
 
-    route(f"{BASE}/nodes/{{name}}/credentials", "POST", credentials, "Make a node's kubeconfig")
+
+def _add_open(app: FastAPI, path: str, text: bytes) -> None:
+    """What anybody may read."""
+
+    async def read(request: Request) -> Response:
+        return Response(text, media_type="text/plain")
+
+    app.add_route(path, read)
 
 
 async def _missing(request: Request) -> Response:
@@ -127,21 +136,10 @@ async def _missing(request: Request) -> Response:
 def _add_health(app: FastAPI, objects: Objects) -> None:
     """What anybody may ask: whether it lives, whether its store answers."""
 
-    async def healthz(request: Request) -> Response:
-        return Response("ok", media_type="text/plain")
-
     async def readyz(request: Request) -> Response:
         await objects.mirror.fresh()
         return Response("ok", media_type="text/plain")
 
-    app.add_route("/healthz", healthz)
-    app.add_route("/livez", healthz)
+    _add_open(app, "/healthz", b"ok")
+    _add_open(app, "/livez", b"ok")
     app.add_route("/readyz", readyz)
-
-
-def _is_name(name: str) -> bool:
-    try:
-        dns_subdomain(name)
-    except ValueError:
-        return False
-    return True

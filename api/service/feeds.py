@@ -70,9 +70,11 @@ def change_of(event: Event) -> Change:
 
 @dataclass(slots=True, eq=False)
 class Feed:
-    """What one watcher has not read yet. A reader that is FEED_BYTES behind is ended."""
+    """What one watcher has not read yet. A reader that is FEED_BYTES behind is ended. `rests_on`:
+    the objects (plural, name) that gave it the right to watch."""
 
     selected: Selection
+    rests_on: tuple[tuple[str, str], ...] = ()
     lines: list[bytes] = field(default_factory=list)
     size: int = 0
     ended: bool = False

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import TypeVar
 
+from api.auth.identity import Identity
 from api.resources.errors import StorageError
 from api.service.feeds import Feed, Telling
 from api.service.selection import Selection
@@ -21,6 +23,7 @@ from api.service.state import Change, State
 from api.store import Compacted, Store
 
 log = logging.getLogger("routed.service")
+K = TypeVar("K")
 
 
 class Mirror:
@@ -30,6 +33,9 @@ class Mirror:
         self.store = store
         self._state: State | None = None
         self._feeds: dict[tuple[str, str, str], set[Feed]] = {}  # by plural, node, name
+        self._holders: dict[
+            tuple[str, str], set[Feed]
+        ] = {}  # by what their readers' rights rest on
         self._following: asyncio.Task[None] | None = None
 
     async def fresh(self) -> State:
@@ -57,20 +63,26 @@ class Mirror:
         """Up to which every feed has been told everything."""
         return self._state.revision if self._state else 0
 
-    def feed(self, plural: str, selected: Selection) -> Feed:
-        """Every change from the present state on, for a watcher who `leave`s in the end."""
+    def feed(self, plural: str, selected: Selection, who: Identity | None = None) -> Feed:
+        """Every change from the present state on, for a watcher who `leave`s in the end. It ends
+        when `who` (None: the service itself) is nobody any more, or its role says something else,
+        also if that has happened since it was asked."""
         feed = Feed(selected)
-        self._feeds.setdefault(_place(plural, selected), set()).add(feed)
+        if who is not None:
+            feed.rests_on = (("identities", who.user), ("roles", who.role))
+            if self._state is None or not self._state.world.credentials.holds(who):
+                feed.end()
+        _add(self._feeds, _place(plural, selected), feed)
+        for right in feed.rests_on:
+            _add(self._holders, right, feed)
         if self._following is None:
             self._following = asyncio.create_task(self._follow())
         return feed
 
     def leave(self, plural: str, feed: Feed) -> None:
-        place = _place(plural, feed.selected)
-        feeds = self._feeds.get(place, set())
-        feeds.discard(feed)
-        if not feeds:
-            self._feeds.pop(place, None)
+        _remove(self._feeds, _place(plural, feed.selected), feed)
+        for right in feed.rests_on:
+            _remove(self._holders, right, feed)
 
     async def close(self) -> None:
         """End every watch."""
@@ -93,6 +105,8 @@ class Mirror:
 
     def _publish(self, change: Change) -> None:
         plural, telling = change.plural, Telling(change)
+        for feed in self._holders.get((plural, change.name), ()):
+            feed.end()
         places = {(plural, "", ""), (plural, "", change.name)}
         places |= {(plural, change.node_before, ""), (plural, change.node_after, "")}
         for place in places & self._feeds.keys():
@@ -104,6 +118,17 @@ class Mirror:
         for feeds in self._feeds.values():
             for feed in feeds:
                 feed.end()
+
+
+def _add(index: dict[K, set[Feed]], key: K, feed: Feed) -> None:
+    index.setdefault(key, set()).add(feed)
+
+
+def _remove(index: dict[K, set[Feed]], key: K, feed: Feed) -> None:
+    feeds = index.get(key, set())
+    feeds.discard(feed)
+    if not feeds:
+        index.pop(key, None)
 
 
 def _place(plural: str, selected: Selection) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from api.auth.identity import of_node
 from api.resources.decode import decode, invalid
 from api.resources.errors import AlreadyExists, BadRequest, Cause, Conflict, NotFound
 from api.resources.meta import Condition, Resource
@@ -26,7 +27,12 @@ from api.service.turns import TRIES, Decision, Turns, too_many
 from api.store import Item, Store, StoreConflict
 
 Document = dict[str, Any]
-May = Callable[[Document], None]  # raises Forbidden if this object may not be changed
+# Raises Forbidden: it is asked of an object as it is, and as it would become.
+May = Callable[[Document], None]
+
+
+def anything(document: Document) -> None:
+    """What the service itself may write."""
 
 
 class Objects:
@@ -46,9 +52,10 @@ class Objects:
         table = state.table(kind.plural)
         return state.revision, [table.items[name] for name in table.names()]
 
-    async def create(self, kind: Kind, document: Any) -> tuple[Item, bool]:
+    async def create(self, kind: Kind, document: Any, may: May = anything) -> tuple[Item, bool]:
         """The object as created, and whether it is new (a repeated claim of a block is not)."""
         wanted = decode(kind, _claim_name(kind, document))
+        may(wanted.wire())
         new = False
 
         def creation(state: State) -> Decision:
@@ -126,7 +133,9 @@ class Objects:
                     name=name,
                 )
             made = _with_status(held, wanted) if status else _with_spec(kind, held, wanted)
-            value = encoded(stored(made))
+            after = stored(made)
+            may(after)
+            value = encoded(after)
             if value == item.value:
                 return item
             expect, puts = {item.key: item.revision}, {item.key: value}
@@ -170,7 +179,10 @@ class Objects:
             how = release(state, kind.plural, gone, node, user)
             expect = {item.key: item.revision}
             if not how.asked:
-                return Decision(item.key, expect=expect, guard=how.guard, also=how.also)
+                nodes = kind.plural == "nodes"
+                ends = state.credentials_of(of_node(name)) if nodes else ()
+                also = {**how.also, **dict.fromkeys(ends)}
+                return Decision(item.key, expect=expect, guard=how.guard, also=also)
             if "deletionTimestamp" in gone["metadata"]:
                 return Decision(item.key, stays=True)
             gone["metadata"]["deletionTimestamp"] = _now()

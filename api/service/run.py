@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +13,24 @@ import uvicorn
 import uvloop
 
 from api.auth import ca, kubeconfig, tokens
+from api.auth.certificates import Authority
+from api.auth.kubeconfig import Access
 from api.resources.errors import Cause, ConfigError
 from api.service.app import application
+from api.service.connections import Connection
 from api.store.sqlite import SqliteStore
 
 GRACE_SECONDS = 2  # for open watches when stopping
 
 
-def run(data_dir: Path, listen: str, store_url: str | None, advertise: Sequence[str]) -> None:
+def run(
+    data_dir: Path,
+    listen: str,
+    store_url: str | None,
+    advertise: Sequence[str],
+    *,
+    certificate_seconds: int,
+) -> None:
     """Serve until SIGTERM or SIGINT. ConfigError if it cannot start."""
     host, port = _listen(listen)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -28,19 +39,23 @@ def run(data_dir: Path, listen: str, store_url: str | None, advertise: Sequence[
     path = Path(store_url.removeprefix("sqlite:///")) if store_url else data_dir / "routed.db"
     store = SqliteStore(Path("/") / path if store_url else path)
     url = f"https://{_bracketed(names[0])}:{port}"
-    authority = certificates.ca.read_bytes()
+    authority = Authority(*ca.authority(certificates), certificate_seconds)
     admin = data_dir / "admin.kubeconfig"
 
     async def serve() -> None:
         if not admin.exists():
             token = await tokens.issue(store, tokens.ADMIN)
-            ca.write_secret(admin, kubeconfig.render(url, authority, "admin", token).encode())
+            access = Access(url, authority.pem, tokens.ADMIN.user, token)
+            ca.write_secret(admin, kubeconfig.render(access).encode())
         config = uvicorn.Config(
-            application(store, ca=authority, server_url=url),
+            application(store, authority=authority, server_url=url),
             host=host,
             port=port,
             ssl_certfile=str(certificates.certificate),
             ssl_keyfile=str(certificates.key),
+            ssl_ca_certs=str(certificates.ca),  # of clients: no other CA is theirs
+            ssl_cert_reqs=ssl.CERT_OPTIONAL,  # beside tokens
+            http=Connection,
             log_level="warning",
             access_log=False,
             proxy_headers=False,

@@ -40,9 +40,20 @@ class Selection:
             return False
         return not self.tests or all(test(document()) for test in self.tests)
 
+    def within(self, name: str, node: str, test: Predicate | None) -> Selection:
+        """Of these only the objects with this name and spec.node ("": any) that pass `test`."""
+        tests = self.tests if test is None else (*self.tests, test)
+        if (name and self.name not in ("", name)) or (node and self.node not in ("", node)):
+            tests = (_nothing,)
+        return Selection(self.name or name, self.node or node, tests)
+
     def __call__(self, document: Document) -> bool:
         name, node = at(document, "metadata.name"), at(document, "spec.node")
         return self.selects(str(name), str(node or ""), lambda: document)
+
+
+def _nothing(document: Document) -> bool:
+    return False
 
 
 def selection(kind: Kind, labels: str, fields: str) -> Selection:

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Any, TypeVar
 
-from api.auth.tokens import Identity, identity_of
+from api.auth import bootstrap, credentials
+from api.auth.credentials import Credentials
+from api.auth.identity import Identity, of_document
 from api.ipam.space import Held, Space
 from api.resources.ippool import IPPool, IPPoolSpec
 from api.resources.net import IPAddress, IPNetwork, parse_address, parse_cidr
@@ -50,7 +52,7 @@ class Use:
     addresses: tuple[str, ...]
 
 
-Fact = IPPool | Held | NodeFact | Reservation | Lease | Use | Identity
+Fact = IPPool | Held | NodeFact | Reservation | Lease | Use | credentials.Fact
 K = TypeVar("K")
 _POOL_FIELDS = {field.alias for field in IPPoolSpec.model_fields.values()}
 
@@ -73,7 +75,7 @@ class World:
 
     def __init__(self) -> None:
         self.space = Space()
-        self.identities: dict[str, Identity] = {}  # by hash of the token
+        self.credentials = Credentials()
         self.nodes: dict[str, NodeFact] = {}
         self.leases: dict[str, Lease] = {}
         self.asns: dict[int, tuple[str, ...]] = {}  # mostly of one: a set takes more room
@@ -110,10 +112,8 @@ class World:
             _move(self.users, name, _addresses(before), _addresses(fact))
             if isinstance(fact, Use):
                 self.workloads[name] = fact
-        elif plural == "tokens":
-            before = self.identities.pop(name, None)
-            if isinstance(fact, Identity):
-                self.identities[name] = fact
+        elif plural in credentials.PLURALS:
+            before = self.credentials.put(plural, name, fact)
         return before
 
 
@@ -193,6 +193,16 @@ class State:
         item = self.item(plural, name)
         return item.revision if item else 0
 
+    def credentials_of(self, identity: Identity) -> list[str]:
+        """The keys of all that it has to show who it is, or, of a node, to become so."""
+        known = self.world.credentials
+        keys = [identity.key] if identity.user in known.identities else []
+        keys += [f"/tokens/{hashed}" for hashed in known.tokens_of(identity.user)]
+        if not identity.node:
+            return keys
+        bootstraps = self.table("bootstraps").items.values()
+        return keys + [b.key for b in map(bootstrap.of_item, bootstraps) if b.node == identity.node]
+
     def apply(self, event: Event) -> Change:
         """Take in the next change."""
         plural, name = split(event.key)
@@ -252,11 +262,13 @@ def _reservation(document: dict[str, Any]) -> Reservation:
 
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "addressleases": _lease,
+    "identities": of_document,
     "ipblocks": _held,
     "ippools": _pool,
     "ipreservations": _reservation,
     "nodes": _node,
-    "tokens": identity_of,
+    "roles": credentials.rules_of,
+    "tokens": credentials.token_of,
     "workloads": _use,
 }
 

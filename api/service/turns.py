@@ -29,8 +29,9 @@ KEYS_MOST = 100  # compared or written in one turn; an etcd transaction takes 12
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`key` becomes `value` (None: is deleted) if every key of `expect` is at its revision, and
-    `guard`, which is written with it, and so is `also`. `fact` is what the world then knows of the
-    key. `stays`: all is as asked for, and nothing is to be written."""
+    `guard`, which is written with it. `fact` is what the world then knows of the key. What is in
+    `also` is written as well (None: deleted): nothing that is decided here rests on it. `stays`:
+    all is as asked for, and nothing is to be written."""
 
     key: str
     value: bytes | None = None

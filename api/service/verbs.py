@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.auth.rights import Request as Asked
-from api.auth.rights import allowed
-from api.auth.tokens import Identity
+from api.auth.identity import Identity
+from api.auth.rights import Grant, grant
 from api.resources.decode import parse_body
 from api.resources.errors import BadRequest, Expired, Forbidden, TooLarge
 from api.resources.meta import API_VERSION
@@ -32,16 +33,20 @@ class Verbs:
         self.metrics = metrics
 
     async def get(self, request: Request, who: Identity) -> Response:
-        permit(who, Asked("get", self.kind.plural))
-        return object_answer(await self.objects.get(self.kind, request.path_params["name"]))
+        name = request.path_params["name"]
+        granted = self._granted(who, "get", name)
+        item = await self.objects.get(self.kind, name)
+        if not granted.whole:
+            self._covered(who, "get", granted, document_of(item.value, item.revision))
+        return object_answer(item)
 
     async def list(self, request: Request, who: Identity) -> Response:
         query = request.query_params
         watching = query.get("watch") in ("1", "true")
-        permit(who, Asked("watch" if watching else "list", self.kind.plural))
+        granted = self._granted(who, "watch" if watching else "list")
         selected = selection(
             self.kind, query.get("labelSelector", ""), query.get("fieldSelector", "")
-        )
+        ).within(granted.name, granted.node, granted.test)
         state = await self.objects.mirror.fresh()
         if watching:
             version = query.get("resourceVersion") or "0"
@@ -56,10 +61,11 @@ class Verbs:
                 self.objects.mirror,
                 self.kind,
                 selected,
+                who=who,
                 after=after,
                 bookmarks=query.get("allowWatchBookmarks") in ("1", "true"),
                 mark_initial=initial,
-                seconds=_number("timeoutSeconds", query.get("timeoutSeconds") or "0"),
+                seconds=_seconds(query.get("timeoutSeconds") or "0", who),
             )
             counted = self.metrics.counted(self.kind.plural, lines)
             return StreamingResponse(counted, media_type="application/json")
@@ -75,9 +81,13 @@ class Verbs:
         return answer(b'%s,"items":[%s]}' % (compact(head)[:-1], items))
 
     async def create(self, request: Request, who: Identity) -> Response:
-        document = await _body(request)
-        permit(who, Asked("create", self.kind.plural, wanted=document))
-        made, new = await self.objects.create(self.kind, document)
+        granted = self._granted(who, "create")
+        document = await body_of(request)
+
+        def may(made: Document) -> None:
+            self._covered(who, "create", granted, made)
+
+        made, new = await self.objects.create(self.kind, document, may)
         return object_answer(made, 201 if new else 200)
 
     async def update(self, request: Request, who: Identity) -> Response:
@@ -87,8 +97,9 @@ class Verbs:
         return await self._update(request, who, status=True)
 
     async def _update(self, request: Request, who: Identity, *, status: bool) -> Response:
-        name, document = request.path_params["name"], await _body(request)
-        may = await self._permit_change(who, "update", name, document, status=status)
+        name = request.path_params["name"]
+        may = await self._permit_change(who, "update", name, status=status)
+        document = await body_of(request)
         return object_answer(
             await self.objects.update(self.kind, name, document, may, status=status)
         )
@@ -100,22 +111,21 @@ class Verbs:
         return await self._patch(request, who, status=True)
 
     async def _patch(self, request: Request, who: Identity, *, status: bool) -> Response:
+        name = request.path_params["name"]
+        may = await self._permit_change(who, "patch", name, status=status)
         kind = request.headers.get("content-type", "").partition(";")[0]
         if kind not in ("application/merge-patch+json", "application/json"):
             error = BadRequest(f"cannot patch with {kind}: application/merge-patch+json is known")
             return json_answer(
                 status_of(error) | {"code": 415, "reason": "UnsupportedMediaType"}, 415
             )
-        name, change = request.path_params["name"], await _body(request)
-        may = await self._permit_change(who, "patch", name, None, status=status)
-        if who.role != "admin" and not status:
-            raise Forbidden(f"{who.user} cannot patch {self.kind.plural}")
+        change = await body_of(request)
         return object_answer(await self.objects.patch(self.kind, name, change, may, status=status))
 
     async def delete(self, request: Request, who: Identity) -> Response:
         name = request.path_params["name"]
-        may = await self._permit_change(who, "delete", name, None, status=False)
-        options = await _body(request, empty={})
+        may = await self._permit_change(who, "delete", name)
+        options = await body_of(request, empty={})
         preconditions = options.get("preconditions") or {}
         if not isinstance(preconditions, dict):
             raise BadRequest("cannot read the request: preconditions must be an object")
@@ -125,29 +135,47 @@ class Verbs:
         return json_answer(success(self.kind.plural, name, held["metadata"]["uid"]))
 
     async def _permit_change(
-        self, who: Identity, verb: str, name: str, wanted: Any, *, status: bool
+        self, who: Identity, verb: str, name: str, *, status: bool = False
     ) -> May:
         """Refuse at once what is not permitted. What is returned judges the object as it is when
-        the change is decided: it may be another's by then."""
+        the change is decided, for it may be another's by then, and as it would become."""
+        granted = self._granted(who, verb, name, status=status)
 
-        def may(held: Document | None) -> None:
-            permit(who, Asked(verb, self.kind.plural, name, status, held, wanted))
+        def may(document: Document) -> None:
+            self._covered(who, verb, granted, document, status=status)
 
         item = (await self.objects.mirror.fresh()).item(self.kind.plural, name)
-        if item is not None:
+        if item is not None and not granted.whole:
             may(document_of(item.value, item.revision))
-        elif who.role != "admin":
-            may(None)  # to an admin the verb itself says that it is not there
         return may
 
+    def _granted(self, who: Identity, verb: str, name: str = "", *, status: bool = False) -> Grant:
+        """What `who` may do it with; Forbidden if that is nothing, or cannot have this name."""
+        granted = grant(who, verb, self.kind.plural, status=status)
+        if granted is None or (name and granted.name not in ("", name)):
+            raise self._forbidden(who, verb, name, status=status)
+        return granted
 
-def permit(who: Identity, asked: Asked) -> None:
-    if not allowed(who, asked):
-        what = f"{asked.plural}{'/status' if asked.status else ''} {asked.name}".strip()
-        raise Forbidden(f"{who.user} cannot {asked.verb} {what}: it is not its own")
+    def _covered(
+        self, who: Identity, verb: str, granted: Grant, document: Document, *, status: bool = False
+    ) -> None:
+        if not granted.covers(document):
+            raise self._forbidden(who, verb, document["metadata"]["name"], status=status)
+
+    def _forbidden(self, who: Identity, verb: str, name: str, *, status: bool) -> Forbidden:
+        return forbidden(who, verb, f"{self.kind.plural}{'/status' if status else ''}", name)
 
 
-async def _body(request: Request, empty: Any = None) -> Any:
+def forbidden(who: Identity, verb: str, plural: str, name: str = "") -> Forbidden:
+    what = f"{plural} {name}".strip()
+    return Forbidden(
+        f"cannot {verb} {what}: role {who.role} of {who.user} does not allow it",
+        kind=plural,
+        name=name,
+    )
+
+
+async def body_of(request: Request, empty: Any = None) -> Any:
     """The JSON body; refused past BODY_LIMIT before it is held."""
     parts: list[bytes] = []
     size = 0
@@ -166,6 +194,14 @@ def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadRequest(f"cannot read {name} {text[:40]!r}: it must be a number")
     return int(text)
+
+
+def _seconds(asked: str, who: Identity) -> float | None:
+    """How long a watch may go on: as asked, and no longer than what was shown of `who` is good."""
+    ends = [float(seconds)] if (seconds := _number("timeoutSeconds", asked)) else []
+    if who.until < math.inf:
+        ends.append(max(who.until - time.time(), 0.001))
+    return min(ends, default=None)
 
 
 def object_answer(item: Item, code: int = 200) -> Response:

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
+from api.auth.identity import Identity
 from api.resources.errors import Expired
 from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
@@ -35,21 +36,24 @@ async def stream(
     kind: Kind,
     selected: Selection,
     *,
+    who: Identity | None = None,
     after: int | None,
     bookmarks: bool,
     mark_initial: bool,
     seconds: float | None,
 ) -> AsyncGenerator[bytes, None]:
-    """The lines of one watch; `after` None: the present state first."""
+    """The lines of one watch, of `who`; `after` None: the present state first."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds if seconds else None
     state = await mirror.fresh()
     revision = state.revision
     present = state.table(kind.plural).selected(selected) if after is None else []
-    feed = mirror.feed(kind.plural, selected)
+    feed = mirror.feed(kind.plural, selected, who)
     try:
         if after is None:
             for part in _parts(line("ADDED", wire(item)) for item in present):
+                if feed.ended:
+                    return
                 yield part
             if bookmarks or mark_initial:
                 yield _bookmark(kind, revision, initial=mark_initial)
@@ -64,7 +68,7 @@ async def stream(
                 lines += _bookmark(kind, mirror.revision)
             if lines:
                 yield lines
-            if not came and ends is not None and loop.time() >= ends:
+            if ends is not None and loop.time() >= ends:
                 return
     except Compacted as error:
         yield line("ERROR", compact(status_of(Expired(str(error)))))

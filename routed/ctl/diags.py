@@ -8,6 +8,7 @@ host that we know of, and for PEM keys and bearer tokens by their look; the arch
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -23,8 +24,8 @@ import httpx
 
 from api.auth import kubeconfig
 from api.client import Client
-from api.resources.errors import RoutedError
-from api.resources.registry import KINDS
+from api.resources.errors import Forbidden, RoutedError
+from api.resources.registry import KINDS, Kind
 from routed.settings import AgentSettings
 
 COMMANDS = {
@@ -45,6 +46,7 @@ COMMANDS = {
 }
 PEM = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.S)
 BEARER = re.compile(rb"(?i)(bearer|token|password|secret)([\"']?\s*[:=]\s*[\"']?|\s+)[^\s\"',}]+")
+OURS = re.compile(rb"\brtb?-[\w-]{43}(\.[\w.-]+)?", re.A)  # tokens, of bootstrap too
 REMOVED = b"[removed]"
 MOST = 16 << 20  # bytes of one part
 
@@ -87,16 +89,17 @@ def without_secrets(data: bytes, secrets: Iterable[bytes]) -> bytes:
     """`data` with everything that is or looks like a secret taken out."""
     for secret in secrets:
         data = data.replace(secret, REMOVED)
-    return BEARER.sub(rb"\1\2" + REMOVED, PEM.sub(REMOVED, data))
+    return BEARER.sub(rb"\1\2" + REMOVED, PEM.sub(REMOVED, OURS.sub(REMOVED, data)))
 
 
 def known_secrets(settings: AgentSettings, admin: Path | None) -> list[bytes]:
-    """Tokens of the kubeconfigs here, passwords of BGP peers."""
+    """Tokens and keys of the kubeconfigs here, passwords of BGP peers."""
     found = []
     for path in (settings.kubeconfig, admin):
         try:
             if path is not None:
-                found.append(kubeconfig.parse(path)[2].encode())
+                access = kubeconfig.read(path)
+                found += [access.token.encode(), access.key, base64.b64encode(access.key)]
         except RoutedError:
             continue
     for path in _password_files(settings):
@@ -154,20 +157,25 @@ def _files(settings: AgentSettings, config: Path | None, logs: Iterable[Path]) -
 
 
 def _objects(config: Path) -> Iterator[Part]:
+    """What the credentials let us see: a node's are for little but its own."""
+
     async def listed() -> list[Part]:
         client = Client.from_kubeconfig(config)
-        found = []
         try:
-            for kind in KINDS.values():
-                items = await client.list(kind.model)
-                documents = [item.wire() for item in items]
-                data = json.dumps(documents, indent=1).encode()
-                found.append(Part(f"objects/{kind.plural}.json", data))
+            return [await _kind(client, kind) for kind in KINDS.values()]
         finally:
             await client.close()
-        return found
 
     try:
         yield from asyncio.run(listed())
     except (RoutedError, OSError) as error:
         yield Part("objects/none.txt", f"cannot ask the control plane: {error}\n".encode())
+
+
+async def _kind(client: Client, kind: Kind) -> Part:
+    try:
+        items = await client.list(kind.model)
+    except Forbidden as error:
+        return Part(f"objects/{kind.plural}.txt", f"{error}\n".encode())
+    data = json.dumps([item.wire() for item in items], indent=1).encode()
+    return Part(f"objects/{kind.plural}.json", data)

@@ -270,12 +270,64 @@ def bgp_status(agent: Socket = None, output: Output = "") -> None:
     Local(agent or DEFAULT_SOCKET).bgp_status(output)
 
 
+Node = Annotated[str | None, typer.Option("--node", help="Of this node.")]
+User = Annotated[str | None, typer.Option("--user", help="Of this user.")]
+To = Annotated[Path | None, typer.Option("--to", help="Write it to this file, mode 0600.")]
+
+
 @token.command("create")
 def token_create(
-    node: Annotated[str, typer.Option(help="The node that will use it.")],
+    node: Node = None,
+    ttl: Annotated[str, typer.Option(help="How long a node's is good: 90s, 15m at most.")] = "15m",
+    user: User = None,
+    role: Annotated[str, typer.Option(help="admin, operator, viewer, or the name of a Role.")] = "",
+    to: To = None,
 ) -> None:
-    """Print a kubeconfig for a node; the ones it had before stop to work. Keep it 0600."""
-    _remote().token(node)
+    """Print a token that a node joins with, once; or a kubeconfig for a user in one role.
+
+    What was made before for the same node or user stops to work.
+
+        routectl token create --node host1 | ssh host1 routed join --node host1
+
+        routectl token create --user alice --role viewer --to alice.kubeconfig
+    """
+    if (node is None) == (user is None) or (user is None) != (not role):
+        raise typer.BadParameter("say --node NAME, or --user NAME with --role ROLE")
+    if node is not None:
+        _remote().bootstrap(node, _seconds(ttl), to)
+    else:
+        _remote().kubeconfig(f"users/{user}", {"role": role}, to)
+
+
+@token.command("bearer")
+def token_bearer(
+    node: Annotated[str, typer.Option(help="The node that will use it.")], to: To = None
+) -> None:
+    """Print a kubeconfig with a token for a node that cannot use certificates: one behind a proxy
+    that ends TLS. It does not expire; a node that can should `routed join`."""
+    _remote().kubeconfig(f"nodes/{node}", {}, to)
+
+
+@token.command("revoke")
+def token_revoke(node: Node = None, user: User = None) -> None:
+    """End all credentials of a node or a user at once; its open watches end too."""
+    if (node is None) == (user is None):
+        raise typer.BadParameter("say --node NAME or --user NAME")
+    _remote().revoke(f"nodes/{node}" if node is not None else f"users/{user}")
+
+
+@token.command("list")
+def token_list() -> None:
+    """Who has credentials, and in which role."""
+    _remote().users()
+
+
+def _seconds(text: str) -> int:
+    """90s, 15m, 1h."""
+    number, unit = text[:-1], {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    if unit is None or not (number.isascii() and number.isdigit()) or len(number) > 6:
+        raise typer.BadParameter(f"--ttl {text!r} is not like 90s or 15m")
+    return int(number) * unit
 
 
 def _labels(texts: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import typer
 import yaml
 
+from api.auth.ca import write_secret
 from api.client import Client
 from api.ipam import local
 from api.resources.errors import (
@@ -23,7 +24,7 @@ from api.resources.errors import (
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind, by_name
 from routed.ctl import documents, space
-from routed.ctl.tables import formatted, said, table
+from routed.ctl.tables import aligned, formatted, said, table
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -34,12 +35,12 @@ class Remote:
     """One invocation's dealings with the service."""
 
     def __init__(self, kubeconfig: Path, server: str | None) -> None:
-        self.kubeconfig = kubeconfig
+        self.path = kubeconfig
         self.server = server
 
     def _run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         async def whole() -> T:
-            client = Client.from_kubeconfig(self.kubeconfig, self.server)
+            client = Client.from_kubeconfig(self.path, self.server)
             try:
                 return await work(client)
             finally:
@@ -138,8 +139,20 @@ class Remote:
         else:
             typer.echo(f"{said(kind, name)} created on node {spec['node']}")
 
-    def token(self, node: str) -> None:
-        typer.echo(self._run(lambda client: client.node_credentials(node)), nl=False)
+    def bootstrap(self, node: str, seconds: int, to: Path | None) -> None:
+        _secret(self._run(lambda client: client.bootstrap_token(node, seconds)) + "\n", to)
+
+    def kubeconfig(self, path: str, wanted: dict[str, str], to: Path | None) -> None:
+        _secret(self._run(lambda client: client.credentials(path, wanted)), to)
+
+    def revoke(self, path: str) -> None:
+        self._run(lambda client: client.raw("DELETE", f"/{path}/credentials"))
+        typer.echo(f"{path} has no credentials any more")
+
+    def users(self) -> None:
+        listed = self._run(lambda client: client.raw("GET", "/users"))["items"]
+        rows = [[one["user"], one["role"], str(one["tokens"])] for one in listed]
+        typer.echo(aligned([["USER", "ROLE", "TOKENS"], *rows]))
 
     def ipam_show(self, *, heat: bool) -> None:
         typer.echo(self._run(lambda client: space.show(client, heat=heat)))
@@ -171,6 +184,18 @@ class Remote:
     def drain(self, name: str, timeout: float) -> None:
         self._run(lambda client: space.drain(client, name, timeout))
         typer.echo(f"node/{name} drained: it owns nothing")
+
+
+def _secret(text: str, to: Path | None) -> None:
+    """To a file that only its owner reads, or to whoever reads our output."""
+    if to is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_secret(to, text.encode())
+    except OSError as error:
+        raise ConfigError(str(to), [Cause("", f"cannot write it: {error.strerror}")]) from error
+    typer.echo(f"{to}, mode 0600")
 
 
 def _kind(name: str) -> Kind:

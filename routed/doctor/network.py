@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import math
 import socket
 import ssl
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import httpx
 
 from api.auth import kubeconfig
+from api.auth.certificates import life_of
+from api.client import context_of
 from api.resources.errors import ConfigError
 from routed.agent.intent import Intent, parse
 from routed.agent.plan import peers_of
@@ -42,11 +45,21 @@ def secrets(settings: AgentSettings) -> Iterator[Finding]:
     try:
         mode = path.stat().st_mode & 0o777
     except OSError as error:
-        remedy = "routectl token create --node NAME > FILE, on the control plane; mode 0600"
-        yield fail("credentials", f"{path}: {error.strerror}", remedy)
+        yield fail("credentials", f"{path}: {error.strerror}", _join(settings))
         return
     if mode & 0o077:
         yield fail("credentials", f"{path} has mode {mode:04o}", f"chmod 0600 {path}")
+        return
+    try:
+        certificate = kubeconfig.read(path).certificate
+        left = life_of(certificate).expires - time.time() if certificate else math.inf
+    except (ConfigError, ValueError) as error:
+        yield fail("credentials", str(error), _join(settings))
+        return
+    if left <= 0:
+        yield fail("credentials", f"the certificate in {path} has expired", _join(settings))
+    elif left < math.inf:
+        yield ok("credentials", f"{path}, mode {mode:04o}, good for {left / 86_400:.1f} days")
     else:
         yield ok("credentials", f"{path}, mode {mode:04o}")
 
@@ -55,16 +68,16 @@ def service(settings: AgentSettings) -> Iterator[Finding]:
     """TLS, the token and the clock, in one request."""
     kept = _intent(settings)
     try:
-        url, ca, token = kubeconfig.parse(settings.kubeconfig)
-        context = ssl.create_default_context(cadata=ca.decode())
-        headers = {"Authorization": f"Bearer {token}"}
+        access = kubeconfig.read(settings.kubeconfig)
+        url, context = settings.server or access.server, context_of(access)
+        headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         with httpx.Client(verify=context, headers=headers, timeout=PATIENCE) as client:
-            answer = client.get(f"{settings.server or url}/apis/routed.dev/v1/nodes")
+            answer = client.get(f"{url}/apis/routed.dev/v1/nodes")
     except ConfigError as error:
-        yield fail("control plane", str(error), "create the node's credentials anew")
+        yield fail("control plane", str(error), _join(settings))
         return
     except (httpx.HTTPError, ssl.SSLError, ValueError) as error:
-        said = f"{settings.server or url}: {error}"
+        said = f"{url}: {error}"
         if kept is None:
             remedy = "a node that has never reached it cannot attach: check address and firewall"
             yield fail("control plane", said, remedy)
@@ -72,15 +85,23 @@ def service(settings: AgentSettings) -> Iterator[Finding]:
             yield warn("control plane", said, "attaching goes on from the blocks that it holds")
         return
     if answer.status_code in (401, 403):
-        remedy = "routectl token create --node NAME > FILE, on the control plane"
-        yield fail("control plane", f"{answer.status_code}: {answer.text[:200]}", remedy)
+        said = f"{answer.status_code}: {answer.text[:200]}"
+        yield fail("control plane", said, _join(settings))
         return
-    yield ok("control plane", f"{settings.server or url} answers {answer.status_code}")
+    yield ok("control plane", f"{url} answers {answer.status_code}")
     skew = time.time() - email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp()
     if abs(skew) > SKEW_SECONDS:
         yield warn("clock", f"{skew:+.0f} s from the control plane's", "run an NTP client")
     else:
         yield ok("clock", f"{skew:+.0f} s from the control plane's")
+
+
+def _join(settings: AgentSettings) -> str:
+    name = settings.node
+    return (
+        f"on the control plane: routectl token create --node {name}; here, with what it prints on "
+        f"stdin: routed join --node {name} --kubeconfig {settings.kubeconfig}"
+    )
 
 
 def switches(settings: AgentSettings) -> Iterator[Finding]:

@@ -75,7 +75,7 @@ def _control_plane(settings: AgentSettings) -> tuple[str, int] | None:
     """Host and port of this node's, if it is known."""
     url = settings.server
     try:
-        url = url or kubeconfig.parse(settings.kubeconfig)[0]
+        url = url or kubeconfig.read(settings.kubeconfig).server
     except (ConfigError, OSError):
         return None
     host, _, port = url.removeprefix("https://").rstrip("/").rpartition(":")

@@ -224,12 +224,14 @@ class Demo:
 
     def service_curl(self, name: str, node: str, namespace: str) -> str:
         """A workload declared through the service; the token stays out of the command line."""
-        _, ca, token = kubeconfig.parse(self.lab.admin)
+        access = kubeconfig.read(self.lab.admin)
         options = self.lab.directory / "curl.conf"
         options.touch(mode=0o600)
         ca_file = self.lab.directory / "ca.crt"
-        ca_file.write_bytes(ca)
-        options.write_text(f'header = "Authorization: Bearer {token}"\ncacert = "{ca_file}"\n')
+        ca_file.write_bytes(access.ca)
+        options.write_text(
+            f'header = "Authorization: Bearer {access.token}"\ncacert = "{ca_file}"\n'
+        )
         body = json.dumps({"metadata": {"name": name}, "spec": {"node": node, "netns": namespace}})
         words = ["curl", "-sS", "--config", str(options), "-d", body,
                  f"https://{self.lab.top.server}:{PORT}/apis/routed.dev/v1/workloads"]  # fmt: skip

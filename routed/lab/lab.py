@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -77,8 +78,9 @@ class Lab:
             daemon.start()
         self.server.start()
         self.wait_server()
+        with ThreadPoolExecutor() as preparing:
+            list(preparing.map(self._prepare, self.top.hosts))
         for host in self.top.hosts:
-            self._prepare(host)
             self.speakers[host.name].start()
             self.agents[host.name].start()
         for host in self.top.hosts:
@@ -191,13 +193,16 @@ class Lab:
             f"runDir: {home}/run\nstateDir: {home}/state\n",
             encoding="ascii",
         )
-        path = home / "node.kubeconfig"
-        path.touch(mode=0o600)
-        path.write_text(self._credentials(host.name), encoding="utf-8")
+        self._join(host, home)
 
-    def _credentials(self, node: str) -> str:
-        words = ["--kubeconfig", str(self.admin), "token", "create", "--node", node]
-        return fabric.inside(self.top.management, *self.ctl(*words))
+    def _join(self, host: Host, home: Path) -> None:
+        """As a user would: a token from the control plane's machine, taken to the host."""
+        token, settings = home / "bootstrap.token", home / "agent.yaml"
+        words = ["--kubeconfig", str(self.admin), "token", "create", "--node", host.name]
+        fabric.inside(self.top.management, *self.ctl(*words, "--to", str(token)))
+        join = ["routed.main", "join", "--config", str(settings), "--token-file", str(token)]
+        fabric.inside(host.namespace, sys.executable, "-m", *join)
+        token.unlink()
 
     @staticmethod
     def ctl(*words: str) -> list[str]:

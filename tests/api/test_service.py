@@ -239,7 +239,7 @@ def test_a_node_touches_only_its_own(service: Service, admin: httpx.Client, tmp_
     config.write_text(text)
     merge = {"content-type": "application/merge-patch+json"}
     with service.http(config) as node:
-        assert node.get("/nodes").status_code == 200
+        assert [one["metadata"]["name"] for one in node.get("/nodes").json()["items"]] == ["h1"]
         own = node.post("/ipblocks", json={"spec": {"node": "h1", "pool": "main"}})
         assert own.status_code == 201
         report = obj("a.h1", {"node": "h1", "origin": "Node"})
@@ -394,15 +394,15 @@ def test_a_block_that_became_anothers_is_not_deleted(
     claim = {"spec": {"node": "h1", "address": "10.65.200.1"}}
     path = f"/ipblocks/{admin.post('/ipblocks', json=claim).json()['metadata']['name']}"
     as_node(service, admin, "h1", tmp_path).close()
-    url, ca, token = kubeconfig.parse(tmp_path / "h1")
-    context = ssl.create_default_context(cadata=ca.decode())
-    host, port = url.removeprefix("https://").split(":")
+    access = kubeconfig.read(tmp_path / "h1")
+    context = ssl.create_default_context(cadata=access.ca.decode())
+    host, port = access.server.removeprefix("https://").split(":")
     with (
         socket.create_connection((host, int(port)), 10) as plain,
         context.wrap_socket(plain, server_hostname=host) as slow,
     ):
         head = f"DELETE /apis/routed.dev/v1{path} HTTP/1.1\r\nhost: {host}\r\n"
-        head += f"authorization: Bearer {token}\r\ncontent-length: 2\r\n\r\n"
+        head += f"authorization: Bearer {access.token}\r\ncontent-length: 2\r\n\r\n"
         slow.sendall(head.encode())
         admin.get("/nodes")  # the head is there by now: it was sent before this
         assert forced(admin, path).status_code == 200

@@ -266,7 +266,7 @@ def test_the_copy_is_what_reading_all_anew_would_be(tmp_path: Path) -> None:
         for pool in anew.world.space.pools.values():
             assert ours.world.space.lowest_free(pool) == anew.world.space.lowest_free(pool)
             assert ours.world.space.owned(pool.metadata.name) == 1
-        for part in ("nodes", "asns", "workloads", "users", "identities"):
+        for part in ("nodes", "asns", "workloads", "users", "credentials"):
             assert getattr(ours.world, part) == getattr(anew.world, part), part
         assert 64_999 in ours.world.asns
         for plural in ("ipblocks", "nodes", "ippools", "workloads", "guard"):

@@ -170,8 +170,26 @@ def test_watch_goes_on_with_changes(ctl: Ctl) -> None:
             watching.stdout.close()
 
 
-def test_a_nodes_credentials(ctl: Ctl) -> None:
-    assert "current-context: routed" in ok(ctl("token", "create", "--node", "n7"))
+def test_tokens_and_kubeconfigs(ctl: Ctl, tmp_path: Path) -> None:
+    assert ok(ctl("token", "create", "--node", "n7")).startswith("rtb-")
+    assert "current-context: routed" in ok(ctl("token", "bearer", "--node", "n7"))
+    path = tmp_path / "alice"
+    words = ["token", "create", "--user", "alice", "--role", "viewer", "--to", str(path)]
+    ok(ctl(*words))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "alice" in ok(ctl("token", "list"))
+    refused = ctl("--kubeconfig", str(path), "create", "-f", str(EXAMPLES))
+    assert refused.returncode == 1
+    assert "cannot create bgppeers: role viewer of alice does not allow it" in refused.stderr
+    ok(ctl("token", "revoke", "--user", "alice"))
+    assert "not valid any more" in ctl("--kubeconfig", str(path), "get", "pools").stderr
+    for wrong in (
+        ["--user", "a"],
+        ["--node", "a", "--role", "viewer"],
+        ["--node", "a", "--ttl", "x"],
+    ):
+        assert ctl("token", "create", *wrong).returncode == 2, wrong
+    assert "no role of a user" in ctl("token", "create", "--user", "a", "--role", "x").stderr
 
 
 def test_delete_goes_on_after_one_that_is_refused(ctl: Ctl) -> None:
@@ -260,7 +278,7 @@ def test_a_cordoned_node_is_shown_as_such(ctl: Ctl) -> None:
 
 def test_the_examples_of_the_kinds_are_taken(ctl: Ctl) -> None:
     order = ["node", "ippool", "ipreservation", "addresslease", "bgpconfiguration", "bgppeer",
-             "workload"]  # fmt: skip
+             "workload", "role"]  # fmt: skip
     for name in order:
         ok(ctl("apply", "-f", str(EXAMPLES / "kinds" / f"{name}.yaml")))
     ok(ctl("create", "-f", str(EXAMPLES / "kinds" / "ipblock.yaml")))

@@ -21,7 +21,10 @@ KEY = b"-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\n-----END PRIVATE KEY-
 def test_an_archive_without_secrets(lab: Lab, workloads: Workloads) -> None:
     _, address = workloads.attach("host1", "seen")
     home = lab.directory / "host1"
-    secrets = [kubeconfig.parse(path)[2] for path in (lab.admin, home / "node.kubeconfig")]
+    secrets = [
+        kubeconfig.read(lab.admin).token,
+        kubeconfig.read(home / "node.kubeconfig").key.decode(),
+    ]
     log = lab.directory / "planted.log"
     log.write_bytes(
         b"token=" + secrets[0].encode() + b"\nsaid " + secrets[1].encode() + b" once\n"

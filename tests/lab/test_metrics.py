@@ -38,7 +38,7 @@ def of_host(lab: Lab) -> tuple[dict[str, str], Samples]:
 
 
 def of_service(lab: Lab) -> str:
-    _, _, token = kubeconfig.parse(lab.admin)
+    token = kubeconfig.read(lab.admin).token
     header = lab.directory / "metrics.header"
     header.touch(mode=0o600)
     header.write_text(f"Authorization: Bearer {token}\n", encoding="ascii")

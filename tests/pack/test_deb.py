@@ -157,9 +157,8 @@ def test_removing_it_leaves_workloads_alone(
     ctl = ["routectl", "--kubeconfig", ADMIN]
     host.inside(*ctl, "apply", "-f", "-", text=DECLARED)
     name = host.inside("hostname").strip().lower()
-    credentials = host.root / "etc/routed/node.kubeconfig"
-    credentials.touch(mode=0o600)
-    credentials.write_text(host.inside(*ctl, "token", "create", "--node", name))
+    token = host.inside(*ctl, "token", "create", "--node", name)
+    host.inside("routed", "join", "--config", "/etc/routed/agent.yaml", text=token)
     speaker.start()
     agent.start()
     agent.wait("the agent", lambda: "agent: ok" in healthy(host))

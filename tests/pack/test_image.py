@@ -65,6 +65,14 @@ def documented(program: str, places: Path) -> list[str]:
     return ["run", *SOON, *words]
 
 
+def documented_join(places: Path) -> list[str]:
+    """The words that make the host a node."""
+    text = DOCUMENT.read_text(encoding="utf-8").replace("\\\n", " ")
+    line = next(line for line in text.splitlines() if " routed join " in line and "docker" in line)
+    words = line.partition("<")[0].removeprefix("docker").split()
+    return [f"{places}{word}" if word.startswith("/etc/routed:") else word for word in words]
+
+
 def healthy(docker: Docker, name: str) -> bool:
     return bool(docker.inspect(f"routed-{name}")["State"]["Health"]["Status"] == "healthy")
 
@@ -88,9 +96,8 @@ def programs(docker: Docker, places: Path) -> Docker:
     wait_for("the server being healthy", lambda: healthy(docker, "server"))
     ctl = ["exec", "routed-server", "routectl", "--kubeconfig", "/var/lib/routed/admin.kubeconfig"]
     docker.run(*ctl, "apply", "-f", "/etc/routed/examples")
-    credentials = places / "etc/routed/node.kubeconfig"
-    credentials.touch(mode=0o600)
-    credentials.write_text(docker.run(*ctl, "token", "create", "--node", "host1").stdout)
+    token = docker.run(*ctl, "token", "create", "--node", "host1").stdout
+    docker.run(*documented_join(places), input=token)
     for name in ("speaker", "agent"):
         docker.run(*documented(name, places))
         wait_for(f"the {name} being healthy", lambda name=name: healthy(docker, name))

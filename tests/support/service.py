@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 
 from api.auth import kubeconfig
+from api.auth.kubeconfig import Access
+from api.client import context_of
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,19 @@ class Service:
     admin: Path
     pid: int
 
-    def http(self, config: Path | None = None, *, token: str | None = None) -> httpx.Client:
+    def http(
+        self, config: Path | Access | None = None, *, token: str | None = None
+    ) -> httpx.Client:
         """A plain client with the credentials of `config`, or with `token`."""
-        url, ca, known = kubeconfig.parse(config or self.admin)
-        context = ssl.create_default_context(cadata=ca.decode())
-        held = known if token is None else token
-        headers = {"Authorization": f"Bearer {held}"} if held else {}
+        access = config if isinstance(config, Access) else kubeconfig.read(config or self.admin)
+        if token is not None:
+            access = replace(access, token=token, certificate=b"", key=b"")
+        headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         return httpx.Client(
-            base_url=f"{url}/apis/routed.dev/v1", verify=context, headers=headers, timeout=10
+            base_url=f"{access.server}/apis/routed.dev/v1",
+            verify=context_of(access),
+            headers=headers,
+            timeout=10,
         )
 
 

@@ -1,0 +1,68 @@
+"""How a host becomes a node: with a bootstrap token it gets a certificate for a key of its own.
+
+The service's CA is asked for without knowing whom one speaks with, and believed only if its key is
+the one that the token has the pin of. Everything after that, the secret first of all, is said over
+TLS that trusts this CA alone.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+import httpx
+
+from api.auth import certificates
+from api.auth.bootstrap import Invitation
+from api.auth.kubeconfig import Access
+from api.client.client import ANSWER_SECONDS, CONNECT_SECONDS, Client, Unreachable
+from api.resources.errors import Cause, ConfigError
+
+CA_BYTES = 65_536  # more than any
+
+
+async def join(invitation: Invitation, node: str, server: str | None = None) -> Access:
+    """The credentials of `node`; `server` is used instead of the URL in the token. ConfigError,
+    IntentError if the service refuses, Unreachable: the token may then have been used."""
+    url = (server or invitation.server).rstrip("/")
+    ca = await _authority(url, invitation.pin)
+    key, request = certificates.key_and_request()
+    user = f"system:node:{node}"
+    client = Client(Access(url, ca, user, invitation.secret))
+    try:
+        certificate = await client.certificate(node, request)
+    finally:
+        await client.close()
+    return Access(url, ca, user, "", certificate, key)
+
+
+async def _authority(url: str, pin: str) -> bytes:
+    """The CA of the service at `url`, in PEM."""
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE  # what it says is compared with the pin
+    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+    said = b""
+    try:
+        async with (
+            httpx.AsyncClient(verify=anybody, timeout=timeout, trust_env=False) as http,
+            http.stream("GET", f"{url}/ca.crt") as answer,
+        ):
+            answer.raise_for_status()
+            async for part in answer.aiter_bytes():
+                said += part
+                if len(said) > CA_BYTES:
+                    break
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        why = str(error) or type(error).__name__
+        raise Unreachable(f"cannot reach the service at {url}: {why}") from error
+    try:
+        authority = certificates.first_of(said)
+    except ValueError as error:
+        raise Unreachable(f"{url} answered /ca.crt without a certificate") from error
+    if (found := certificates.pin(authority)) != pin:
+        problem = (
+            f"the CA of {url} is not the one that the token was made by (its key's SHA-256 is "
+            f"{found}, not {pin}): this is another service, or somebody is in between"
+        )
+        raise ConfigError("the bootstrap token", [Cause("", problem)])
+    return authority
