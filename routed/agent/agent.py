@@ -40,7 +40,7 @@ from routed.agent.intent import Intent, only_more_blocks
 from routed.agent.metrics import Metrics
 from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records
-from routed.agent.reporting import Local, Write, block_writes, node_writes, workload_writes
+from routed.agent.reporting import Create, Local, Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
 from routed.agent.speech import Speech
 from routed.agent.views import conditions
@@ -281,6 +281,8 @@ class Agent:
         found = block_writes(known.blocks, self.book.counts())
         if known.own_node is not None:
             found += node_writes(known.own_node, conditions(self), {"routed": VERSION})
+        else:  # somebody deleted it, and let us join again
+            found.append(Create(self.node_object()))
         return found
 
     # -- views -----------------------------------------------------------------------------------

@@ -25,16 +25,19 @@ from api.resources import IPBlock, Node, Workload
 from api.resources.errors import (
     AlreadyExists,
     Conflict,
+    Forbidden,
     IntentError,
     NotFound,
     RoutedError,
     StorageError,
+    Unauthorized,
 )
 from api.resources.ippool import IPBlockSpec
 from api.resources.meta import ObjectMeta
 from api.resources.net import IPAddress, parse_address
 from api.resources.registry import KINDS
 from routed.agent.copy import Copy
+from routed.agent.credentials import Credentials
 from routed.agent.intent import WATCHED, Intent
 from routed.agent.known import Change, Known
 from routed.agent.reporting import Create, Update, UpdateStatus, Write
@@ -77,7 +80,9 @@ class Control:
         self.known = Known(settings.node)
         self.path: Path = settings.state_dir / "intent.json"
         self.copy = Copy(self.path, self.known)
+        self.credentials = Credentials(settings, client) if client is not None else None
         self.connected = False
+        self._refusal = ""
         self._wake = asyncio.Event()
         self._used = asyncio.Event()
         self._agent: Reporter | None = None
@@ -95,6 +100,11 @@ class Control:
         """Every watch has shown its whole set on its present connection."""
         return self.known.in_sync
 
+    @property
+    def problem(self) -> str:
+        """Why the service does not speak with us, if it is because of who we are."""
+        return (self.credentials.problem if self.credentials else "") or self._refusal
+
     def wake(self) -> None:
         """Something may have to be reported, or a block to be claimed or given back."""
         self._wake.set()
@@ -102,10 +112,11 @@ class Control:
 
     async def serve(self, agent: Reporter) -> None:
         """Keep the watches and the reports going; outages only end the present try."""
-        if self.client is None:
+        if self.client is None or self.credentials is None:
             return
         self._agent = agent
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.credentials.serve())
             tasks.create_task(self.copy.serve())
             tasks.create_task(self._register(agent))
             for plural in WATCHED:
@@ -134,6 +145,7 @@ class Control:
                     log.warning("watch ended kind=%s why=%s", plural, error)
                 self.known.lost(plural)
                 self._set_connected()
+                self._refused(error)
             await backoff.wait()
 
     def _changed(self, change: Change) -> None:
@@ -153,8 +165,16 @@ class Control:
                 self._agent.intent_changed(self.known.intent())
         self.wake()
 
+    def _refused(self, error: RoutedError) -> None:
+        refusal = str(error) if isinstance(error, Unauthorized | Forbidden) else ""
+        if refusal and refusal != self._refusal:
+            log.error("control plane refuses this node why=%s", refusal)
+        self._refusal = refusal or self._refusal
+
     def _set_connected(self) -> None:
         connected = self.in_sync
+        if connected:
+            self._refusal = ""
         if connected != self.connected:
             self.connected = connected
             log.info("control plane %s", "in sync" if connected else "lost")

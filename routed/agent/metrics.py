@@ -94,6 +94,9 @@ class _States(Collector):
         lost.add_metric([], getattr(agent.kernel, "overflows", 0))
         yield lost
         yield _gauge("routed_control_plane_connected", "1: in sync.", int(agent.control.in_sync))
+        life = agent.control.credentials.life if agent.control.credentials else None
+        ends, what = life.expires if life else 0, "When it ends, since the epoch; 0: a token."
+        yield _gauge("routed_certificate_expires_timestamp_seconds", what, ends)
         yield _gauge("routed_speaker_connected", "1: connected.", int(speech.connected))
         blocking = len(agent.filtering.blocking)
         yield _gauge(

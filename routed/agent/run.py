@@ -47,7 +47,7 @@ def run(settings: AgentSettings) -> None:
 
 
 async def _serve(settings: AgentSettings) -> None:
-    client = Client.from_kubeconfig(settings.kubeconfig, settings.server)
+    client = _client(settings)
     agent = Agent(
         settings,
         LinuxKernel(),
@@ -74,6 +74,14 @@ async def _serve(settings: AgentSettings) -> None:
         await asyncio.gather(serving, local, waiting, return_exceptions=True)
         await client.close()
         await agent.kernel.close()
+
+
+def _client(settings: AgentSettings) -> Client:
+    try:
+        return Client.from_kubeconfig(settings.kubeconfig, settings.server)
+    except ConfigError as error:
+        hint = f"to make this host a node: routed join --node {settings.node}"
+        raise ConfigError(error.source, [*error.problems, Cause("", hint)]) from error
 
 
 def _collect_seldom() -> None:

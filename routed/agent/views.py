@@ -76,6 +76,7 @@ def status(agent: Agent) -> dict[str, Any]:
         "node": agent.settings.node,
         "ready": not not_ready(agent),
         "controlPlane": "in sync" if agent.control.in_sync else "out of reach",
+        "controlPlaneProblem": agent.control.problem,
         "speaker": "connected" if speech.connected else "out of reach",
         "workloads": len(agent.records),
         "bgp": {
