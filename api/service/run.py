@@ -14,24 +14,24 @@ import uvloop
 from api.auth import ca, kubeconfig, tokens
 from api.resources.errors import Cause, ConfigError
 from api.service.app import application
-from api.store.sqlite import SqliteStore
+from api.store.places import Place, open_store
 
 GRACE_SECONDS = 2  # for open watches when stopping
 
 
-def run(data_dir: Path, listen: str, store_url: str | None, advertise: Sequence[str]) -> None:
+def run(data_dir: Path, listen: str, place: Place, advertise: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. ConfigError if it cannot start."""
     host, port = _listen(listen)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = _names(host, advertise)
     certificates = ca.ensure(data_dir, names)
-    path = Path(store_url.removeprefix("sqlite:///")) if store_url else data_dir / "routed.db"
-    store = SqliteStore(Path("/") / path if store_url else path)
+    store = open_store(place)
     url = f"https://{_bracketed(names[0])}:{port}"
     authority = certificates.ca.read_bytes()
     admin = data_dir / "admin.kubeconfig"
 
     async def serve() -> None:
+        await store.scan("/none/")  # an error is said here in one line
         if not admin.exists():
             token = await tokens.issue(store, tokens.ADMIN)
             ca.write_secret(admin, kubeconfig.render(url, authority, "admin", token).encode())
