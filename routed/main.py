@@ -39,7 +39,8 @@ def server(
     ] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="TLS, always.")] = None,
     store: Annotated[
-        str | None, typer.Option(help="sqlite:///PATH (default in --data-dir).")
+        str | None,
+        typer.Option(help="sqlite:///PATH (default in --data-dir) or etcd://HOST:PORT,HOST:PORT."),
     ] = None,
     advertise: Annotated[
         list[str] | None, typer.Option(help="Name or address for the certificate; repeatable.")
@@ -57,7 +58,7 @@ def server(
     run(
         settings.data_dir,
         settings.listen,
-        settings.store,
+        settings.place,
         settings.advertise,
         certificate_seconds=settings.certificate_seconds,
     )

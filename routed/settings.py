@@ -8,15 +8,18 @@ environment.
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from api.resources.errors import Cause, ConfigError
 from api.resources.meta import DNSSubdomain, Model
 from api.resources.net import Address
+from api.store import places
+from api.store.etcd.place import Tls
 
 S = TypeVar("S", bound=Model)
 
@@ -106,7 +109,25 @@ class ServerSettings(Model):
         description="HOST:PORT to serve TLS on",
     )
     store: str | None = Field(
-        default=None, pattern="^sqlite:///.+", description="default: routed.db in dataDir"
+        default=None,
+        description="sqlite:///PATH, or etcd://HOST:PORT,HOST:PORT,... with /PREFIX if it is not "
+        "/routed; default: routed.db in dataDir",
+    )
+    store_ca: Path | None = Field(
+        default=None,
+        alias="storeCA",
+        description="whom to trust as etcd; default: the authorities that the system trusts",
+    )
+    store_certificate: Path | None = Field(
+        default=None, description="our certificate for etcd, where it asks for one"
+    )
+    store_key: Path | None = Field(default=None, description="the key of storeCertificate")
+    store_user: str = Field(default="", description="our user in etcd; default: none")
+    store_password_file: Path | None = Field(
+        default=None, description="the password of storeUser, mode 0600"
+    )
+    store_insecure: bool = Field(
+        default=False, description="speak to etcd without TLS also where it is on other hosts"
     )
     advertise: list[str] = Field(
         default_factory=list, description="more names and addresses for the certificate"
@@ -117,6 +138,40 @@ class ServerSettings(Model):
         le=366 * 86_400,
         description="for how long a node's certificate is good; it is renewed after two thirds",
     )
+
+    @field_validator("store")
+    @classmethod
+    def _is_store(cls, url: str | None) -> str | None:
+        if url is not None:
+            places.parse(url)
+        return url
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.store_certificate is None) != (self.store_key is None):
+            raise ValueError("storeCertificate and storeKey belong together")
+        if bool(self.store_user) != (self.store_password_file is not None):
+            raise ValueError("storeUser and storePasswordFile belong together")
+        if self.store_insecure and (self.store_ca or self.store_certificate):
+            raise ValueError("storeInsecure contradicts storeCA and storeCertificate")
+        return self
+
+    @property
+    def place(self) -> places.Place:
+        """Where the store is. An etcd is spoken to over TLS, but for one on this host alone."""
+        if self.store is None:
+            return places.SqlitePlace(self.data_dir / "routed.db")
+        place = places.parse(self.store)
+        if isinstance(place, places.SqlitePlace):
+            return place
+        tls = Tls(self.store_ca, self.store_certificate, self.store_key)
+        clear = self.store_insecure or (tls == Tls() and places.is_local(place))
+        return replace(
+            place,
+            tls=None if clear else tls,
+            user=self.store_user,
+            password_file=self.store_password_file,
+        )
 
 
 def load(model: type[S], path: Path | None, overrides: dict[str, Any]) -> S:

@@ -42,7 +42,7 @@ async def keep_compact(
     store: Store, horizon: Horizon | None = None, every: float = EVERY_SECONDS
 ) -> None:
     """Compact from time to time, for ever."""
-    horizon, done = horizon or Horizon(), 0
+    horizon, done = horizon or Horizon(keep_revisions=KEEP_REVISIONS * store.spacing), 0
     loop = asyncio.get_running_loop()
     while True:
         try:

@@ -46,17 +46,18 @@ class Mirror:
                 revision, items = await self.store.scan("/")
                 state = self._state = self._state or State(revision, items)
             try:
-                _, events = await self.store.since(state.revision)
+                revision, events, more = await self.store.since(state.revision)
             except Compacted:  # this process was stopped for long
                 self._state = None
                 self._end_feeds()
                 continue
-            if not events:
-                return state
             known = state.revision
             for event in events:
                 if event.revision > known:  # else another caller has taken it in meanwhile
                     self._publish(state.apply(event))
+            state.revision = max(state.revision, revision)
+            if not more:
+                return state
 
     @property
     def revision(self) -> int:

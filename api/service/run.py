@@ -18,7 +18,7 @@ from api.auth.kubeconfig import Access
 from api.resources.errors import Cause, ConfigError
 from api.service.app import application
 from api.service.connections import Connection
-from api.store.sqlite import SqliteStore
+from api.store.places import Place, open_store
 
 GRACE_SECONDS = 2  # for open watches when stopping
 
@@ -26,7 +26,7 @@ GRACE_SECONDS = 2  # for open watches when stopping
 def run(
     data_dir: Path,
     listen: str,
-    store_url: str | None,
+    place: Place,
     advertise: Sequence[str],
     *,
     certificate_seconds: int,
@@ -36,13 +36,13 @@ def run(
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = _names(host, advertise)
     certificates = ca.ensure(data_dir, names)
-    path = Path(store_url.removeprefix("sqlite:///")) if store_url else data_dir / "routed.db"
-    store = SqliteStore(Path("/") / path if store_url else path)
+    store = open_store(place)
     url = f"https://{_bracketed(names[0])}:{port}"
     authority = Authority(*ca.authority(certificates), certificate_seconds)
     admin = data_dir / "admin.kubeconfig"
 
     async def serve() -> None:
+        await store.scan("/none/")  # an error is said here in one line
         if not admin.exists():
             token = await tokens.issue(store, tokens.ADMIN)
             access = Access(url, authority.pem, tokens.ADMIN.user, token)

@@ -23,6 +23,7 @@ from api.service.state import Fact, State, split
 from api.store import Item, StoreConflict
 
 TRIES = 100
+BYTES_MOST = 256 << 10  # written in one turn, before the last: an etcd request takes 1.5 MiB
 KEYS_MOST = 100  # compared or written in one turn; an etcd transaction takes 128
 
 
@@ -64,6 +65,7 @@ class Turn:
     puts: dict[str, bytes | None] = field(default_factory=dict)
     made: list[tuple[Asked, Decision]] = field(default_factory=list)
     later: list[Asked] = field(default_factory=list)
+    size: int = 0
     _undo: list[tuple[str, str, Fact | None]] = field(default_factory=list)
 
     def take(self, asked: Asked, state: State) -> None:
@@ -86,12 +88,16 @@ class Turn:
             self.expect.update(decision.expect)
             self.puts.update(decision.also)
             self.puts[decision.key] = decision.value
+            self.size += len(decision.value or b"")
             if decision.guard:
                 self.expect[decision.guard] = state.revision_of(decision.guard)
                 self.puts[decision.guard] = b"{}"
             if decision.value is not None:
                 state.decided[decision.key] = decision.value, decision.fact
             self._undo.append((plural, name, state.world.put(plural, name, decision.fact)))
+
+    def has_room(self) -> bool:
+        return max(len(self.expect), len(self.puts)) < KEYS_MOST and self.size < BYTES_MOST
 
     def undo(self, state: State) -> None:
         """Nothing of this is so yet."""
@@ -165,7 +171,7 @@ class Turns:
     def _decide(self, turn: Turn, state: State) -> None:
         state.decided.clear()
         try:
-            while self._waiting and max(len(turn.expect), len(turn.puts)) < KEYS_MOST:
+            while self._waiting and turn.has_room():
                 asked = self._waiting.popleft()
                 if asked.done.done():
                     continue

@@ -95,12 +95,12 @@ async def _past(
     """What changed after revision `after`, up to and with `until`, out of the log."""
     prefix = f"/{kind.plural}/"
     while after < until:
-        after, events = await store.since(after)
-        if not events:
-            return
+        after, events, more = await store.since(after)
         told = (e for e in events if e.revision <= until and e.key.startswith(prefix))
         if part := b"".join(Telling(change_of(event)).line(selected) for event in told):
             yield part
+        if not more:
+            return
 
 
 def _bookmark(kind: Kind, revision: int, *, initial: bool = False) -> bytes:

@@ -1,5 +1,5 @@
-"""The store: keys, revisions and watches; SQLite now, etcd behind the same seam."""
+"""The store: keys, revisions and watches; SQLite or etcd behind one seam."""
 
-from api.store.seam import Compacted, Event, Item, Store, StoreConflict
+from api.store.seam import Changes, Compacted, Event, Item, Store, StoreConflict
 
-__all__ = ["Compacted", "Event", "Item", "Store", "StoreConflict"]
+__all__ = ["Changes", "Compacted", "Event", "Item", "Store", "StoreConflict"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from api.resources.errors import RoutedError
 
@@ -39,7 +39,7 @@ class Item:
     key: str
     value: bytes
     revision: int
-    created: int
+    created: int  # on etcd: of the first change of that transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,20 @@ class Event:
     previous: bytes | None
 
 
+class Changes(NamedTuple):
+    """Changes in order, without gaps, and the revision that they lead to. `more`: there are more
+    by now than these."""
+
+    revision: int
+    events: list[Event]
+    more: bool
+
+
 class Store(Protocol):
+    """`spacing` is by how much a commit moves the revision at least."""
+
+    spacing: int
+
     async def scan(self, prefix: str) -> tuple[int, list[Item]]:
         """The store's revision and every key that begins with `prefix`, by key: one snapshot."""
 
@@ -61,13 +74,15 @@ class Store(Protocol):
         self, expect: Mapping[str, int], puts: Mapping[str, bytes | None]
     ) -> dict[str, int]:
         """Change all of `puts` (None: delete) if every key of `expect` is at its revision (0: is
-        absent). Durable when it returns. The new revision of each key; StoreConflict or
-        StorageError, with nothing changed."""
+        absent). Durable when it returns. The new revision of each key; StoreConflict, with nothing
+        changed. After a StorageError nobody knows: it may have been done, or still be. Whoever
+        decides anew on what he reads then, and names what he read in `expect`, does it not twice:
+        the revisions of one of the two do not hold any more."""
 
-    async def since(self, after: int) -> tuple[int, list[Event]]:
-        """Changes after revision `after`, in order, without gaps, and the revision they lead to:
-        all that is committed by now, or a part of it if that is much, so ask again until there are
-        none. Compacted if `after` is too old."""
+    async def since(self, after: int) -> Changes:
+        """Changes after revision `after`: all that was committed when this was asked, or a part of
+        it if that is much. Compacted if `after` is too old. A revision that `scan` or `since` has
+        answered with is known to every process that asks later."""
 
     async def changed(self, after: int) -> None:
         """Return as soon as there may be changes after revision `after`."""

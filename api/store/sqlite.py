@@ -21,7 +21,7 @@ from pathlib import Path
 
 from api.resources.errors import Cause, ConfigError, StorageError
 from api.store import statements
-from api.store.seam import Compacted, Event, Item, StoreConflict
+from api.store.seam import Changes, Compacted, Event, Item, StoreConflict
 
 POLL_SECONDS = 0.05  # between looks for other processes' commits, while somebody waits for them
 GROUP_MOST = 256  # changes in one transaction
@@ -42,12 +42,15 @@ class _Work:
 
 
 class SqliteStore:
-    """`commit_delay` seconds are spent inside every write transaction (tests of races)."""
+    """`first` is the least revision of a store that is new. `commit_delay` seconds are spent inside
+    every write transaction (tests of races)."""
 
-    def __init__(self, path: Path, *, commit_delay: float = 0.0) -> None:
+    spacing = 1
+
+    def __init__(self, path: Path, *, first: int = 0, commit_delay: float = 0.0) -> None:
         self.path = path
         self._delay = commit_delay
-        self._reader = _open(path)
+        self._reader = _open(path, first)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._committed = asyncio.Event()
         self._version, self._revision = -1, 0  # of `data_version`, and what the store was at then
@@ -63,15 +66,16 @@ class SqliteStore:
             ).fetchall()
             return _last(self._reader), [Item(*row) for row in rows]
 
-    async def since(self, after: int) -> tuple[int, list[Event]]:
+    async def since(self, after: int) -> Changes:
         if after == self._present():
-            return after, []
+            return Changes(after, [], more=False)
         with _reading(), _snapshot(self._reader):
             floor = _compacted(self._reader)
             if after < floor:
                 raise Compacted(f"cannot watch from revision {after}: compacted up to {floor}")
             rows = self._reader.execute(statements.SINCE, (after, READ_MOST)).fetchall()
-        return rows[-1][1] if rows else after, [Event(*row) for row in rows]
+        events = [Event(*row) for row in rows]
+        return Changes(rows[-1][1] if rows else after, events, len(rows) == READ_MOST)
 
     async def changed(self, after: int) -> None:
         while True:
@@ -254,7 +258,7 @@ def _compacted(connection: sqlite3.Connection) -> int:
     return int(floor)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, first: int = 0) -> sqlite3.Connection:
     """A connection to the file, made and checked; ConfigError says what to do about a bad one."""
     try:
         connection = sqlite3.connect(
@@ -267,6 +271,8 @@ def _open(path: Path) -> sqlite3.Connection:
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
         if not made:
             _run(connection, statements.SCHEMA)
+            if first:
+                _begin_at(connection, first)
         elif _schema(connection) == 1:
             _run(connection, statements.FROM_1)
         connection.execute("COMMIT")
@@ -283,6 +289,11 @@ def _open(path: Path) -> sqlite3.Connection:
         )
         raise ConfigError(f"store {path}", [Cause("", problem)])
     return connection
+
+
+def _begin_at(connection: sqlite3.Connection, first: int) -> None:
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('log', ?)", (first,))
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'compacted'", (first,))
 
 
 def _run(connection: sqlite3.Connection, statements: str) -> None:

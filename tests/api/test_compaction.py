@@ -39,7 +39,7 @@ def test_a_store_that_is_written_to_for_ever_does_not_grow_for_ever(tmp_path: Pa
                 last = await store.commit({}, {"/k": b"x", "/gone": None})
             while rows() > 100:
                 await asyncio.sleep(0.005)
-        revision, events = await store.since(last["/gone"] - 50)
+        revision, events, _ = await store.since(last["/gone"] - 50)
         assert (revision, len(events)) == (last["/gone"], 50)
         compacting.cancel()
         await asyncio.wait([compacting])

@@ -335,3 +335,30 @@ def test_the_object_is_judged_as_it_is_when_it_is_decided(tmp_path: Path) -> Non
         assert b'"assigned":0' in (await service.get(kind, name)).value
 
     with_service(tmp_path, body)
+
+
+def test_a_turn_takes_no_more_bytes_than_a_store_does_at_once(tmp_path: Path) -> None:
+    """etcd refuses a request of more than 1.5 MiB; one object alone has at most one."""
+
+    async def body(service: Objects, store: Watched) -> None:
+        sizes: list[int] = []
+
+        async def measured(puts: Puts) -> None:
+            sizes.append(sum(len(value or b"") for value in puts.values()))
+
+        store.before = measured
+        large = {"note": "x" * 100_000}
+        await all_of(
+            *(
+                service.create(
+                    KINDS["nodes"],
+                    {"metadata": {"name": f"n{n}", "annotations": large}, "spec": {}},
+                )
+                for n in range(20)
+            )
+        )
+        assert sum(sizes) > 2_000_000
+        assert max(sizes) < 400_000
+        assert len(sizes) < 10
+
+    with_service(tmp_path, body)

@@ -22,7 +22,7 @@ from api.service.feeds import Telling
 from api.service.mirror import Mirror
 from api.service.selection import Selection, selection
 from api.service.watch import stream
-from api.store import Event
+from api.store import Changes
 from api.store.sqlite import SqliteStore
 
 KIND = KINDS["workloads"]
@@ -34,7 +34,7 @@ class Slow(SqliteStore):
 
     before: dict[int, Callable[[], Awaitable[Any]]] = {}  # noqa: RUF012 - set by each test
 
-    async def since(self, after: int) -> tuple[int, list[Event]]:
+    async def since(self, after: int) -> Changes:
         await asyncio.sleep(0)
         if meanwhile := self.before.pop(after, None):
             await meanwhile()

@@ -1,0 +1,1 @@
+"""etcd, for more than one machine; nothing outside of this package knows it."""

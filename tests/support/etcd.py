@@ -1,0 +1,121 @@
+"""A real etcd on loopback, of one member or three, each a process that can be killed or stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.store.etcd.place import EtcdPlace
+from support.service import free_port
+
+
+def program() -> str:
+    found = shutil.which("etcd")
+    if found is None:
+        pytest.skip("needs etcd (Debian: etcd-server)")
+    return found
+
+
+@dataclass
+class Member:
+    """One process; its data outlive it."""
+
+    name: str
+    words: list[str]
+    url: str
+    log: Path
+    child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.child = subprocess.Popen(self.words, stdout=output, stderr=output)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.child is not None
+        self.child.send_signal(number)
+
+    def kill(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait(15)
+            self.child = None
+
+    def healthy(self) -> bool:
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            return bool(httpx.get(f"{self.url}/health", timeout=1).json()["health"] == "true")
+        return False
+
+    def leads(self) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            text = httpx.get(f"{self.url}/metrics", timeout=1).text
+            return "\netcd_server_is_leader 1\n" in text
+        return False
+
+
+@dataclass
+class Cluster:
+    members: list[Member] = field(default_factory=list)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return tuple(member.url.removeprefix("http://") for member in self.members)
+
+    @property
+    def url(self) -> str:
+        return f"etcd://{','.join(self.endpoints)}"
+
+    def place(self, prefix: str = "/routed") -> EtcdPlace:
+        return EtcdPlace(self.endpoints, prefix)
+
+    def leader(self) -> Member:
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            for member in self.members:
+                if member.child is not None and member.leads():
+                    return member
+            time.sleep(0.05)
+        raise AssertionError("no leader")
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 20
+        for member in self.members:
+            while not member.healthy():
+                assert time.monotonic() < deadline, member.log.read_text()[-3000:]
+                time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def cluster(directory: Path, size: int = 1, *flags: str) -> Iterator[Cluster]:
+    """Run until the block ends."""
+    etcd = program()
+    names = [f"m{number}" for number in range(size)]
+    clients, peers = ([free_port() for _ in names] for _ in "cp")
+    initial = ",".join(
+        f"{name}=http://127.0.0.1:{port}" for name, port in zip(names, peers, strict=True)
+    )
+    made = Cluster()
+    for name, client, peer in zip(names, clients, peers, strict=True):
+        own, told = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+        words = [etcd, "--name", name, "--data-dir", str(directory / name)]
+        words += ["--listen-client-urls", own, "--advertise-client-urls", own]
+        words += ["--listen-peer-urls", told, "--initial-advertise-peer-urls", told]
+        words += ["--initial-cluster", initial, "--logger", "zap", "--log-level", "warn"]
+        words += ["--heartbeat-interval", "50", "--election-timeout", "500", *flags]
+        made.members.append(Member(name, words, own, directory / f"{name}.log"))
+    try:
+        for member in made.members:
+            member.start()
+        made.wait()
+        yield made
+    finally:
+        for member in made.members:
+            member.kill()
