@@ -24,9 +24,10 @@ _SAID = {
 }
 
 
-def parse_body(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`; BadRequest if it is none, or holds what cannot be written as
-    UTF-8: half of a surrogate pair would be taken in here and be nobody's to write down later."""
+def parse_body(body: bytes, *, array: bool = False) -> Any:
+    """The JSON object in `body` (with `array` an array will do); BadRequest if it is none, or
+    holds what cannot be written as UTF-8: half of a surrogate pair would be taken in here and be
+    nobody's to write down later."""
     try:
         document = json.loads(body)
         if not _is_plain(body):
@@ -37,7 +38,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"cannot read the request: it is no Unicode text ({error})") from error
     except ValueError as error:
         raise BadRequest(f"cannot read the request: it is not JSON ({error})") from error
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) and not (array and isinstance(document, list)):
         raise BadRequest("cannot read the request: it must be a JSON object")
     return document
 

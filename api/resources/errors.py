@@ -10,6 +10,7 @@
     │   ├── AlreadyExists     409, reason AlreadyExists
     │   ├── Conflict          409, reason Conflict
     │   ├── Expired           410
+    │   ├── Unsupported       415
     │   ├── Invalid           422, with a cause per field
     │   └── PoolExhausted     409, reason PoolExhausted; names pool, used, free, cooling, reserved
     ├── StorageError     the store cannot take a write: 507 (full) or 503
@@ -106,6 +107,12 @@ class Expired(IntentError):
 
 class TooLarge(IntentError):
     status, reason = 413, "RequestEntityTooLarge"
+
+
+class Unsupported(IntentError):
+    """A media type that is not known."""
+
+    status, reason = 415, "UnsupportedMediaType"
 
 
 class Invalid(IntentError):

@@ -125,6 +125,8 @@ class ObjectMeta(Model):
     """When it was created (RFC 3339, UTC)."""
     deletion_timestamp: str | None = None
     """Since when it is wanted back from who still uses it (RFC 3339, UTC)."""
+    managed_fields: list[dict[str, Any]] = Field(default_factory=list)
+    """Who set which field, for server-side apply. The service keeps it."""
 
 
 class Condition(Model):

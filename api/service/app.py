@@ -16,18 +16,19 @@ from fastapi import FastAPI, Request, Response
 from api.auth.certificates import Authority
 from api.auth.identity import Identity
 from api.auth.rights import grant
+from api.resources.decode import parse_body
 from api.resources.errors import IntentError, NotFound, StorageError
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
-from api.service import discovery
+from api.service import access, discovery, envelope
 from api.service.asking import identified
 from api.service.compaction import keep_compact
 from api.service.identities import Identities
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
-from api.service.verbs import Verbs, forbidden, json_answer
+from api.service.verbs import Verbs, bytes_of, forbidden, json_answer
 from api.store import Store
 
 BASE = f"/apis/{API_VERSION}"
@@ -86,6 +87,7 @@ def application(
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     route("/metrics", "GET", measured, "Prometheus metrics")
+    _add_reviews(route)
     discovery.add_routes(app)
     _add_health(app, objects)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -99,6 +101,7 @@ def _add_kinds(route: Route, objects: Objects, metrics: ServiceMetrics) -> None:
         at, one = f"{BASE}/{kind.plural}", f"{BASE}/{kind.plural}/{{name}}"
         route(at, "GET", verbs.list, f"List or watch {kind.plural}")
         route(at, "POST", verbs.create, f"Create a {kind.kind}")
+        route(at, "DELETE", verbs.delete_all, f"Delete {kind.plural} by selector")
         route(one, "GET", verbs.get, f"Read a {kind.kind}")
         route(one, "PUT", verbs.update, f"Replace a {kind.kind}")
         route(one, "PATCH", verbs.patch, f"Patch a {kind.kind}")
@@ -117,6 +120,22 @@ def _add_identities(route: Route, identities: Identities) -> None:
     route(f"{BASE}/users", "GET", identities.list, "List who may be asking")
     route(user, "POST", identities.user, "Make a user's kubeconfig")
     route(user, "DELETE", identities.end_user, "End all credentials of a user")
+
+
+def _add_reviews(route: Route) -> None:
+    def handler(kind: str) -> Handler:
+        async def review(request: Request, who: Identity) -> Response:
+            body = await bytes_of(request)
+            media = request.headers.get("content-type", "").partition(";")[0].strip()
+            read = envelope.document if media == envelope.MEDIA_TYPE else parse_body
+            made = access.reviewed(kind, who, read(body), request.url.path)
+            return json_answer(made, 201)
+
+        return review
+
+    reviews = [*access.REVIEWS.items(), ("SelfSubjectReview", access.BEFORE)]
+    for kind, path in reviews:
+        route(path, "POST", handler(kind), f"Ask by a {kind}")
 
 
 def _add_open(app: FastAPI, path: str, text: bytes) -> None:

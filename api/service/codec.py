@@ -23,6 +23,8 @@ def stored(held: Resource) -> dict[str, Any]:
     """The document to keep."""
     document = held.wire()
     document["metadata"].pop("resourceVersion", None)
+    if not document["metadata"]["managedFields"]:
+        del document["metadata"]["managedFields"]
     return document
 
 

@@ -10,9 +10,10 @@ from fastapi.responses import JSONResponse, Response
 
 from api.resources.meta import API_GROUP, API_VERSION
 from api.resources.registry import KINDS
+from api.service import gnostic, openapi
 
 VERSION = "0.1.0"
-VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 
 def add_routes(app: FastAPI) -> None:
@@ -31,8 +32,20 @@ def add_routes(app: FastAPI) -> None:
             "resources": _resources(),
         },
     }
+    at = f"/openapi/v3{openapi.BASE}"
+    answers["/openapi/v3"] = {"paths": {openapi.BASE[1:]: {"serverRelativeURL": at}}}
+    answers[at] = openapi.v3(VERSION)
     for path, answer in answers.items():
         app.add_route(path, _answering(answer), include_in_schema=False)
+    app.add_route("/openapi/v2", _swagger, include_in_schema=False)
+
+
+async def _swagger(request: Request) -> Response:
+    """As protobuf for those who name it, as JSON else."""
+    document = openapi.v2(VERSION)
+    if "proto-openapi" in request.headers.get("accept", ""):
+        return Response(gnostic.document(document), media_type=gnostic.MEDIA_TYPE)
+    return JSONResponse(document)
 
 
 def _answering(answer: dict[str, Any]) -> Any:

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# asked for with an @ in place of the last dots, which is no media type that Go can read
+MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 Writer = Callable[[int, Any], bytes]  # the field's number and its value
 Fields = Mapping[str, tuple[int, Writer]]

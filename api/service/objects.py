@@ -8,19 +8,23 @@ concerns its object alone. No-op writes make no revision; generation grows with 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
 from api.auth.identity import of_node
 from api.resources.decode import decode, invalid
 from api.resources.errors import AlreadyExists, BadRequest, Cause, Conflict, NotFound
-from api.resources.meta import Condition, Resource
+from api.resources.meta import API_VERSION, Resource
 from api.resources.registry import Kind
+from api.service import fields
 from api.service.admission import admit, release, report, revise
 from api.service.codec import document_of, encoded, key_of, stored
+from api.service.fields import APPLY, Managed, Manager
+from api.service.making import born, managed, named, now, with_managed, with_spec, with_status
 from api.service.mirror import Mirror
+from api.service.options import PLAIN, Options
+from api.service.patches import MERGE, patched
 from api.service.selection import at
 from api.service.state import State, fact_of
 from api.service.turns import TRIES, Decision, Turns, too_many
@@ -33,6 +37,16 @@ May = Callable[[Document], None]
 
 def anything(document: Document) -> None:
     """What the service itself may write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an object is to become: on top of which revision ("": of whichever it has), and whose
+    its fields are then (None: that is to be worked out)."""
+
+    made: Resource
+    based_on: str
+    whose: Managed | None = None
 
 
 class Objects:
@@ -52,10 +66,16 @@ class Objects:
         table = state.table(kind.plural)
         return state.revision, [table.items[name] for name in table.names()]
 
-    async def create(self, kind: Kind, document: Any, may: May = anything) -> tuple[Item, bool]:
+    async def create(
+        self, kind: Kind, document: Any, may: May = anything, options: Options = PLAIN
+    ) -> tuple[Item, bool]:
         """The object as created, and whether it is new (a repeated claim of a block is not)."""
-        wanted = decode(kind, _claim_name(kind, document))
+        wanted = decode(kind, named(kind, document), options.unknown)
         may(wanted.wire())
+        wanted = managed({}, wanted, options, status=False)
+        return await self._created(kind, wanted, options)
+
+    async def _created(self, kind: Kind, wanted: Resource, options: Options) -> tuple[Item, bool]:
         new = False
 
         def creation(state: State) -> Decision:
@@ -70,52 +90,102 @@ class Objects:
             key = key_of(kind.plural, made["metadata"]["name"])
             if admitted.existing:
                 return Decision(key, stays=True)
-            _born(made)
+            born(made)
             fact = admitted.fact or fact_of(kind.plural, made)
             expect = {**admitted.expect, key: 0}
             return Decision(key, encoded(made), fact, expect, admitted.guard, also=admitted.also)
 
-        made = await self.turns.decided(creation)
+        made = await (self.turns.dry if options.dry else self.turns.decided)(creation)
         assert made is not None
         return made, new
 
     async def update(
-        self, kind: Kind, name: str, document: Any, may: May, *, status: bool = False
+        self,
+        kind: Kind,
+        name: str,
+        document: Any,
+        may: May,
+        *,
+        status: bool = False,
+        options: Options = PLAIN,
     ) -> Item:
         """Replace spec and metadata, or with `status` the status only. The object must name the
         resourceVersion it is based on; Conflict if that is not the present one."""
-        wanted = decode(kind, document)
-        if wanted.metadata.name != name:
-            message = f"must be {name!r}, the name in the URL"
-            raise invalid(kind, name, [Cause("metadata.name", message)])
+        wanted = decode(kind, document, options.unknown)
+        _is_called(kind, name, wanted.metadata.name)
         based_on = wanted.metadata.resource_version
         if not based_on:
             raise invalid(
                 kind, name, [Cause("metadata.resourceVersion", "must be specified for an update")]
             )
-        return await self._replace(kind, name, lambda held: (wanted, based_on), may, status=status)
+        return await self._replace(
+            kind, name, lambda held: Wanted(wanted, based_on), may, status, options
+        )
 
     async def patch(
-        self, kind: Kind, name: str, change: Any, may: May, *, status: bool = False
+        self,
+        kind: Kind,
+        name: str,
+        change: Any,
+        may: May,
+        *,
+        media_type: str = MERGE,
+        status: bool = False,
+        options: Options = PLAIN,
     ) -> Item:
-        """JSON merge patch (RFC 7386)."""
-        if not isinstance(change, dict):
-            raise BadRequest("cannot patch: a merge patch is an object")
+        """A JSON patch, or a merge patch."""
 
-        def patched(held: Document) -> tuple[Resource, str]:
-            based_on = at(change, "metadata.resourceVersion") or ""
-            return decode(kind, merge(held, change)), str(based_on)
+        def wanted(held: Document) -> Wanted:
+            made = patched(media_type, held, change)
+            _is_called(kind, name, at(made, "metadata.name"))
+            based_on = at(made, "metadata.resourceVersion")
+            same = based_on == held["metadata"]["resourceVersion"]
+            return Wanted(decode(kind, made, options.unknown), "" if same else str(based_on or ""))
 
-        return await self._replace(kind, name, patched, may, status=status)
+        return await self._replace(kind, name, wanted, may, status, options)
+
+    async def apply(
+        self,
+        kind: Kind,
+        name: str,
+        document: Any,
+        may: May,
+        *,
+        status: bool = False,
+        options: Options,
+    ) -> tuple[Item, bool]:
+        """Server-side apply; whether the object is new."""
+        who = Manager(options.manager, APPLY, "status" if status else "")
+        if not isinstance(document, dict):
+            raise BadRequest(f"cannot apply {kind.kind} {name}: it must be an object")
+        _is_called(kind, name, at(document, "metadata.name"))
+
+        def wanted(held: Document) -> Wanted:
+            whose = fields.read(at(held, "metadata.managedFields") or [])
+            made, whose = fields.applied(held, document, who, whose, force=options.force)
+            return Wanted(decode(kind, made, options.unknown), "", whose)
+
+        for _ in range(TRIES):
+            if (await self.mirror.fresh()).item(kind.plural, name) is None and not status:
+                names = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": {"name": name}}
+                new = wanted(names)
+                may(new.made.wire())
+                assert new.whose is not None
+                try:
+                    return await self._created(kind, with_managed(new.made, new.whose), options)
+                except AlreadyExists:
+                    continue
+            return await self._replace(kind, name, wanted, may, status, options), False
+        raise too_many()
 
     async def _replace(
         self,
         kind: Kind,
         name: str,
-        wanted_of: Callable[[Document], tuple[Resource, str]],
+        wanted_of: Callable[[Document], Wanted],
         may: May,
-        *,
         status: bool,
+        options: Options,
     ) -> Item:
         for _ in range(TRIES):
             state = await self.mirror.fresh()
@@ -123,16 +193,20 @@ class Objects:
             document = document_of(item.value, item.revision)
             may(document)
             held = kind.model.model_validate(document)
-            wanted, based_on = wanted_of(document)
-            if based_on and based_on != str(item.revision):
+            wanted = wanted_of(document)
+            if wanted.based_on and wanted.based_on != str(item.revision):
                 raise Conflict(
                     f'Operation cannot be fulfilled on {kind.plural} "{name}": the object has been '
-                    f"modified (it is at resourceVersion {item.revision}, not {based_on}); apply "
-                    "your changes to the latest version and try again",
+                    f"modified (it is at resourceVersion {item.revision}, not {wanted.based_on}); "
+                    "apply your changes to the latest version and try again",
                     kind=kind.kind,
                     name=name,
                 )
-            made = _with_status(held, wanted) if status else _with_spec(kind, held, wanted)
+            made = with_status(held, wanted.made) if status else with_spec(kind, held, wanted.made)
+            if wanted.whose is not None:
+                made = with_managed(made, wanted.whose)
+            else:
+                made = managed(document, made, options, status)
             after = stored(made)
             may(after)
             value = encoded(after)
@@ -141,6 +215,8 @@ class Objects:
             expect, puts = {item.key: item.revision}, {item.key: value}
             if guard := report(state, held, made) if status else revise(held, made):
                 expect[guard], puts[guard] = state.revision_of(guard), b"{}"
+            if options.dry:
+                return Item(item.key, value, item.revision, item.created)
             try:
                 revisions = await self.store.commit(expect, puts)
             except StoreConflict:
@@ -157,6 +233,7 @@ class Objects:
         *,
         node: str = "",
         user: str = "",
+        options: Options = PLAIN,
     ) -> Document:
         """The object as it was, or as it waits for its owner; `user` deletes, who is `node` ("":
         none). Conflict if `preconditions` (uid, resourceVersion) do not hold."""
@@ -185,11 +262,11 @@ class Objects:
                 return Decision(item.key, expect=expect, guard=how.guard, also=also)
             if "deletionTimestamp" in gone["metadata"]:
                 return Decision(item.key, stays=True)
-            gone["metadata"]["deletionTimestamp"] = _now()
+            gone["metadata"]["deletionTimestamp"] = now()
             made = stored(kind.model.model_validate(gone))
             return Decision(item.key, encoded(made), fact_of(kind.plural, made), expect)
 
-        await self.turns.decided(deletion)
+        await (self.turns.dry if options.dry else self.turns.decided)(deletion)
         return gone
 
 
@@ -200,76 +277,7 @@ def _item(state: State, kind: Kind, name: str) -> Item:
     return item
 
 
-def merge(held: Any, change: Any) -> Any:
-    """RFC 7386, section 2."""
-    if not isinstance(change, dict):
-        return change
-    base = dict(held) if isinstance(held, dict) else {}
-    for name, value in change.items():
-        if value is None:
-            base.pop(name, None)
-        else:
-            base[name] = merge(base.get(name), value)
-    return base
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _claim_name(kind: Kind, document: Any) -> Any:
-    """A claim needs no name: the block's CIDR names it."""
-    if kind.plural == "ipblocks" and isinstance(document, dict):
-        metadata = document.get("metadata")
-        if metadata is None or (isinstance(metadata, dict) and not metadata.get("name")):
-            return {**document, "metadata": {**(metadata or {}), "name": "claim"}}
-    return document
-
-
-def _born(document: Document) -> None:
-    """What the service says of a new object."""
-    document["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": _now()}
-    for condition in document["status"]["conditions"]:
-        condition["lastTransitionTime"] = _now()
-
-
-def _with_spec(kind: Kind, held: Resource, wanted: Resource) -> Resource:
-    old, new = held.spec, wanted.spec  # type: ignore[attr-defined]
-    untold = {name: getattr(old, name) for name in kind.kept if name not in new.model_fields_set}
-    wanted = wanted.model_copy(update={"spec": new.model_copy(update=untold)})
-    before, after = held.wire(), wanted.wire()
-    causes = [
-        Cause(path, f"is immutable (it is {at(before, path)!r})", "FieldValueForbidden")
-        for path in kind.immutable
-        if at(before, path) != at(after, path)
-    ]
-    if causes:
-        raise invalid(kind, held.metadata.name, causes)
-    metadata = held.metadata.model_copy(
-        update={
-            "labels": wanted.metadata.labels,
-            "annotations": wanted.metadata.annotations,
-            "generation": held.metadata.generation + (before["spec"] != after["spec"]),
-        }
-    )
-    return held.model_copy(update={"metadata": metadata, "spec": wanted.spec})  # type: ignore[attr-defined]
-
-
-def _with_status(held: Resource, wanted: Resource) -> Resource:
-    made = held.model_copy(update={"status": wanted.status})  # type: ignore[attr-defined]
-    return _timed(made, held)
-
-
-def _timed(made: Resource, before: Resource) -> Resource:
-    """Conditions get the time of their last transition."""
-    old = {c.type: c for c in before.status.conditions}  # type: ignore[attr-defined]
-
-    def timed(condition: Condition) -> Condition:
-        known = old.get(condition.type)
-        same = known is not None and known.status == condition.status
-        when = known.last_transition_time if same and known else None
-        return condition.model_copy(update={"last_transition_time": when or _now()})
-
-    conditions = [timed(condition) for condition in made.status.conditions]  # type: ignore[attr-defined]
-    status = made.status.model_copy(update={"conditions": conditions})  # type: ignore[attr-defined]
-    return made.model_copy(update={"status": status})
+def _is_called(kind: Kind, name: str, found: Any) -> None:
+    if found != name:
+        message = f"must be {name!r}, the name in the URL"
+        raise invalid(kind, name, [Cause("metadata.name", message)])

@@ -60,7 +60,7 @@ def v3(version: str) -> dict[str, Any]:
 @cache
 def v2(version: str) -> dict[str, Any]:
     """The same as Swagger 2.0."""
-    whole = json.loads(json.dumps(v3(version)).replace(schemas.REF, "#/definitions/"))
+    whole = _plain(json.loads(json.dumps(v3(version)).replace(schemas.REF, "#/definitions/")))
     for item in whole["paths"].values():
         named = item.pop("parameters", [])
         for operation in item.values():
@@ -72,6 +72,16 @@ def v2(version: str) -> dict[str, Any]:
         "paths": whole["paths"],
         "definitions": whole["components"]["schemas"],
     }
+
+
+def _plain(held: Any) -> Any:
+    """A reference beside its description, which kubectl's parser of 2.0 reads, and no allOf."""
+    if isinstance(held, list):
+        return [_plain(one) for one in held]
+    if not isinstance(held, dict):
+        return held
+    made = {name: _plain(value) for name, value in held.items()}
+    return {**made.pop("allOf")[0], **made} if isinstance(made.get("allOf"), list) else made
 
 
 def _to_v2(operation: dict[str, Any]) -> None:

@@ -6,11 +6,14 @@ custom resources.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jsonpatch
+import yaml
 from jsonpointer import JsonPointerException
 
+from api.resources.decode import parse_body
 from api.resources.errors import BadRequest, Cause, Invalid
 
 Document = dict[str, Any]
@@ -30,6 +33,21 @@ def patched(media_type: str, held: Document, change: Any) -> Document:
         raise BadRequest("cannot patch: a merge patch is an object")
     made: Document = merge(held, change)
     return made
+
+
+def yaml_document(body: bytes) -> Any:
+    """What is to be applied: JSON, or YAML without anchors. BadRequest."""
+    try:
+        return parse_body(body)
+    except BadRequest:
+        pass
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body)):
+            raise BadRequest("cannot read the request: YAML with anchors is not taken")
+        document = yaml.safe_load(body)
+        return parse_body(json.dumps(document).encode())
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise BadRequest(f"cannot read the request: it is no YAML ({error})") from error
 
 
 def merge(held: Any, change: Any) -> Any:

@@ -50,6 +50,10 @@ def components() -> dict[str, Schema]:
         held["properties"]["apiVersion"] = {"type": "string", "description": API_VERSION}
         held["properties"]["kind"] = {"type": "string", "description": kind.kind}
         found[f"{of(kind)}List"] = _list(kind)
+    metadata = found[f"{PREFIX}ObjectMeta"]
+    del metadata["required"]  # a name can be made
+    described = "The service makes a name that begins so, where there is none."
+    metadata["properties"]["generateName"] = {"type": "string", "description": described}
     text: Schema = {"type": "string"}
     number: Schema = {"type": "integer", "format": "int32"}
     names = {"kind": text, "apiVersion": text}

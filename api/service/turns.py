@@ -127,6 +127,14 @@ class Turns:
             self._task = asyncio.create_task(self._run())
         return await asked.done
 
+    async def dry(self, decide: Decide) -> Item | None:
+        """The object as it would be; nothing is changed."""
+        state = await self.mirror.fresh()
+        decision = decide(state)
+        if decision.stays:
+            return state.item(*split(decision.key))
+        return None if decision.value is None else Item(decision.key, decision.value, 0, 0)
+
     async def _run(self) -> None:
         turn = Turn()
         try:

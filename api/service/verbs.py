@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -12,13 +13,22 @@ from fastapi.responses import StreamingResponse
 from api.auth.identity import Identity
 from api.auth.rights import Grant, grant
 from api.resources.decode import parse_body
-from api.resources.errors import BadRequest, Expired, Forbidden, TooLarge
+from api.resources.errors import (
+    BadRequest,
+    Expired,
+    Forbidden,
+    NotFound,
+    TooLarge,
+    Unsupported,
+)
 from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
-from api.resources.status import status_of, success
+from api.resources.status import success
+from api.service import options, patches, table
 from api.service.codec import compact, document_of, wire
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Document, May, Objects
+from api.service.options import Options
 from api.service.selection import selection
 from api.service.watch import stream
 from api.store import Item
@@ -36,8 +46,14 @@ class Verbs:
         name = request.path_params["name"]
         granted = self._granted(who, "get", name)
         item = await self.objects.get(self.kind, name)
-        if not granted.whole:
-            self._covered(who, "get", granted, document_of(item.value, item.revision))
+        tabular = table.wanted(request.headers.get("accept", ""))
+        if granted.whole and not tabular:
+            return object_answer(item)
+        document = document_of(item.value, item.revision)
+        self._covered(who, "get", granted, document)
+        if tabular:
+            include = table.included(request.query_params.get("includeObject", ""))
+            return json_answer(table.one(self.kind, document, include))
         return object_answer(item)
 
     async def list(self, request: Request, who: Identity) -> Response:
@@ -48,6 +64,8 @@ class Verbs:
             self.kind, query.get("labelSelector", ""), query.get("fieldSelector", "")
         ).within(granted.name, granted.node, granted.test)
         state = await self.objects.mirror.fresh()
+        tabular = table.wanted(request.headers.get("accept", ""))
+        include = table.included(query.get("includeObject", ""))
         if watching:
             version = query.get("resourceVersion") or "0"
             initial = query.get("sendInitialEvents") == "true"
@@ -67,6 +85,8 @@ class Verbs:
                 mark_initial=initial,
                 seconds=_seconds(query.get("timeoutSeconds") or "0", who),
             )
+            if tabular:
+                lines = table.watched(self.kind, lines, include)
             counted = self.metrics.counted(self.kind.plural, lines)
             return StreamingResponse(counted, media_type="application/json")
         limit = _number("limit", query.get("limit") or "0")
@@ -76,19 +96,23 @@ class Verbs:
             metadata["remainingItemCount"] = len(chosen) - limit
             chosen = chosen[:limit]
             metadata["continue"] = chosen[-1].key.rpartition("/")[2]
+        if tabular:
+            documents = (document_of(item.value, item.revision) for item in chosen)
+            return json_answer(table.table(self.kind, documents, metadata, include))
         head = {"apiVersion": API_VERSION, "kind": f"{self.kind.kind}List", "metadata": metadata}
         items = b",".join([wire(item) for item in chosen])
         return answer(b'%s,"items":[%s]}' % (compact(head)[:-1], items))
 
     async def create(self, request: Request, who: Identity) -> Response:
         granted = self._granted(who, "create")
+        how = options.of(request.query_params)
         document = await body_of(request)
 
         def may(made: Document) -> None:
             self._covered(who, "create", granted, made)
 
-        made, new = await self.objects.create(self.kind, document, may)
-        return object_answer(made, 201 if new else 200)
+        made, new = await self.objects.create(self.kind, document, may, how)
+        return warned(object_answer(made, 201 if new else 200), how)
 
     async def update(self, request: Request, who: Identity) -> Response:
         return await self._update(request, who, status=False)
@@ -99,10 +123,10 @@ class Verbs:
     async def _update(self, request: Request, who: Identity, *, status: bool) -> Response:
         name = request.path_params["name"]
         may = await self._permit_change(who, "update", name, status=status)
+        how = options.of(request.query_params)
         document = await body_of(request)
-        return object_answer(
-            await self.objects.update(self.kind, name, document, may, status=status)
-        )
+        made = await self.objects.update(self.kind, name, document, may, status=status, options=how)
+        return warned(object_answer(made), how)
 
     async def patch(self, request: Request, who: Identity) -> Response:
         return await self._patch(request, who, status=False)
@@ -113,26 +137,82 @@ class Verbs:
     async def _patch(self, request: Request, who: Identity, *, status: bool) -> Response:
         name = request.path_params["name"]
         may = await self._permit_change(who, "patch", name, status=status)
-        kind = request.headers.get("content-type", "").partition(";")[0]
-        if kind not in ("application/merge-patch+json", "application/json"):
-            error = BadRequest(f"cannot patch with {kind}: application/merge-patch+json is known")
-            return json_answer(
-                status_of(error) | {"code": 415, "reason": "UnsupportedMediaType"}, 415
-            )
-        change = await body_of(request)
-        return object_answer(await self.objects.patch(self.kind, name, change, may, status=status))
+        media = request.headers.get("content-type", "").partition(";")[0].strip()
+        if media not in (*patches.KNOWN, "application/json"):
+            raise Unsupported(f"cannot patch with {media!r}: one of {', '.join(patches.KNOWN)}")
+        how = options.of(request.query_params)
+        if media == patches.APPLY:
+            return await self._apply(request, who, may, how, status=status)
+        change = await body_of(request, array=media == patches.JSON_PATCH)
+        made = await self.objects.patch(
+            self.kind, name, change, may, media_type=media, status=status, options=how
+        )
+        return warned(object_answer(made), how)
+
+    async def _apply(
+        self, request: Request, who: Identity, may: May, how: Options, *, status: bool
+    ) -> Response:
+        """Server-side apply: it may create, so that must be allowed as well."""
+        name = request.path_params["name"]
+        if not how.manager:
+            raise BadRequest(f"cannot apply {self.kind.plural} {name}: fieldManager is required")
+        document = patches.yaml_document(await bytes_of(request))
+        state = await self.objects.mirror.fresh()
+        if state.item(self.kind.plural, name) is None and not status:
+            granted = self._granted(who, "create", name)
+
+            def may_create(made: Document) -> None:
+                self._covered(who, "create", granted, made)
+
+            may = may_create
+        made, new = await self.objects.apply(
+            self.kind, name, document, may, status=status, options=how
+        )
+        return warned(object_answer(made, 201 if new else 200), how)
 
     async def delete(self, request: Request, who: Identity) -> Response:
         name = request.path_params["name"]
         may = await self._permit_change(who, "delete", name)
-        options = await body_of(request, empty={})
-        preconditions = options.get("preconditions") or {}
-        if not isinstance(preconditions, dict):
-            raise BadRequest("cannot read the request: preconditions must be an object")
+        preconditions, how = await self._deleting(request)
         held = await self.objects.delete(
-            self.kind, name, preconditions, may, node=who.node, user=who.user
+            self.kind, name, preconditions, may, node=who.node, user=who.user, options=how
         )
         return json_answer(success(self.kind.plural, name, held["metadata"]["uid"]))
+
+    async def delete_all(self, request: Request, who: Identity) -> Response:
+        """Those that the selectors select, one after the other: one that is refused ends it."""
+        query = request.query_params
+        granted = self._granted(who, "delete")
+        preconditions, how = await self._deleting(request)
+        selected = selection(
+            self.kind, query.get("labelSelector", ""), query.get("fieldSelector", "")
+        ).within(granted.name, granted.node, granted.test)
+        state = await self.objects.mirror.fresh()
+        for item in state.table(self.kind.plural).selected(selected):
+            name = item.key.rpartition("/")[2]
+            may = await self._permit_change(who, "delete", name)
+            with contextlib.suppress(NotFound):  # somebody else was quicker
+                await self.objects.delete(
+                    self.kind,
+                    name,
+                    preconditions,
+                    may,
+                    node=who.node,
+                    user=who.user,
+                    options=how,
+                )
+        return json_answer(success(self.kind.plural, "", ""))
+
+    async def _deleting(self, request: Request) -> tuple[Document, Options]:
+        """The preconditions, and how; the body's dryRun counts as the query's."""
+        asked = await body_of(request, empty={})
+        preconditions = asked.get("preconditions") or {}
+        if not isinstance(preconditions, dict):
+            raise BadRequest("cannot read the request: preconditions must be an object")
+        query = dict(request.query_params)
+        if asked.get("dryRun"):
+            query["dryRun"] = ",".join(map(str, asked["dryRun"]))
+        return preconditions, options.of(query)
 
     async def _permit_change(
         self, who: Identity, verb: str, name: str, *, status: bool = False
@@ -175,8 +255,16 @@ def forbidden(who: Identity, verb: str, plural: str, name: str = "") -> Forbidde
     )
 
 
-async def body_of(request: Request, empty: Any = None) -> Any:
-    """The JSON body; refused past BODY_LIMIT before it is held."""
+async def body_of(request: Request, empty: Any = None, *, array: bool = False) -> Any:
+    """The JSON body; an object, or with `array` an array too."""
+    body = await bytes_of(request)
+    if not body and empty is not None:
+        return empty
+    return parse_body(body, array=array)
+
+
+async def bytes_of(request: Request) -> bytes:
+    """The body; refused past BODY_LIMIT before it is held."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -184,10 +272,15 @@ async def body_of(request: Request, empty: Any = None) -> Any:
         if size > BODY_LIMIT:
             raise TooLarge(f"cannot read the request: its body is larger than {BODY_LIMIT} bytes")
         parts.append(part)
-    body = b"".join(parts)
-    if not body and empty is not None:
-        return empty
-    return parse_body(body)
+    return b"".join(parts)
+
+
+def warned(response: Response, how: Options) -> Response:
+    """With a Warning header (RFC 7234, section 5.5) for each field that is not known."""
+    for text in how.warnings:
+        quoted = text.replace("\\", "").replace('"', '\\"')
+        response.headers.append("warning", f'299 - "{quoted}"')
+    return response
 
 
 def _number(name: str, text: str) -> int:

@@ -23,6 +23,7 @@ from api.auth.certificates import Authority
 from api.auth.kubeconfig import Access
 from api.client import join
 from api.resources.registry import KINDS
+from api.service import access
 from api.service.app import BASE, application
 from api.store.sqlite import SqliteStore
 
@@ -66,6 +67,8 @@ def expected(role: str, plural: str, verb: str) -> str:
     return rows.get(plural, {}).get(verb, "")
 
 
+SOMEBODY = ("admin", "operator", "viewer", "node", "bootstrap", "blue")
+REVIEWS = (*access.REVIEWS.values(), access.BEFORE)
 OTHERS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{BASE}/nodes/{{name}}/bootstrap"): {"admin": "all", "operator": "all"},
     ("POST", f"{BASE}/nodes/{{name}}/certificate"): {
@@ -76,11 +79,13 @@ OTHERS: dict[tuple[str, str], dict[str, str]] = {
     ("GET", f"{BASE}/users"): {"admin": "all"},
     ("POST", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
     ("DELETE", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
+    **{("POST", path): dict.fromkeys(SOMEBODY, "all") for path in REVIEWS},
     ("GET", "/metrics"): {"admin": "all", "operator": "all", "viewer": "all"},
 }  # fmt: skip
 OPEN = {
     "/healthz", "/livez", "/readyz", "/ca.crt", "/version", "/api", "/apis", "/apis/routed.dev",
-    BASE, "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "/{rest:path}",
+    BASE, "/openapi/v2", "/openapi/v3", f"/openapi/v3{BASE}", "/openapi.json",
+    "/docs", "/docs/oauth2-redirect", "/redoc", "/{rest:path}",
 }  # fmt: skip
 
 NAMES = {
@@ -238,6 +243,8 @@ def verbs_of(method: str, path: str) -> tuple[str, list[str]]:
         return "", []
     if method == "GET" and not rest:
         return plural, ["list", "watch"]
+    if method == "DELETE" and not rest:
+        return plural, ["deletecollection"]
     verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method, "")
     found = {
         "": "create" if method == "POST" else "",
@@ -255,7 +262,7 @@ def test_every_route_is_in_the_table(routes: list[tuple[str, str]]) -> None:
         _, verbs = verbs_of(method, path)
         assert verbs, f"{method} {path} is not listed: who may use it?"
         listed += len(verbs)
-    assert listed == len(KINDS) * (len(READ) + len(WRITE) + len(STATUS))
+    assert listed == len(KINDS) * (len(READ) + len(WRITE) + len(STATUS) + 1)
     assert set(NODE_ROWS) == set(SPECS) == set(KINDS), "what may a node do with it?"
     assert {path for _, path in routes} >= OPEN
     assert set(routes) >= set(OTHERS)
@@ -333,6 +340,29 @@ def test_kinds(world: World, plural: str, role: str) -> None:
     if plural not in ("nodes",):
         for which in (0, 1):
             world.remove(plural, which)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("plural", KINDS)
+def test_collections(world: World, plural: str, role: str) -> None:
+    """Of many at once only those go that could go one by one."""
+    if plural in ("nodes", "bgpconfigurations"):
+        return  # what all else is for; of the latter there is but one
+    right = expected(role, plural, "delete")
+    for which in (0, 1):
+        world.remove(plural, which)
+        world.ensure(plural, which)
+    selected = {"labelSelector": "team"} if plural != "ipblocks" else {}
+    answer = world.client(role).delete(f"/{plural}", params=selected)
+    refused = 401 if role in ("nobody", "revoked") else 403
+    assert answer.status_code == (200 if right else refused), answer.text
+    left = {one["metadata"]["name"]: one for one in world.admin.get(f"/{plural}").json()["items"]}
+    gone = [
+        name not in left or "deletionTimestamp" in left[name]["metadata"] for name in names(plural)
+    ]
+    assert gone == {"": [False, False], "own": [True, False], "all": [True, True]}[right]
+    for which in (0, 1):
+        world.remove(plural, which)
 
 
 @pytest.mark.parametrize(("method", "path"), OTHERS)

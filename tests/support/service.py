@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -63,3 +64,14 @@ def process(words: list[str], ready: Path, port: int, log: Path) -> Iterator[int
     finally:
         child.terminate()
         child.wait(15)
+
+
+@contextlib.contextmanager
+def running_service(directory: Path) -> Iterator[Service]:
+    """`routed server` on a port of its own, with its data in `directory`."""
+    port = free_port()
+    words = [sys.executable, "-m", "routed.main", "server", "--data-dir", str(directory)]
+    words += ["--listen", f"127.0.0.1:{port}"]
+    admin = directory / "admin.kubeconfig"
+    with process(words, admin, port, directory / "log") as pid:
+        yield Service(directory, admin, pid)

@@ -1,0 +1,106 @@
+"""What a write makes of an object. Pure, but for a new object's uid and the time."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from api.resources.decode import invalid
+from api.resources.errors import Cause
+from api.resources.meta import Condition, Resource
+from api.resources.registry import Kind
+from api.service import fields
+from api.service.fields import UPDATE, Managed, Manager
+from api.service.options import Options
+from api.service.selection import at
+
+Document = dict[str, Any]
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels: it makes no words
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def named(kind: Kind, document: Any) -> Any:
+    """`document` with a name: one made of `generateName`, if it has none. A claim needs none: the
+    block's CIDR names it."""
+    if not isinstance(document, dict):
+        return document
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict | None) or (metadata and metadata.get("name")):
+        return document
+    metadata = dict(metadata or {})
+    prefix = metadata.pop("generateName", "")
+    if kind.plural == "ipblocks":
+        metadata["name"] = "claim"
+    elif isinstance(prefix, str) and prefix:
+        metadata["name"] = prefix + "".join(secrets.choice(_SUFFIX) for _ in range(5))
+    return {**document, "metadata": metadata}
+
+
+def born(document: Document) -> None:
+    """What the service says of a new object."""
+    document["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": now()}
+    for condition in document["status"]["conditions"]:
+        condition["lastTransitionTime"] = now()
+
+
+def with_spec(kind: Kind, held: Resource, wanted: Resource) -> Resource:
+    old, new = held.spec, wanted.spec  # type: ignore[attr-defined]
+    untold = {name: getattr(old, name) for name in kind.kept if name not in new.model_fields_set}
+    wanted = wanted.model_copy(update={"spec": new.model_copy(update=untold)})
+    before, after = held.wire(), wanted.wire()
+    causes = [
+        Cause(path, f"is immutable (it is {at(before, path)!r})", "FieldValueForbidden")
+        for path in kind.immutable
+        if at(before, path) != at(after, path)
+    ]
+    if causes:
+        raise invalid(kind, held.metadata.name, causes)
+    metadata = held.metadata.model_copy(
+        update={
+            "labels": wanted.metadata.labels,
+            "annotations": wanted.metadata.annotations,
+            "generation": held.metadata.generation + (before["spec"] != after["spec"]),
+        }
+    )
+    return held.model_copy(update={"metadata": metadata, "spec": wanted.spec})  # type: ignore[attr-defined]
+
+
+def with_status(held: Resource, wanted: Resource) -> Resource:
+    made = held.model_copy(update={"status": wanted.status})  # type: ignore[attr-defined]
+    return _timed(made, held)
+
+
+def _timed(made: Resource, before: Resource) -> Resource:
+    """Conditions get the time of their last transition."""
+    old = {c.type: c for c in before.status.conditions}  # type: ignore[attr-defined]
+
+    def timed(condition: Condition) -> Condition:
+        known = old.get(condition.type)
+        same = known is not None and known.status == condition.status
+        when = known.last_transition_time if same and known else None
+        return condition.model_copy(update={"last_transition_time": when or now()})
+
+    conditions = [timed(condition) for condition in made.status.conditions]  # type: ignore[attr-defined]
+    status = made.status.model_copy(update={"conditions": conditions})  # type: ignore[attr-defined]
+    return made.model_copy(update={"status": status})
+
+
+def managed(before: Document, made: Resource, options: Options, status: bool) -> Resource:
+    """`made` with account kept of who set what, where `before` has such, or a manager is named."""
+    entries = at(before, "metadata.managedFields") or []
+    if not options.manager and (status or not entries):
+        return made
+    who = Manager(options.manager or "unknown", UPDATE, "status" if status else "")
+    return with_managed(made, fields.updated(before, made.wire(), who, fields.read(entries)))
+
+
+def with_managed(made: Resource, whose: Managed) -> Resource:
+    before = made.metadata.managed_fields
+    entries = fields.written(whose, before, now())
+    metadata = made.metadata.model_copy(update={"managed_fields": entries})
+    return made.model_copy(update={"metadata": metadata})
