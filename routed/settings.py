@@ -138,6 +138,9 @@ class ServerSettings(Model):
         le=366 * 86_400,
         description="for how long a node's certificate is good; it is renewed after two thirds",
     )
+    audit_log: bool = Field(
+        default=True, description="log every write to audit.log in dataDir, 128 MiB at most"
+    )
 
     @field_validator("store")
     @classmethod
