@@ -24,10 +24,12 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 # Server and speaker need no right at all. The agent does: docker run --user root --cap-add ...
 # The number is the one that host directories for the speaker are given to.
-RUN useradd --system --uid 6780 --user-group --home-dir /var/lib/routed routed \
-    && install -d -o routed -g routed -m 0700 /var/lib/routed /var/lib/routed-speaker \
-    && install -d -o routed -g routed -m 0755 /run/routed \
-    && install -d -o routed -g routed -m 0700 /run/routed/speaker
+# Their group is not called routed: members of that one may use the agent's socket.
+RUN groupadd --system --gid 6780 routed-programs \
+    && useradd --system --uid 6780 --gid 6780 --home-dir /var/lib/routed routed \
+    && install -d -o routed -g 6780 -m 0700 /var/lib/routed /var/lib/routed-speaker \
+    && install -d -o routed -g 6780 -m 0755 /run/routed \
+    && install -d -o routed -g 6780 -m 0700 /run/routed/speaker
 COPY --from=build /opt/routed /opt/routed
 ENV PATH=/opt/routed/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 USER routed

@@ -61,6 +61,7 @@ def server(
         settings.place,
         settings.advertise,
         certificate_seconds=settings.certificate_seconds,
+        audit_log=settings.audit_log,
     )
 
 

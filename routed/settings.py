@@ -72,7 +72,9 @@ class AgentSettings(Model):
         default=30.0, ge=0.5, le=3600, description="seconds between full reads of the kernel"
     )
     socket_group: str | None = Field(
-        default=None, description="group that may use the agent's socket; default: root only"
+        default=None,
+        description="group that may use the agent's socket, beside root; default: routed, if there "
+        "is one; root: nobody else",
     )
 
     @property
@@ -137,6 +139,9 @@ class ServerSettings(Model):
         ge=5,
         le=366 * 86_400,
         description="for how long a node's certificate is good; it is renewed after two thirds",
+    )
+    audit_log: bool = Field(
+        default=True, description="log every write to audit.log in dataDir, 128 MiB at most"
     )
 
     @field_validator("store")

@@ -23,27 +23,33 @@ from api.resources.registry import KINDS
 from api.resources.status import status_of
 from api.service import access, discovery, envelope
 from api.service.asking import identified
+from api.service.audit import AuditLog, Deed, Outcome
 from api.service.compaction import keep_compact
 from api.service.identities import Identities
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
-from api.service.verbs import Verbs, bytes_of, forbidden, json_answer
+from api.service.verbs import Verbs, Written, bytes_of, forbidden, json_answer
 from api.store import Store
 
 BASE = f"/apis/{API_VERSION}"
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}  # that write
 
 Handler = Callable[[Request, Identity], Awaitable[Response]]
 Route = Callable[[str, str, Handler, str], None]
 
 
 def application(
-    store: Store, *, authority: Authority | None = None, server_url: str = ""
+    store: Store,
+    *,
+    authority: Authority | None = None,
+    server_url: str = "",
+    audit: AuditLog | None = None,
 ) -> FastAPI:
     """The service on `store`; `authority` signs certificates, and `server_url` is what those who
-    get credentials are told. Without a CA nobody does."""
+    get credentials are told. Without a CA nobody does. `audit` is told of writes."""
     objects = Objects(store)
-    metrics = ServiceMetrics()
+    metrics = ServiceMetrics(audit)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -54,28 +60,12 @@ def application(
         await asyncio.wait([compacting])
         await objects.mirror.close()
         await store.close()
+        if audit is not None:
+            audit.close()
 
     app = IndexedAPI(title="routed", version=discovery.VERSION, lifespan=life)
 
-    def route(path: str, method: str, handler: Handler, summary: str) -> None:
-        resource = path.removeprefix(f"{BASE}/").partition("/")[0].removeprefix("/")
-
-        async def judged(request: Request) -> Response:
-            try:
-                who = identified(await objects.mirror.fresh(), request, time.time())
-                return await handler(request, who)
-            except (IntentError, StorageError) as error:
-                status = status_of(error)
-                return json_answer(status, status["code"])
-
-        async def answer(request: Request) -> Response:
-            began = time.perf_counter()
-            said = await judged(request)
-            metrics.answered(method, resource, said.status_code, began)
-            return said
-
-        app.add(path, method, answer, summary)
-
+    route = Routes(app, objects, metrics, audit).add
     _add_kinds(route, objects, metrics)
     if authority is not None:
         _add_identities(route, Identities(objects, authority, server_url))
@@ -93,6 +83,52 @@ def application(
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     app.add_route("/{rest:path}", _missing, methods=every, include_in_schema=False)
     return app
+
+
+class Routes:
+    """Declares what somebody has to be known for; every write is told to the audit log."""
+
+    def __init__(
+        self, app: IndexedAPI, objects: Objects, metrics: ServiceMetrics, audit: AuditLog | None
+    ) -> None:
+        self._app = app
+        self._mirror = objects.mirror
+        self._metrics = metrics
+        self._audit = audit
+
+    def add(self, path: str, method: str, handler: Handler, summary: str) -> None:
+        resource, _, rest = path.removeprefix(f"{BASE}/").removeprefix("/").partition("/")
+        whole = "/".join([resource, *rest.split("/")[1:]])  # as nodes/status
+        verb = VERBS.get(method, "") if path.startswith(BASE) else ""  # a review writes nothing
+        if verb == "delete" and "{name}" not in path:
+            verb = "deletecollection"
+
+        async def answer(request: Request) -> Response:
+            began = time.perf_counter()
+            said = await self._judged(request, handler, verb, whole)
+            self._metrics.answered(method, resource, said.status_code, began)
+            return said
+
+        self._app.add(path, method, answer, summary)
+
+    async def _judged(
+        self, request: Request, handler: Handler, verb: str, resource: str
+    ) -> Response:
+        who, outcome = None, Outcome(500, "InternalError")
+        try:
+            who = identified(await self._mirror.fresh(), request, time.time())
+            said = await handler(request, who)
+            outcome = outcome_of(said)
+            return said
+        except (IntentError, StorageError) as error:
+            status = status_of(error)
+            outcome = Outcome(status["code"], status["reason"], getattr(error, "name", ""))
+            return json_answer(status, status["code"])
+        finally:  # also what is a bug
+            dry = "dryRun" in request.query_params
+            if verb and not dry and who is not None and self._audit is not None:
+                name = request.path_params.get("name") or outcome.name
+                self._audit.write(Deed(who, verb, resource, name, outcome, _source(request)))
 
 
 def _add_kinds(route: Route, objects: Objects, metrics: ServiceMetrics) -> None:
@@ -145,6 +181,17 @@ def _add_open(app: FastAPI, path: str, text: bytes) -> None:
         return Response(text, media_type="text/plain")
 
     app.add_route(path, read)
+
+
+def outcome_of(said: Response) -> Outcome:
+    if isinstance(said, Written):
+        return Outcome(said.status_code, "", said.name, said.revision)
+    return Outcome(said.status_code)
+
+
+def _source(request: Request) -> str:
+    client = request.client
+    return f"{client.host} {client.port}" if client else ""
 
 
 async def _missing(request: Request) -> Response:

@@ -15,6 +15,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from api.service.audit import AuditLog
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -22,8 +24,12 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 class ServiceMetrics:
     """One registry for each application."""
 
-    def __init__(self) -> None:
+    def __init__(self, audit: AuditLog | None = None) -> None:
         self.registry = CollectorRegistry()
+        lost = Gauge(
+            "routed_api_audit_lost", "Writes missing in the audit log.", registry=self.registry
+        )
+        lost.set_function(lambda: audit.lost if audit else 0)
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.requests = Counter(
             "routed_api_requests",

@@ -17,6 +17,7 @@ from api.auth.certificates import Authority
 from api.auth.kubeconfig import Access
 from api.resources.errors import Cause, ConfigError
 from api.service.app import application
+from api.service.audit import AuditLog
 from api.service.connections import Connection
 from api.store.places import Place, open_store
 
@@ -30,6 +31,7 @@ def run(
     advertise: Sequence[str],
     *,
     certificate_seconds: int,
+    audit_log: bool,
 ) -> None:
     """Serve until SIGTERM or SIGINT. ConfigError if it cannot start."""
     host, port = _listen(listen)
@@ -40,6 +42,7 @@ def run(
     url = f"https://{_bracketed(names[0])}:{port}"
     authority = Authority(*ca.authority(certificates), certificate_seconds)
     admin = data_dir / "admin.kubeconfig"
+    audit = AuditLog(data_dir / "audit.log") if audit_log else None
 
     async def serve() -> None:
         await store.scan("/none/")  # an error is said here in one line
@@ -48,7 +51,7 @@ def run(
             access = Access(url, authority.pem, tokens.ADMIN.user, token)
             ca.write_secret(admin, kubeconfig.render(access).encode())
         config = uvicorn.Config(
-            application(store, authority=authority, server_url=url),
+            application(store, authority=authority, server_url=url, audit=audit),
             host=host,
             port=port,
             ssl_certfile=str(certificates.certificate),

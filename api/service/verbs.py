@@ -177,7 +177,9 @@ class Verbs:
         held = await self.objects.delete(
             self.kind, name, preconditions, may, node=who.node, user=who.user, options=how
         )
-        return json_answer(success(self.kind.plural, name, held["metadata"]["uid"]))
+        metadata = held["metadata"]
+        said = compact(success(self.kind.plural, name, metadata["uid"]))
+        return Written(said, 200, name, metadata["resourceVersion"])
 
     async def delete_all(self, request: Request, who: Identity) -> Response:
         """Those that the selectors select, one after the other: one that is refused ends it."""
@@ -297,8 +299,17 @@ def _seconds(asked: str, who: Identity) -> float | None:
     return min(ends, default=None)
 
 
+class Written(Response):
+    """The answer to a write: of which object, at which revision."""
+
+    def __init__(self, body: bytes, code: int, name: str, revision: str) -> None:
+        super().__init__(body, code, media_type="application/json")
+        self.name = name
+        self.revision = revision
+
+
 def object_answer(item: Item, code: int = 200) -> Response:
-    return answer(wire(item), code)
+    return Written(wire(item), code, item.key.rpartition("/")[2], str(item.revision))
 
 
 def json_answer(document: Any, code: int = 200) -> Response:

@@ -1,4 +1,4 @@
-"""The local API: a unix socket in front of the agent, for root (or `socketGroup`) of this host.
+"""The local API: a unix socket in front of the agent, for root and `socketGroup` of this host.
 
 Handlers parse, hand a job to the writer through `Agent`, and format what came back; no kernel
 state changes here. Errors are the Status objects of the service's API.
@@ -14,9 +14,10 @@ from urllib.parse import parse_qs
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.resources.errors import NotFound, RoutedError, TooLarge
+from api.resources.errors import Forbidden, NotFound, RoutedError, TooLarge
 from api.resources.status import status_of
 from routed.agent import views
+from routed.agent.callers import SCOPE, Caller
 from routed.agent.request import parse_attach
 from routed.settings import AgentSettings
 
@@ -113,13 +114,25 @@ def application(agent: Agent) -> ASGIApp:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # a websocket: refused
-        body, status, media_type = await answer(scope, receive)
-        length = str(len(body)).encode()
-        headers = [(b"content-type", media_type), (b"content-length", length)]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await _send(send, await answer(scope, receive))
 
     return serve
+
+
+async def refused(scope: Scope, receive: Receive, send: Send) -> None:
+    """What those are told who may not use the socket."""
+    caller = scope.get(SCOPE)
+    who = f"uid {caller.uid}" if isinstance(caller, Caller) else "an unknown caller"
+    said = f"cannot serve {who}: the agent's socket is for root and members of its group"
+    await _send(send, _failure(Forbidden(said)))
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    body, status, media_type = answer
+    length = str(len(body)).encode()
+    headers = [(b"content-type", media_type), (b"content-length", length)]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def speakers_metrics(settings: AgentSettings) -> bytes:

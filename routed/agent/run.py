@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,13 +26,16 @@ from api.client import Client
 from api.resources.errors import Cause, ConfigError
 from policies.nft import Nft
 from routed.agent.agent import Agent
-from routed.agent.api import application
+from routed.agent.api import application, refused
+from routed.agent.callers import Connection, guarded
 from routed.agent.control import Control
 from routed.agent.speech import Speech
 from routed.kernel.linux import LinuxKernel
 from routed.settings import AgentSettings
 
 log = logging.getLogger("routed.agent")
+
+DEFAULT_GROUP = "routed"  # may use the agent's socket, where there is one
 
 
 def run(settings: AgentSettings) -> None:
@@ -93,12 +97,13 @@ def _collect_seldom() -> None:
 
 
 async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
-    """The local API on its socket; 0600, or 0660 for `socketGroup`."""
-    path = settings.agent_socket
+    """The local API on its socket; 0660 for the socket's group, or 0600 where there is none."""
+    path, group = settings.agent_socket, _group(settings)
     path.unlink(missing_ok=True)
     config = uvicorn.Config(
-        application(agent),
+        guarded(application(agent), refused, lambda caller: caller.may(group)),
         uds=str(path),
+        http=Connection,
         loop="asyncio",
         lifespan="off",
         log_level="warning",
@@ -107,7 +112,7 @@ async def _serve_local(agent: Agent, settings: AgentSettings) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config, lambda: _protect(path, settings.socket_group))
+    server = _Server(config, lambda: _protect(path, group))
     before = os.umask(0o177)
     try:
         await server.serve()
@@ -130,10 +135,24 @@ class _Server(uvicorn.Server):
         return contextlib.nullcontext()
 
 
-def _protect(path: Path, group: str | None) -> None:
-    """uvicorn opens the socket to everybody; it is root's, and `group`'s if there is one."""
+def _group(settings: AgentSettings) -> int | None:
+    """The number of the group that may use the socket; ConfigError if one is set that is none."""
+    name = settings.socket_group or DEFAULT_GROUP
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        if settings.socket_group is None:
+            return None
+        problem = f"there is no group {name!r} on this host"
+        raise ConfigError("routed agent", [Cause("socketGroup", problem)]) from error
+
+
+def _protect(path: Path, group: int | None) -> None:
+    """uvicorn opens the socket to everybody; it is root's, and `group`'s if there is one, which
+    must get through its directory: a speaker that was first has made that for itself."""
     if group is not None:
-        os.chown(path, 0, grp.getgrnam(group).gr_gid)
+        path.parent.chmod(stat.S_IMODE(path.parent.stat().st_mode) | 0o011)
+        os.chown(path, 0, group)
         path.chmod(0o660)
     else:
         path.chmod(0o600)

@@ -13,6 +13,7 @@ from support.labs import Workloads, ctl
 from api.auth import kubeconfig
 from routed.lab.fabric import inside
 from routed.lab.lab import PORT, Lab
+from routed.lab.processes import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -98,3 +99,4 @@ def test_the_speaker_answers_without_an_agent(lab: Lab) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
     finally:
         agent.start()
+        wait_for("the agent being ready", lambda: lab.ready("host1"))

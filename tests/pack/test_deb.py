@@ -130,7 +130,7 @@ def test_it_depends_on_what_it_needs_and_names_no_place_of_its_building(installe
     look = installed.inside("grep", "-rlF", str(ROOT), "/usr/lib/routed", check=False)
     assert look == ""
     assert installed.inside("dpkg", "--verify", "routed") == ""
-    users = installed.inside("getent", "passwd", "routed", "routed-speaker")
+    users = installed.inside("getent", "passwd", "routed-server", "routed-speaker")
     assert users.count("nologin") == 2
     for name in ("pytest", "mypy", "setuptools"):
         assert not list(installed.root.glob(f"usr/lib/routed/lib/*/site-packages/{name}*"))
