@@ -23,8 +23,10 @@ from api.resources.ipreservation import IPReservation
 from api.resources.meta import API_GROUP, Resource
 from api.resources.net import IPAddress
 from api.resources.node import Node
+from api.resources.virtualip import VirtualIP
 from api.resources.workload import Origin, Workload
 from api.service.codec import encoded, kept, key_of, stored
+from api.service.references import free_of_policies, referred
 from api.service.state import Fact, Lease, State
 
 PREFIX = f"{API_GROUP}/reclaimed-"
@@ -73,7 +75,8 @@ def admit(state: State, held: Resource) -> Admitted:
             kind="BGPConfiguration",
             name=name,
         )
-    return Admitted(stored(held))
+    guard = ADDRESSES_GUARD if isinstance(held, VirtualIP) else ""
+    return Admitted(stored(held), _as_it_is(state, *referred(state, held)), guard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,9 @@ def release(state: State, plural: str, held: dict[str, Any], node: str, user: st
                 name=name,
             )
         return Release(ADDRESSES_GUARD)
+    if plural == "tiers":
+        free_of_policies(state, name)
+        return Release(NODES_GUARD)
     if plural == "addressleases":
         _not_used(state, name)
         return Release(ADDRESSES_GUARD)
@@ -246,9 +252,12 @@ def _workload(state: State, workload: Workload) -> Admitted:
     return Admitted(stored(workload), _as_it_is(state, key_of("nodes", spec.node)), ADDRESSES_GUARD)
 
 
-def revise(before: Resource, after: Resource) -> str:
-    """The guard under which a spec may be replaced ("": none): claims rest on reservations."""
-    if isinstance(after, IPReservation) and before != after:
+def revise(state: State, before: Resource, after: Resource) -> str:
+    """The guard under which a spec may be replaced ("": none); refused if `after` cannot be. Claims
+    rest on reservations, and VirtualIPs on each other."""
+    if before != after:
+        referred(state, after)
+    if isinstance(after, IPReservation | VirtualIP) and before != after:
         return ADDRESSES_GUARD
     return ""
 

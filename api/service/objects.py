@@ -213,7 +213,7 @@ class Objects:
             if value == item.value:
                 return item
             expect, puts = {item.key: item.revision}, {item.key: value}
-            if guard := report(state, held, made) if status else revise(held, made):
+            if guard := report(state, held, made) if status else revise(state, held, made):
                 expect[guard], puts[guard] = state.revision_of(guard), b"{}"
             if options.dry:
                 return Item(item.key, value, item.revision, item.created)

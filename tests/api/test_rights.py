@@ -49,6 +49,12 @@ NODE_ROWS: dict[str, Rights] = {
     "bgppeers": of("all", READ, ("get/status",)),
     "bgpconfigurations": of("all", READ, ("get/status",)),
     "roles": {},
+    "tiers": {},
+    "networkpolicies": {},
+    "networksets": {},
+    "hostendpoints": {},
+    "bgpfilters": {},
+    "virtualips": {},
 }
 BLUE_ROWS: dict[str, Rights] = {
     "workloads": of("own", READ, WRITE, ("get/status",)),
@@ -107,6 +113,17 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"peerIP": "192.0.2.1", "asNumber": 65001}, {"peerIP": "192.0.2.2", "asNumber": 65002},
     ),
     "bgpconfigurations": ({}, {}),
+    "tiers": ({"order": 1}, {"order": 2}),
+    "networkpolicies": ({"order": 1}, {"order": 2}),
+    "networksets": ({}, {"nets": ["192.0.2.0/24"]}),
+    "hostendpoints": (
+        {"node": "h1", "interfaceName": "*"}, {"node": "h2", "interfaceName": "up0"},
+    ),
+    "bgpfilters": ({"importV4": [{"action": "Reject"}]}, {}),
+    "virtualips": (
+        {"addresses": ["10.63.0.1"], "selector": "has(a)"},
+        {"addresses": ["10.63.0.2"], "selector": "has(a)"},
+    ),
     "roles": tuple(  # type: ignore[dict-item]
         {"rules": [{"kinds": ["Node"], "verbs": [verb]}]} for verb in ("get", "list")
     ),
@@ -145,6 +162,7 @@ class World:
             self.ensure("nodes", which)
         for name, spec in {
             "base": {"cidr": "10.65.0.0/24"},
+            "anycast": {"cidr": "10.63.0.0/24", "allocation": "Anycast"},
             "fixed": {"cidr": "10.69.0.0/28", "allocation": "Fixed"},
         }.items():
             pool = {"metadata": {"name": name}, "spec": spec}

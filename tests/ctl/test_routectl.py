@@ -278,7 +278,8 @@ def test_a_cordoned_node_is_shown_as_such(ctl: Ctl) -> None:
 
 def test_the_examples_of_the_kinds_are_taken(ctl: Ctl) -> None:
     order = ["node", "ippool", "ipreservation", "addresslease", "bgpconfiguration", "bgppeer",
-             "workload", "role"]  # fmt: skip
+             "workload", "role", "tier", "networkset", "networkpolicy", "hostendpoint",
+             "bgpfilter", "virtualip"]  # fmt: skip
     for name in order:
         ok(ctl("apply", "-f", str(EXAMPLES / "kinds" / f"{name}.yaml")))
     ok(ctl("create", "-f", str(EXAMPLES / "kinds" / "ipblock.yaml")))

@@ -1,0 +1,55 @@
+"""HostEndpoint: an interface of a host itself, which policies can select."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from api.resources.errors import Cause
+from api.resources.meta import DNSSubdomain, Model, Resource, Status, interface_name
+from api.resources.net import Address
+from api.resources.registry import Column, resource
+from api.resources.workload import Port
+
+
+def one_or_all(value: str) -> str:
+    return value if value == "*" else interface_name(value)
+
+
+class HostEndpointSpec(Model):
+    """The interface `interfaceName` of `node`, or the one that has one of `expectedIPs`."""
+
+    node: DNSSubdomain
+    """The host. Immutable."""
+    interface_name: Annotated[str, AfterValidator(one_or_all)] | None = None
+    """The interface, or * for all of them."""
+    expected_ips: list[Address] = Field(default_factory=list, alias="expectedIPs", max_length=100)
+    """Addresses that it is known by, where no interface is named."""
+    ports: list[Port] = Field(default_factory=list, max_length=256)
+    """Names for its ports, which policies may use."""
+
+    def causes(self) -> list[Cause]:
+        if self.interface_name is None and not self.expected_ips:
+            said = "interfaceName or expectedIPs must say which interface"
+            return [Cause("spec", said, "FieldValueRequired")]
+        return []
+
+
+@resource(
+    "hostendpoints",
+    short=("hep",),
+    columns=(Column("NODE", "spec.node"), Column("INTERFACE", "spec.interfaceName")),
+    selectable=("spec.node",),
+    immutable=("spec.node",),
+)
+class HostEndpoint(Resource):
+    """An interface of a host, for policies that protect the host itself. Not in effect yet."""
+
+    KIND: ClassVar[str] = "HostEndpoint"
+
+    kind: str = Field(default="HostEndpoint", pattern="^HostEndpoint$")
+    spec: HostEndpointSpec
+    """Which interface."""
+    status: Status = Field(default_factory=Status)
+    """Nothing yet."""
