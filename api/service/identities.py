@@ -48,8 +48,9 @@ class Identities:
         seconds = _lifetime(await body_of(request, empty={}))
         secret, now = bootstrap.new_secret(), time.time()
         state = await self.mirror.fresh()
-        held = state.table("bootstraps").items.values()
-        puts: Puts = dict.fromkeys(bootstrap.outdated(held, node, now))
+        known = state.world.credentials
+        outdated = [*known.bootstraps_of(node), *known.long_over(now)]
+        puts: Puts = dict.fromkeys(bootstrap.PREFIX + hashed for hashed in outdated)
         made = Bootstrap(tokens.hash_of(secret), node, now + seconds)
         puts[made.key] = made.encoded()
         await self.mirror.store.commit({}, puts)
