@@ -175,6 +175,8 @@ def _permitted(request: Request, who: Identity, verb: str, plural: str) -> str:
     granted = grant(who, verb, plural)
     if granted is None or granted.name not in ("", name):
         raise forbidden(who, verb, plural, name)
+    if request.query_params.get("dryRun"):
+        raise BadRequest("cannot make or end credentials as a dry run")
     try:
         return dns_subdomain(name)
     except ValueError as error:
