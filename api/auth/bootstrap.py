@@ -12,9 +12,9 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from api.auth.identity import BOOTSTRAP, Identity
 from api.resources.errors import Cause, ConfigError, Unauthorized
@@ -87,9 +87,8 @@ class Bootstrap:
         return json.dumps(document).encode()
 
 
-def of_item(item: Item) -> Bootstrap:
-    document, hashed = json.loads(item.value), item.key.removeprefix(PREFIX)
-    return Bootstrap(hashed, document["node"], document["expires"], document["used"], item.revision)
+def of_document(document: dict[str, Any], hashed: str = "", revision: int = 0) -> Bootstrap:
+    return Bootstrap(hashed, document["node"], document["expires"], document["used"], revision)
 
 
 def usable(item: Item | None, now: float) -> Bootstrap:
@@ -97,7 +96,7 @@ def usable(item: Item | None, now: float) -> Bootstrap:
     store has under its hash."""
     if item is None:
         raise Unauthorized(f"cannot join: the bootstrap token is not known here; {_ANOTHER}")
-    found = of_item(item)
+    found = of_document(json.loads(item.value), item.key.removeprefix(PREFIX), item.revision)
     if found.used:
         raise Unauthorized(
             f"cannot join: the bootstrap token of node {found.node} has been used already, "
@@ -109,12 +108,6 @@ def usable(item: Item | None, now: float) -> Bootstrap:
             f"{said(found.expires)}; {_ANOTHER}"
         )
     return found
-
-
-def outdated(held: Iterable[Item], node: str, now: float) -> list[str]:
-    """The keys of tokens that a new one of `node` takes the place of, and of those long over."""
-    known = [of_item(item) for item in held]
-    return [one.key for one in known if one.node == node or one.expires + KEPT_SECONDS < now]
 
 
 _ANOTHER = "make another with: routectl token create --node NODE"

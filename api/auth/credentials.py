@@ -8,14 +8,18 @@ that it was made for.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
+from api.auth.bootstrap import KEPT_SECONDS, Bootstrap
 from api.auth.identity import Identity, Rule
 from api.auth.peer import Peer, common_name
 from api.auth.rights import VERBS
 from api.resources.registry import by_kind
 from api.resources.role import BUILT_IN
 from api.resources.selectors import parse
+
+TIDY_MOST = 50  # bootstrap tokens that are forgotten at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class Rules:
     rules: tuple[Rule, ...]
 
 
-Fact = Identity | Token | Rules
-PLURALS = ("identities", "tokens", "roles")
+Fact = Identity | Token | Rules | Bootstrap
+PLURALS = ("identities", "tokens", "roles", "bootstraps")
 
 
 class Credentials:
@@ -45,6 +49,9 @@ class Credentials:
         self.users: dict[str, str] = {}  # by uid
         self.tokens: dict[str, Token] = {}  # by hash
         self.roles: dict[str, Rules] = {}
+        self.bootstraps: dict[str, Bootstrap] = {}  # by hash
+        self._shown: dict[str, tuple[str, ...]] = {}  # by user, the hashes of its tokens
+        self._invited: dict[str, tuple[str, ...]] = {}  # by node, those of its bootstrap tokens
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Credentials) and vars(self) == vars(other)
@@ -61,6 +68,11 @@ class Credentials:
             held[name] = fact
         if isinstance(fact, Identity):
             self.users[fact.uid] = name
+        for one, add in ((before, False), (fact, True)):
+            if isinstance(one, Token):
+                _index(self._shown, one.user, name, add=add)
+            elif isinstance(one, Bootstrap):
+                _index(self._invited, one.node, name, add=add)
         return before
 
     def of_token(self, hashed: str) -> Identity | None:
@@ -82,7 +94,16 @@ class Credentials:
 
     def tokens_of(self, user: str) -> list[str]:
         """The hashes of a user's tokens."""
-        return [hashed for hashed, token in self.tokens.items() if token.user == user]
+        return list(self._shown.get(user, ()))
+
+    def bootstraps_of(self, node: str) -> list[str]:
+        """The hashes of the tokens that a node can join with, or has."""
+        return list(self._invited.get(node, ()))
+
+    def long_over(self, now: float) -> list[str]:
+        """The hashes of some bootstrap tokens that nobody will ask about any more."""
+        over = (h for h, one in self.bootstraps.items() if one.expires + KEPT_SECONDS < now)
+        return list(islice(over, TIDY_MOST))
 
     def _present(self, user: str, uid: str) -> Identity | None:
         """The identity with what its role lets it do, if it is still this one."""
@@ -93,6 +114,14 @@ class Credentials:
             return found
         role = self.roles.get(found.role)
         return replace(found, rules=role.rules) if role else found
+
+
+def _index(index: dict[str, tuple[str, ...]], key: str, hashed: str, *, add: bool) -> None:
+    rest = tuple(one for one in index.get(key, ()) if one != hashed)
+    if held := tuple(sorted((*rest, hashed))) if add else rest:
+        index[key] = held
+    else:
+        index.pop(key, None)
 
 
 def token_of(document: dict[str, Any]) -> Token:

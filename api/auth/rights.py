@@ -99,7 +99,8 @@ def _node(node: str, verb: str, plural: str, status: bool) -> Grant | None:
     if plural == "workloads":
         if verb in READS or (status and changes):
             return Grant(node=node)
-        return Grant(node=node, test=_node_born)
+        reports = verb in VERBS and not status
+        return Grant(node=node, test=_node_born) if reports else None
     if plural in FOR_EVERY_NODE:
         return ALL if verb in READS else None
     return Grant(name=node) if (verb, plural) == ("create", "certificates") else None

@@ -23,7 +23,7 @@ from api.resources.registry import KINDS
 from api.resources.status import status_of
 from api.service import access, discovery, envelope
 from api.service.asking import identified
-from api.service.audit import AuditLog, Deed, Outcome
+from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
 from api.service.compaction import keep_compact
 from api.service.identities import Identities
 from api.service.index import IndexedAPI
@@ -125,10 +125,20 @@ class Routes:
             outcome = Outcome(status["code"], status["reason"], getattr(error, "name", ""))
             return json_answer(status, status["code"])
         finally:  # also what is a bug
-            dry = "dryRun" in request.query_params
-            if verb and not dry and who is not None and self._audit is not None:
-                name = request.path_params.get("name") or outcome.name
-                self._audit.write(Deed(who, verb, resource, name, outcome, _source(request)))
+            if verb and who is not None:
+                self._tell(request, who, verb, resource, outcome)
+
+    def _tell(
+        self, request: Request, who: Identity, verb: str, resource: str, outcome: Outcome
+    ) -> None:
+        """The audit log. Dry runs too: whoever only says that it is one hides nothing."""
+        if self._audit is None:
+            return
+        name, source = request.path_params.get("name") or outcome.name, _source(request)
+        dry = bool(request.query_params.get("dryRun") or request.scope.get(DRY))
+        for gone in request.scope.get(DELETED, ()):
+            self._audit.write(Deed(who, "delete", resource, gone.name, gone, source))
+        self._audit.write(Deed(who, verb, resource, name, outcome, source, dry))
 
 
 def _add_kinds(route: Route, objects: Objects, metrics: ServiceMetrics) -> None:

@@ -23,6 +23,10 @@ from api.auth.identity import Identity
 
 log = logging.getLogger("routed.audit")
 
+# In the scope of a request: that it is a dry run, where its query does not say so, and the outcomes
+# of the deletions that it was.
+DRY, DELETED = "routed.dry", "routed.deleted"
+
 MOST = 16 << 20  # bytes of one file
 KEPT = 7  # files beside the one that is written
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -53,6 +57,7 @@ class Deed:
     name: str
     outcome: Outcome
     source: str
+    dry: bool = False
 
 
 class AuditLog:
@@ -78,6 +83,7 @@ class AuditLog:
             "resource": deed.resource,
             "name": deed.name,
             "resourceVersion": deed.outcome.revision,
+            "dryRun": deed.dry,
             "outcome": str(deed.outcome),
             "code": deed.outcome.code,
             "reason": deed.outcome.reason,

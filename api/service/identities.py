@@ -48,8 +48,9 @@ class Identities:
         seconds = _lifetime(await body_of(request, empty={}))
         secret, now = bootstrap.new_secret(), time.time()
         state = await self.mirror.fresh()
-        held = state.table("bootstraps").items.values()
-        puts: Puts = dict.fromkeys(bootstrap.outdated(held, node, now))
+        known = state.world.credentials
+        outdated = [*known.bootstraps_of(node), *known.long_over(now)]
+        puts: Puts = dict.fromkeys(bootstrap.PREFIX + hashed for hashed in outdated)
         made = Bootstrap(tokens.hash_of(secret), node, now + seconds)
         puts[made.key] = made.encoded()
         await self.mirror.store.commit({}, puts)
@@ -174,6 +175,8 @@ def _permitted(request: Request, who: Identity, verb: str, plural: str) -> str:
     granted = grant(who, verb, plural)
     if granted is None or granted.name not in ("", name):
         raise forbidden(who, verb, plural, name)
+    if request.query_params.get("dryRun"):
+        raise BadRequest("cannot make or end credentials as a dry run")
     try:
         return dns_subdomain(name)
     except ValueError as error:

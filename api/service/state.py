@@ -198,10 +198,9 @@ class State:
         known = self.world.credentials
         keys = [identity.key] if identity.user in known.identities else []
         keys += [f"/tokens/{hashed}" for hashed in known.tokens_of(identity.user)]
-        if not identity.node:
-            return keys
-        bootstraps = self.table("bootstraps").items.values()
-        return keys + [b.key for b in map(bootstrap.of_item, bootstraps) if b.node == identity.node]
+        if identity.node:
+            keys += [bootstrap.PREFIX + hashed for hashed in known.bootstraps_of(identity.node)]
+        return keys
 
     def apply(self, event: Event) -> Change:
         """Take in the next change."""
@@ -262,6 +261,7 @@ def _reservation(document: dict[str, Any]) -> Reservation:
 
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "addressleases": _lease,
+    "bootstraps": bootstrap.of_document,
     "identities": of_document,
     "ipblocks": _held,
     "ippools": _pool,

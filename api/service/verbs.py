@@ -25,6 +25,7 @@ from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
 from api.resources.status import success
 from api.service import options, patches, table
+from api.service.audit import DELETED, DRY, Outcome
 from api.service.codec import compact, document_of, wire
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Document, May, Objects
@@ -194,7 +195,7 @@ class Verbs:
             name = item.key.rpartition("/")[2]
             may = await self._permit_change(who, "delete", name)
             with contextlib.suppress(NotFound):  # somebody else was quicker
-                await self.objects.delete(
+                held = await self.objects.delete(
                     self.kind,
                     name,
                     preconditions,
@@ -203,6 +204,9 @@ class Verbs:
                     user=who.user,
                     options=how,
                 )
+                if not how.dry:
+                    gone = Outcome(200, "", name, held["metadata"]["resourceVersion"])
+                    request.scope.setdefault(DELETED, []).append(gone)
         return json_answer(success(self.kind.plural, "", ""))
 
     async def _deleting(self, request: Request) -> tuple[Document, Options]:
@@ -214,7 +218,9 @@ class Verbs:
         query = dict(request.query_params)
         if asked.get("dryRun"):
             query["dryRun"] = ",".join(map(str, asked["dryRun"]))
-        return preconditions, options.of(query)
+        how = options.of(query)
+        request.scope[DRY] = how.dry
+        return preconditions, how
 
     async def _permit_change(
         self, who: Identity, verb: str, name: str, *, status: bool = False

@@ -64,20 +64,60 @@ def test_every_write_is_there_and_no_secret(service: Service) -> None:
         assert secret not in path.read_text()
 
 
-def test_what_changes_nothing_is_not_there(service: Service) -> None:
+def test_a_dry_run_is_there_as_one_and_a_review_is_not(service: Service) -> None:
+    """Whoever calls a write a dry run, or half so, hides nothing."""
     before = len(lines(service.directory))
-    body = {"metadata": {"name": "dry"}, "spec": {"peerIP": "192.0.2.1", "asNumber": 65001}}
+
+    def body(name: str) -> dict[str, Any]:
+        return {"metadata": {"name": name}, "spec": {"peerIP": "192.0.2.1", "asNumber": 65001}}
+
     with service.http() as admin:
-        made = admin.post("/bgppeers", json=body, params={"dryRun": "All"})
+        made = admin.post("/bgppeers", json=body("dry"), params={"dryRun": "All"})
         assert made.status_code == 201
         assert admin.get("/bgppeers/dry").status_code == 404
+        made = admin.post("/bgppeers", json=body("wet"), params={"dryRun": ""})
+        assert made.status_code == 201
+        assert admin.get("/bgppeers/wet").status_code == 200
+        gone = admin.request("DELETE", "/bgppeers/wet", json={"dryRun": ["All"]})
+        assert gone.status_code == 200
+        refused = admin.post("/nodes/n/bootstrap", json={}, params={"dryRun": "All"})
+        assert refused.status_code == 400
         root = str(admin.base_url).partition("/apis/")[0]
         asked = {"kind": "SelfSubjectAccessReview", "spec": {}}
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         assert admin.post(f"{root}{path}", json=asked).status_code == 201
+        assert admin.delete("/bgppeers/wet").status_code == 200
+    found = lines(service.directory)[before:]
+    assert [(one["verb"], one["name"], one["dryRun"], one["code"]) for one in found] == [
+        ("create", "dry", True, 201),
+        ("create", "wet", False, 201),
+        ("delete", "wet", True, 200),
+        ("create", "n", True, 400),
+        ("delete", "wet", False, 200),
+    ]
+
+
+def test_what_a_deletion_by_selector_deleted_has_a_line_each(service: Service) -> None:
+    before = len(lines(service.directory))
+    with service.http() as admin:
+        for name, label in (("one", "x"), ("two", "x"), ("three", "y")):
+            metadata = {"name": name, "labels": {"of": label}}
+            peer = {"metadata": metadata, "spec": {"peerIP": "192.0.2.1", "asNumber": 65001}}
+            assert admin.post("/bgppeers", json=peer).status_code == 201
+        admin.delete("/bgppeers", params={"labelSelector": "of=x", "dryRun": "All"})
+        admin.delete("/bgppeers", params={"labelSelector": "of=x"})
         admin.delete("/bgppeers", params={"labelSelector": "none=of"})
-    (told,) = lines(service.directory)[before:]
-    assert (told["verb"], told["resource"]) == ("deletecollection", "bgppeers")
+        admin.delete("/bgppeers/three")
+    found = lines(service.directory)[before + 3 :]
+    assert [(one["verb"], one["name"], one["dryRun"]) for one in found] == [
+        ("deletecollection", "", True),
+        ("delete", "one", False),
+        ("delete", "two", False),
+        ("deletecollection", "", False),
+        ("deletecollection", "", False),
+        ("delete", "three", False),
+    ]
+    assert all(one["resourceVersion"] for one in found if one["verb"] == "delete")
 
 
 def test_it_can_be_turned_off(tmp_path: Path) -> None:

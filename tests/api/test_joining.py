@@ -23,7 +23,8 @@ import pytest
 from support.service import Service
 
 from api.auth import bootstrap, ca, certificates, kubeconfig
-from api.auth.bootstrap import Invitation
+from api.auth.bootstrap import Bootstrap, Invitation
+from api.auth.credentials import Credentials, Token
 from api.auth.kubeconfig import Access
 from api.client import Client, Unreachable, join
 from api.resources.errors import ConfigError, Forbidden, Unauthorized
@@ -392,3 +393,25 @@ def test_whoever_is_in_between_hears_no_secret(service: Service, tmp_path: Path)
         if error is ConfigError:
             assert "somebody is in between" in str(caught.value)
     asyncio.run(join(invitation, "careful"))
+
+
+def test_tokens_long_over_are_forgotten_and_the_index_is_what_the_store_says() -> None:
+    """What was told change by change, and what is read anew, know the same."""
+    known, anew, now = Credentials(), Credentials(), 1e9
+    held = {f"h{n}": Bootstrap("", f"n{n % 5}", now - n * 3600) for n in range(90)}
+    for name, one in held.items():
+        known.put("bootstraps", name, one)
+        known.put("tokens", name, Token(f"u{one.node}", "uid"))
+    assert known.bootstraps_of("n3") == sorted(n for n, one in held.items() if one.node == "n3")
+    over = known.long_over(now)
+    assert len(over) == 50
+    assert all(held[name].expires < now - bootstrap.KEPT_SECONDS for name in over)
+    for name in over:
+        known.put("bootstraps", name, None)
+        known.put("tokens", name, None)
+    for name in sorted(held.keys() - set(over), reverse=True):
+        anew.put("bootstraps", name, held[name])
+        anew.put("tokens", name, Token(f"u{held[name].node}", "uid"))
+    assert known == anew
+    assert len(known.long_over(now)) == 15
+    assert known.tokens_of("un1") == known.bootstraps_of("n1") != []
