@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -37,6 +37,11 @@ class AgentSettings(Model):
         default=None,
         pattern="^https://.+",
         description="URL of the control plane; default: the one in the kubeconfig",
+    )
+    servers: list[Annotated[str, Field(pattern="^https://.+")]] = Field(
+        default_factory=list,
+        description="URLs of more control planes on the same store: one that does not answer is "
+        "left for the next",
     )
     kubeconfig: Path = Field(
         default=Path("/etc/routed/node.kubeconfig"),

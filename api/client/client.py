@@ -11,7 +11,7 @@ import json
 import os
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,10 +64,15 @@ _BY_REASON: dict[str, type[IntentError]] = {
 
 
 class Client:
-    """One service, one identity. Close it when done."""
+    """One service, one identity. Close it when done.
 
-    def __init__(self, access: Access) -> None:
+    `servers` are other replicas of the service: one that does not answer is left for the next, and
+    a watch goes on there at the revision that it has reached, without the full set again.
+    """
+
+    def __init__(self, access: Access, servers: Sequence[str] = ()) -> None:
         self.access = access
+        self._servers = tuple(dict.fromkeys((access.server, *servers)))
         self._http = _http(access)
         self._busy: Counter[httpx.AsyncClient] = Counter()
 
@@ -76,17 +81,32 @@ class Client:
         return self.access.server
 
     @classmethod
-    def from_kubeconfig(cls, path: Path, server: str | None = None) -> Client:
+    def from_kubeconfig(
+        cls, path: Path, server: str | None = None, servers: Sequence[str] = ()
+    ) -> Client:
         """ConfigError if the file cannot be used; `server` overrides its URL."""
         access = kubeconfig.read(path)
-        return cls(replace(access, server=server) if server else access)
+        return cls(replace(access, server=server) if server else access, servers)
 
     async def use(self, access: Access) -> None:
         """From now on with other credentials. What is under way, watches too, goes on as it
         began, for as long as the service lets it."""
+        if len(self._servers) > 1:
+            access = replace(access, server=self.server)
         before, self.access, self._http = self._http, access, _http(access)
         if not self._busy[before]:
             await before.aclose()
+
+    async def _leave(self, server: str) -> bool:
+        """It did not answer: the next is asked from now on. Whether there is another."""
+        if len(self._servers) > 1 and server == self.server:
+            at = self._servers.index(server)
+            following = self._servers[(at + 1) % len(self._servers)]
+            before, self.access = self._http, replace(self.access, server=following)
+            self._http = _http(self.access)
+            if not self._busy[before]:
+                await before.aclose()
+        return len(self._servers) > 1
 
     async def close(self) -> None:
         for http in {self._http, *self._busy}:
@@ -154,11 +174,11 @@ class Client:
     async def watch(
         self, plural: str, *, field_selector: str = "", label_selector: str = ""
     ) -> AsyncIterator[WatchEvent]:
-        """BEGIN, the present objects as ADDED, END, then changes until the connection ends.
+        """BEGIN, the present objects as ADDED, END, then changes until the connection ends and no
+        other replica goes on with them.
 
         Raises Unreachable when it ends, IntentError if the service refuses.
         """
-        model = KINDS[plural].model
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -166,6 +186,34 @@ class Client:
             "fieldSelector": field_selector,
             "labelSelector": label_selector,
         }
+        reached, tries = "", 0
+        while True:
+            server = self.server
+            try:
+                async for kind, held in self._lines(plural, query):
+                    tries = 0
+                    if isinstance(held, Resource):
+                        reached = held.metadata.resource_version if reached else ""
+                        yield WatchEvent(kind, held)
+                    elif kind != "BOOKMARK":
+                        yield WatchEvent(kind)
+                    else:
+                        if not reached:
+                            yield WatchEvent("END")
+                        reached = held
+            except Unreachable:
+                tries += 1
+                another = await self._leave(server)
+                if not another or not reached or tries > len(self._servers):
+                    raise
+                query = {**query, "resourceVersion": reached}
+                query.pop("sendInitialEvents", None)
+
+    async def _lines(
+        self, plural: str, query: dict[str, str]
+    ) -> AsyncGenerator[tuple[str, Resource | str], None]:
+        """One connection: type and object of each line, or the revision of a bookmark."""
+        model = KINDS[plural].model
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         try:
             async with (
@@ -175,19 +223,17 @@ class Client:
                 if got.status_code != 200:
                     await got.aread()
                     raise _error(got)
-                yield WatchEvent("BEGIN")
-                whole = False
+                if "sendInitialEvents" in query:
+                    yield "BEGIN", ""
                 async for line in got.aiter_lines():
                     document = json.loads(line)
                     kind, held = document["type"], document["object"]
                     if kind == "BOOKMARK":
-                        if not whole:
-                            whole = True
-                            yield WatchEvent("END")
+                        yield kind, str(held["metadata"]["resourceVersion"])
                         continue
                     if kind == "ERROR":
                         raise Unreachable(f"the watch of {plural} ended: {held.get('message')}")
-                    yield WatchEvent(kind, _typed(model, held))
+                    yield kind, _typed(model, held)
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise Unreachable(f"cannot watch {plural} at {self.server}: {_why(error)}") from error
         raise Unreachable(f"the service at {self.server} ended the watch of {plural}")
@@ -201,13 +247,19 @@ class Client:
         return document
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            async with self._connections() as http:
-                response = await http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise Unreachable(
-                f"cannot reach the service at {self.server}: {_why(error)}"
-            ) from error
+        tries = 0
+        while True:
+            server, tries = self.server, tries + 1
+            try:
+                async with self._connections() as http:
+                    response = await http.request(method, path, **options)
+                break
+            except httpx.HTTPError as error:
+                another = await self._leave(server)
+                unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if another and tries < len(self._servers) and (unsent or method == "GET"):
+                    continue
+                raise Unreachable(f"cannot reach the service at {server}: {_why(error)}") from error
         if response.status_code >= 400:
             raise _error(response)
         return response

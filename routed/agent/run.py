@@ -82,7 +82,7 @@ async def _serve(settings: AgentSettings) -> None:
 
 def _client(settings: AgentSettings) -> Client:
     try:
-        return Client.from_kubeconfig(settings.kubeconfig, settings.server)
+        return Client.from_kubeconfig(settings.kubeconfig, settings.server, settings.servers)
     except ConfigError as error:
         hint = f"to make this host a node: routed join --node {settings.node}"
         raise ConfigError(error.source, [*error.problems, Cause("", hint)]) from error

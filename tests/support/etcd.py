@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ class Member:
     words: list[str]
     url: str
     log: Path
+    tls: ssl.SSLContext | None = None
     child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -51,14 +53,16 @@ class Member:
 
     def healthy(self) -> bool:
         with contextlib.suppress(httpx.HTTPError, ValueError):
-            return bool(httpx.get(f"{self.url}/health", timeout=1).json()["health"] == "true")
+            return bool(self._ask("health").json()["health"] == "true")
         return False
 
     def leads(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            text = httpx.get(f"{self.url}/metrics", timeout=1).text
-            return "\netcd_server_is_leader 1\n" in text
+            return "\netcd_server_is_leader 1\n" in self._ask("metrics").text
         return False
+
+    def _ask(self, what: str) -> httpx.Response:
+        return httpx.get(f"{self.url}/{what}", timeout=1, verify=self.tls or False)
 
 
 @dataclass
@@ -67,7 +71,7 @@ class Cluster:
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        return tuple(member.url.removeprefix("http://") for member in self.members)
+        return tuple(member.url.partition("//")[2] for member in self.members)
 
     @property
     def url(self) -> str:
@@ -94,8 +98,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(directory: Path, size: int = 1, *flags: str) -> Iterator[Cluster]:
-    """Run until the block ends."""
+def cluster(
+    directory: Path, size: int = 1, *flags: str, tls: ssl.SSLContext | None = None
+) -> Iterator[Cluster]:
+    """Run until the block ends; `tls`: what its members are asked with."""
     etcd = program()
     names = [f"m{number}" for number in range(size)]
     clients, peers = ([free_port() for _ in names] for _ in "cp")
@@ -104,13 +110,13 @@ def cluster(directory: Path, size: int = 1, *flags: str) -> Iterator[Cluster]:
     )
     made = Cluster()
     for name, client, peer in zip(names, clients, peers, strict=True):
-        own, told = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+        own, told = f"{'https' if tls else 'http'}://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
         words = [etcd, "--name", name, "--data-dir", str(directory / name)]
         words += ["--listen-client-urls", own, "--advertise-client-urls", own]
         words += ["--listen-peer-urls", told, "--initial-advertise-peer-urls", told]
         words += ["--initial-cluster", initial, "--logger", "zap", "--log-level", "warn"]
         words += ["--heartbeat-interval", "50", "--election-timeout", "500", *flags]
-        made.members.append(Member(name, words, own, directory / f"{name}.log"))
+        made.members.append(Member(name, words, own, directory / f"{name}.log", tls))
     try:
         for member in made.members:
             member.start()
