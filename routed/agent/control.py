@@ -251,7 +251,7 @@ class Control:
             try:
                 await job()
                 backoff.reset()
-            except (Unreachable, StorageError) as error:
+            except (Unreachable, StorageError, IntentError) as error:  # we may be nobody any more
                 log.info("%s postponed: %s", what, error)
                 await backoff.wait()
                 due.set()
