@@ -1,4 +1,4 @@
-"""`routed`: server, agent, join, speaker, up, lab, doctor, healthcheck.
+"""`routed`: server, store, agent, join, speaker, up, lab, doctor, healthcheck.
 
 Each imports what it needs when it runs.
 """
@@ -63,6 +63,18 @@ def server(
         certificate_seconds=settings.certificate_seconds,
         audit_log=settings.audit_log,
     )
+
+
+@app.command(
+    name="store",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def keep(context: typer.Context) -> None:
+    """The control plane's store: backup, restore, migrate."""
+    from routed.store import app as store_app
+
+    store_app(context.args, prog_name="routed store")
 
 
 @app.command()

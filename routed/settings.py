@@ -171,7 +171,11 @@ class ServerSettings(Model):
         """Where the store is. An etcd is spoken to over TLS, but for one on this host alone."""
         if self.store is None:
             return places.SqlitePlace(self.data_dir / "routed.db")
-        place = places.parse(self.store)
+        return self.place_of(self.store)
+
+    def place_of(self, url: str) -> places.Place:
+        """What `url` means with these settings; ValueError."""
+        place = places.parse(url)
         if isinstance(place, places.SqlitePlace):
             return place
         tls = Tls(self.store_ca, self.store_certificate, self.store_key)

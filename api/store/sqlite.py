@@ -277,11 +277,15 @@ def _open(path: Path, first: int = 0) -> sqlite3.Connection:
             _run(connection, statements.FROM_1)
         connection.execute("COMMIT")
         version = _schema(connection)
+        moved = connection.execute(statements.MOVED).fetchone()
     except (sqlite3.Error, OSError) as error:
         hint = "restore it from a backup, or move it away to start empty"
         raise ConfigError(
             f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")]
         ) from error
+    if moved:
+        connection.close()
+        raise _elsewhere(path, moved[0])
     if version != statements.VERSION:
         connection.close()
         problem = (
@@ -289,6 +293,51 @@ def _open(path: Path, first: int = 0) -> sqlite3.Connection:
         )
         raise ConfigError(f"store {path}", [Cause("", problem)])
     return connection
+
+
+def _elsewhere(path: Path, place: str) -> ConfigError:
+    return ConfigError(f"store {path}", [Cause("", f"its objects are elsewhere now: {place}")])
+
+
+def read(path: Path) -> tuple[int, list[Item]]:
+    """What the file holds at this moment, whoever uses it and whatever its schema; ConfigError."""
+    try:
+        with contextlib.closing(_existing(path, "ro")) as connection, _snapshot(connection):
+            return _last(connection), _items(connection)
+    except sqlite3.Error as error:
+        raise ConfigError(f"store {path}", [Cause("", f"cannot read it: {error}")]) from error
+
+
+@contextlib.contextmanager
+def moving(path: Path, elsewhere: str) -> Iterator[tuple[int, list[Item]]]:
+    """What the file holds, and nobody uses it: it is left as one whose objects are `elsewhere` if
+    the block ends well. ConfigError if a program has it open, of whatever release."""
+    try:
+        with contextlib.closing(_existing(path, "rw")) as connection:
+            (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            if mode != "delete":  # sqlite.org/wal.html: only the last who has it open can do that
+                raise sqlite3.OperationalError("database is locked")
+            connection.execute("BEGIN EXCLUSIVE")
+            if moved := connection.execute(statements.MOVED).fetchone():
+                raise _elsewhere(path, moved[0])
+            yield _last(connection), _items(connection)
+            connection.execute("INSERT INTO meta VALUES ('moved', ?)", (elsewhere,))
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        problem = f"cannot have it alone: {error}; stop the control plane that uses it"
+        raise ConfigError(f"store {path}", [Cause("", problem)]) from error
+
+
+def _existing(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)
+
+
+def _items(connection: sqlite3.Connection) -> list[Item]:
+    rows = connection.execute(
+        "SELECT h.key, l.value, l.rev, l.created FROM head h JOIN log l USING (rev) ORDER BY h.key"
+    )
+    return [Item(*row) for row in rows]
 
 
 def _begin_at(connection: sqlite3.Connection, first: int) -> None:

@@ -1,6 +1,7 @@
 """The tables of the embedded store, and what is asked of them.
 
-    meta(name, value)                      schema version; the revision that is compacted up to
+    meta(name, value)                      schema version; the revision that is compacted up to;
+                                           where the objects were moved to, if they were
     log(rev, key, value, created, prior)   every change; value NULL: deletion; prior: the change of
                                            the key that it took the place of, or 0
     head(key, rev)                         the present state: the log row of each key
@@ -30,6 +31,7 @@ UPDATE meta SET value = (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)
 WHERE name = 'compacted';
 UPDATE meta SET value = 2 WHERE name = 'schema'
 """
+MOVED = "SELECT value FROM meta WHERE name = 'moved'"
 HEADS = """
 SELECT json_group_array(json_array(h.key, h.rev, l.created))
 FROM json_each(?) k JOIN head h ON h.key = k.value JOIN log l USING (rev)

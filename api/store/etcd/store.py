@@ -31,13 +31,16 @@ VERSION = 1  # of how it all lies in etcd
 
 
 class EtcdStore:
-    """Connects when it is first used. `first` is the least revision of a store that is new."""
+    """Connects when it is first used. `first` is the least revision of a store that is new (None:
+    there must be one).
+    `filling`: it must be, and nobody else uses it until it is `filled`."""
 
     spacing = PLACES
 
-    def __init__(self, place: EtcdPlace, *, first: int = 0) -> None:
+    def __init__(self, place: EtcdPlace, *, first: int | None = 0, filling: bool = False) -> None:
         self.place = place
         self._first = first
+        self._filling = filling
         self._keys = Keys(place.prefix)
         self._opening = asyncio.Lock()
         self._connection: Connection | None = None
@@ -101,6 +104,27 @@ class EtcdStore:
         except Gone:
             return  # another process has done it
 
+    async def filled(self) -> None:
+        """What was being filled is whole: it can be used."""
+        await self._say({})
+
+    async def moved(self, elsewhere: str) -> None:
+        """From now on nobody writes here, and no program starts on it; "" takes that back."""
+        await self._say({"moved": elsewhere} if elsewhere else {})
+
+    async def _say(self, more: dict[str, str]) -> None:
+        connection, _ = await self._opened()
+        text = json.dumps({"base": self._numbers.base, "version": VERSION, **more})
+        key = self._keys.store
+        put = rpc.TxnRequest(
+            compare=[_at(key, self._store_at)],
+            success=[_put(key, text.encode()), _put(self._keys.head, b"")],
+        )
+        answer = await connection.write(lambda member: member.kv.Txn, put)
+        if not answer.succeeded:
+            raise self._unusable("another program has just changed what it is")
+        self._store_at = answer.header.revision
+
     async def close(self) -> None:
         if self._next is not None:
             self._next.cancel()
@@ -126,26 +150,37 @@ class EtcdStore:
     async def _identify(self, connection: Connection) -> None:
         """What store this is; a new one if there is none."""
         kept = await self._read_store(connection)
+        if kept is None and self._first is None:
+            raise self._unusable(f"there is none below {self.place.prefix}/")
         if kept is None:
-            text = json.dumps({"base": self._first, "version": VERSION})
+            filling = {"filling": True} if self._filling else {}
+            text = json.dumps({"base": self._first, "version": VERSION, **filling})
             key = self._keys.store
             made = rpc.TxnRequest(
                 compare=[_at(key, 0)],
                 success=[_put(key, text.encode()), _put(self._keys.head, b"")],
             )
-            await connection.write(lambda member: member.kv.Txn, made)  # or another process did
+            answer = await connection.write(lambda member: member.kv.Txn, made)
             kept = await self._read_store(connection)
+            if self._filling and not answer.succeeded:  # another process did it
+                raise self._unusable("is not empty")
+        elif self._filling:
+            raise self._unusable("is not empty")
         if kept is None:
             raise StorageError(f"cannot open the store, {self.place}: it was taken away")
         try:
             held = json.loads(kept.value)
-            base, version, moved = int(held["base"]), held["version"], held.get("moved", "")
+            base, version = int(held["base"]), held["version"]
+            moved, filling = held.get("moved", ""), held.get("filling", False)
         except (ValueError, KeyError, TypeError) as error:
             raise self._unusable(f"{self._keys.store.decode()} cannot be read: {error}") from error
         if version != VERSION:
             raise self._unusable(f"has schema {version}; this program knows {VERSION}")
         if moved:
             raise self._unusable(f"its objects are elsewhere now: {moved}")
+        if filling and not self._filling:
+            hint = "if nothing is, delete all below its prefix and do it again"
+            raise self._unusable(f"is being filled; {hint}")
         self._numbers, self._store_at = Numbers(base), kept.mod_revision
 
     async def _read_store(self, connection: Connection) -> Any:

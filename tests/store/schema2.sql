@@ -1,0 +1,20 @@
+BEGIN TRANSACTION;
+CREATE TABLE head (key TEXT PRIMARY KEY, rev INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO "head" VALUES('/ippools/p',6);
+INSERT INTO "head" VALUES('/nodes/n',4);
+CREATE TABLE log (
+    rev INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL, value BLOB, created INTEGER NOT NULL, prior INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO "log" VALUES(1,'/ippools/p',X'7B7D',1,0);
+INSERT INTO "log" VALUES(3,'/ippools/p',X'7B2262223A317D',1,1);
+INSERT INTO "log" VALUES(4,'/nodes/n',X'7B7D',4,0);
+INSERT INTO "log" VALUES(5,'/nodes/gone',X'7B7D',5,0);
+INSERT INTO "log" VALUES(6,'/ippools/p',X'7B2262223A327D',1,3);
+INSERT INTO "log" VALUES(7,'/nodes/gone',NULL,5,5);
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO "meta" VALUES('compacted',2);
+INSERT INTO "meta" VALUES('schema',2);
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('log',7);
+COMMIT;
