@@ -41,6 +41,7 @@ def test_workloads_reach_each_other_across_hosts_and_from_outside(
 def test_a_deleted_host_route_is_back_within_a_second(lab: Lab, workloads: Workloads) -> None:
     _, address = workloads.attach("host1", "a")
     host = f"{lab.top.name}-host1"
+    wait_for("the switches knowing it", lambda: lab.tor_has(f"{address}/32"), 5)
     command("ip", "-n", host, "route", "del", f"{address}/32")
     took = wait_for("the route", lambda: f"{address} dev" in command("ip", "-n", host, "route"), 5)
     assert took < 1

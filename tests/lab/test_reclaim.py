@@ -47,25 +47,25 @@ def blocks(lab: Lab, pool: str) -> dict[str, dict[str, Any]]:
 def test_a_block_that_is_wanted_back_goes_when_nothing_uses_it(
     lab: Lab, pool: str, workloads: Workloads
 ) -> None:
-    _, first = workloads.attach("host1", "a", pools=[pool])
+    _, first = workloads.attach("host1", "taken", pools=[pool])
     name = min(blocks(lab, pool), key=lambda name: int(name.split("-")[3]))  # another is at hand
     assert "host1 is asked" in ctl(lab, "ipam", "release", first)
     assert "(wanted back)" in ctl(lab, "ipam", "show")
 
     def next_one() -> bool:
         """The agent has heard of it: what it assigns is in another block."""
-        _, address = workloads.attach("host1", "b", pools=[pool])
-        lab.local("host1").delete("/v1/attachments/b")
+        _, address = workloads.attach("host1", "probe", pools=[pool])
+        lab.local("host1").delete("/v1/attachments/probe")
         return int(address.rpartition(".")[2]) >= 16
 
     wait_for("another block being used", next_one, 5)
     wait_for("the route", lambda: lab.tor_has(f"{first}/32"))
     assert lab.ping(lab.top.client, first), "who has an address keeps it"
     assert name in blocks(lab, pool)
-    lab.local("host1").delete("/v1/attachments/a")
+    lab.local("host1").delete("/v1/attachments/taken")
     wait_for("the block being back", lambda: name not in blocks(lab, pool), 20)
     assert not lab.tor_has(f"{first}/32")
-    _, second = workloads.attach("host2", "c", pools=[pool])
+    _, second = workloads.attach("host2", "next", pools=[pool])
     assert second == first, "the lowest free block, and its first address"
     wait_for("its route", lambda: lab.tor_has(f"{second}/32"))
     assert lab.ping(lab.top.client, second)
