@@ -135,7 +135,8 @@ class Space:
         bits = cidr.max_prefixlen - size
         first, count = int(cidr.network_address) >> bits, 1 << (size - cidr.prefixlen)
         owned = self._owned.get(pool.metadata.name) or Lowest()
-        owned.skip(self.reserved.blocks(cidr, size))
+        if self.reserved.by_name or owned.skips:
+            owned.skip(self.reserved.blocks(cidr, size))
         number = owned.lowest(first)
         return None if number >= first + count else type(cidr)((number << bits, size))
 

@@ -135,7 +135,8 @@ class Routes:
         if self._audit is None:
             return
         name, source = request.path_params.get("name") or outcome.name, _source(request)
-        dry = bool(request.query_params.get("dryRun") or request.scope.get(DRY))
+        query = request.query_params if request.scope["query_string"] else {}
+        dry = bool(query.get("dryRun") or request.scope.get(DRY))
         for gone in request.scope.get(DELETED, ()):
             self._audit.write(Deed(who, "delete", resource, gone.name, gone, source))
         self._audit.write(Deed(who, verb, resource, name, outcome, source, dry))

@@ -17,6 +17,7 @@ import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from api.auth.identity import Identity
@@ -133,6 +134,12 @@ class AuditLog:
         return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
 
 
+@lru_cache(maxsize=1)
+def _second(number: int) -> str:
+    return datetime.fromtimestamp(number, UTC).isoformat()[:-6]
+
+
 def _now() -> str:
-    now = time.time()
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    """RFC 3339 in UTC, to the millisecond."""
+    seconds, thousandths = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{thousandths:03d}Z"

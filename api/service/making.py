@@ -92,7 +92,7 @@ def _timed(made: Resource, before: Resource) -> Resource:
 
 def managed(before: Document, made: Resource, options: Options, status: bool) -> Resource:
     """`made` with account kept of who set what, where `before` has such, or a manager is named."""
-    entries = at(before, "metadata.managedFields") or []
+    entries = before.get("metadata", {}).get("managedFields", ())
     if not options.manager and (status or not entries):
         return made
     who = Manager(options.manager or "unknown", UPDATE, "status" if status else "")

@@ -106,7 +106,7 @@ class Verbs:
 
     async def create(self, request: Request, who: Identity) -> Response:
         granted = self._granted(who, "create")
-        how = options.of(request.query_params)
+        how = asked(request)
         document = await body_of(request)
 
         def may(made: Document) -> None:
@@ -124,7 +124,7 @@ class Verbs:
     async def _update(self, request: Request, who: Identity, *, status: bool) -> Response:
         name = request.path_params["name"]
         may = await self._permit_change(who, "update", name, status=status)
-        how = options.of(request.query_params)
+        how = asked(request)
         document = await body_of(request)
         made = await self.objects.update(self.kind, name, document, may, status=status, options=how)
         return warned(object_answer(made), how)
@@ -141,7 +141,7 @@ class Verbs:
         media = request.headers.get("content-type", "").partition(";")[0].strip()
         if media not in (*patches.KNOWN, "application/json"):
             raise Unsupported(f"cannot patch with {media!r}: one of {', '.join(patches.KNOWN)}")
-        how = options.of(request.query_params)
+        how = asked(request)
         if media == patches.APPLY:
             return await self._apply(request, who, may, how, status=status)
         change = await body_of(request, array=media == patches.JSON_PATCH)
@@ -261,6 +261,11 @@ def forbidden(who: Identity, verb: str, plural: str, name: str = "") -> Forbidde
         kind=plural,
         name=name,
     )
+
+
+def asked(request: Request) -> Options:
+    """How a write is to be done; most do not say."""
+    return options.of(request.query_params) if request.scope["query_string"] else options.PLAIN
 
 
 async def body_of(request: Request, empty: Any = None, *, array: bool = False) -> Any:
