@@ -18,6 +18,7 @@ from api.resources.meta import API_VERSION, Resource, dns_label
 from api.resources.registry import Kind
 from api.resources.workload import Origin, Workload
 
+DEPTH_MOST = 64
 _SAID = {
     "missing": ("is required", "FieldValueRequired"),
     "extra_forbidden": ("is not a known field", "FieldValueNotSupported"),
@@ -31,6 +32,7 @@ def parse_body(body: bytes, *, array: bool = False) -> Any:
     try:
         document = json.loads(body)
         if not _is_plain(body):
+            _flat(document)
             json.dumps(document, ensure_ascii=False).encode()
     except RecursionError as error:
         raise BadRequest("cannot read the request: it is nested too deeply") from error
@@ -41,6 +43,21 @@ def parse_body(body: bytes, *, array: bool = False) -> Any:
     if not isinstance(document, dict) and not (array and isinstance(document, list)):
         raise BadRequest("cannot read the request: it must be a JSON object")
     return document
+
+
+def _flat(document: Any) -> None:
+    """RecursionError for what is nested so deeply that no object of ours is."""
+    level = [document]
+    for _ in range(DEPTH_MOST):
+        level = [
+            child
+            for held in level
+            if isinstance(held, dict | list)
+            for child in (held.values() if isinstance(held, dict) else held)
+        ]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _is_plain(body: bytes) -> bool:

@@ -158,9 +158,9 @@ class IPBlockSpec(Model):
 class IPBlockStatus(Status):
     """What the owner last reported; `assigned` and `cooling` count addresses."""
 
-    assigned: int = 0
+    assigned: int = Field(default=0, ge=0, le=1 << 32)
     """How many of its addresses workloads have."""
-    cooling: int = 0
+    cooling: int = Field(default=0, ge=0, le=1 << 32)
     """How many were freed not long ago."""
 
 

@@ -188,6 +188,11 @@ def _block(state: State, wanted: IPBlock) -> Admitted:
     made = stored(wanted)
     made["metadata"]["name"] = name
     made["spec"] |= {"cidr": str(cidr), "pool": pool}
+    made["metadata"]["annotations"] = {
+        key: value
+        for key, value in made["metadata"]["annotations"].items()
+        if not key.startswith(f"{API_GROUP}/")  # those are the service's to write
+    }
     for asked in ("address", "lease"):
         made["spec"].pop(asked, None)
     if name in state.world.space.blocks:

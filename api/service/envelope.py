@@ -26,9 +26,13 @@ def document(body: bytes) -> dict[str, Any]:
         outer = _fields(body[len(MAGIC) :])
         names = _texts(_fields(outer.get(1, b"")), {1: "apiVersion", 2: "kind"})
         spec = _fields(_fields(outer.get(2, b"")).get(2, b""))
+        return {**names, "spec": _asked(names.get("kind", ""), spec)}
     except (ValueError, IndexError) as error:
         raise BadRequest(f"cannot read the request: it is no protobuf ({error})") from error
-    if names.get("kind") == "SelfSubjectAccessReview":
+
+
+def _asked(kind: str, spec: Mapping[int, bytes]) -> dict[str, Any]:
+    if kind == "SelfSubjectAccessReview":
         asked: dict[str, Any] = {}
         for number, name, known in (
             (1, "resourceAttributes", _RESOURCE),
@@ -36,8 +40,8 @@ def document(body: bytes) -> dict[str, Any]:
         ):
             if number in spec:
                 asked[name] = _texts(_fields(spec[number]), known)
-        return {**names, "spec": asked}
-    return {**names, "spec": _texts(spec, {1: "namespace"})}
+        return asked
+    return dict(_texts(spec, {1: "namespace"}))
 
 
 def _texts(held: Mapping[int, bytes], names: Mapping[int, str]) -> dict[str, str]:

@@ -60,13 +60,17 @@ def _leaves(value: Any, path: Path) -> Iterator[Path]:
 def _children(value: Any, path: Path) -> list[tuple[str, Any]]:
     if isinstance(value, dict):
         return [(f"f:{name}", child) for name, child in value.items()]
-    if isinstance(value, list) and path[-1:] == ("f:conditions",):
+    if path == ("f:status", "f:conditions") and isinstance(value, list):
         return [(_key(one), one) for one in value if isinstance(one, dict)]
     return []
 
 
 def _key(item: Mapping[str, Any]) -> str:
     return "k:" + json.dumps({"type": item.get("type")}, separators=(",", ":"))
+
+
+def _is(item: Any, segment: str) -> bool:
+    return isinstance(item, dict) and _key(item) == segment
 
 
 def applied(
@@ -78,11 +82,14 @@ def applied(
     made = copy.deepcopy(live)
     for path in sorted(fields):
         _put(made, path, _at(wanted, path))
+    around = _around(fields)
     taken = {
         (other, path)
         for other, paths in managed.items()
         for path in paths
-        if other != manager and _touched(path, fields) and _at(live, path) != _at(made, path)
+        if other != manager
+        and _touched(path, fields, around)
+        and _at(live, path) != _at(made, path)
     }
     if taken and not force:
         raise _conflict(taken)
@@ -91,8 +98,10 @@ def applied(
         for other, paths in managed.items()
         if other != manager
     }
+    others = fields.union(*left.values())
+    around = _around(others)
     for path in managed.get(manager, frozenset()) - fields:
-        if not any(_touched(path, paths) for paths in left.values()) and not _touched(path, fields):
+        if not _touched(path, others, around):
             _remove(made, path)
     left[manager] = fields
     return made, {who: paths for who, paths in left.items() if paths}
@@ -111,11 +120,14 @@ def updated(live: Document, made: Document, manager: Manager, managed: Managed) 
     return {who: paths for who, paths in found.items() if paths}
 
 
-def _touched(path: Path, others: frozenset[Path]) -> bool:
-    """Whether one of `others` is the same field, or inside it, or around it."""
-    if path in others or any(path[:n] in others for n in range(1, len(path))):
-        return True
-    return any(other[: len(path)] == path for other in others)
+def _around(paths: frozenset[Path]) -> frozenset[Path]:
+    """Every path that one of these is inside of."""
+    return frozenset(path[:n] for path in paths for n in range(1, len(path)))
+
+
+def _touched(path: Path, others: frozenset[Path], around: frozenset[Path]) -> bool:
+    """Whether one of `others` is the same field, or inside it, or around it; `around` is theirs."""
+    return path in others or path in around or any(path[:n] in others for n in range(1, len(path)))
 
 
 def _conflict(taken: set[tuple[Manager, Path]]) -> Conflict:
@@ -140,7 +152,7 @@ def _at(document: Any, path: Sequence[str]) -> Any:
     for segment in path:
         if segment.startswith("k:"):
             items = value if isinstance(value, list) else []
-            value = next((one for one in items if _key(one) == segment), None)
+            value = next((one for one in items if _is(one, segment)), None)
         else:
             value = value.get(segment[2:]) if isinstance(value, dict) else None
     return value
@@ -151,7 +163,7 @@ def _put(document: Document, path: Path, value: Any) -> None:
     for place, segment in enumerate(path):
         last = place == len(path) - 1
         if segment.startswith("k:"):
-            found = next((one for one in held if _key(one) == segment), None)
+            found = next((one for one in held if _is(one, segment)), None)
             if found is None:
                 found = dict(json.loads(segment[2:]))
                 held.append(found)
@@ -171,7 +183,7 @@ def _put(document: Document, path: Path, value: Any) -> None:
 def _remove(document: Document, path: Path) -> None:
     around = _at(document, path[:-1])
     if path[-1].startswith("k:") and isinstance(around, list):
-        around[:] = [one for one in around if _key(one) != path[-1]]
+        around[:] = [one for one in around if not _is(one, path[-1])]
     elif isinstance(around, dict):
         around.pop(path[-1][2:], None)
         if not around and len(path) > 2:  # an empty map of labels is none

@@ -41,6 +41,19 @@ def named(kind: Kind, document: Any) -> Any:
     return {**document, "metadata": metadata}
 
 
+def unborn(wanted: Resource) -> Resource:
+    """Without what only the service says of a new object."""
+    mine: Document = {"deletion_timestamp": None, "managed_fields": []}
+    metadata = wanted.metadata.model_copy(update=mine)
+    return wanted.model_copy(update={"metadata": metadata})
+
+
+def without_status(wanted: Resource) -> Resource:
+    """As it is before anybody has said anything of it."""
+    status = type(wanted.status)()  # type: ignore[attr-defined]
+    return wanted.model_copy(update={"status": status})
+
+
 def born(document: Document) -> None:
     """What the service says of a new object."""
     document["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1, "creationTimestamp": now()}

@@ -9,7 +9,7 @@ concerns its object alone. No-op writes make no revision; generation grows with 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api.auth.identity import of_node
@@ -21,7 +21,17 @@ from api.service import fields
 from api.service.admission import admit, release, report, revise
 from api.service.codec import document_of, encoded, key_of, stored
 from api.service.fields import APPLY, Managed, Manager
-from api.service.making import born, managed, named, now, with_managed, with_spec, with_status
+from api.service.making import (
+    born,
+    managed,
+    named,
+    now,
+    unborn,
+    with_managed,
+    with_spec,
+    with_status,
+    without_status,
+)
 from api.service.mirror import Mirror
 from api.service.options import PLAIN, Options
 from api.service.patches import MERGE, patched
@@ -35,8 +45,16 @@ Document = dict[str, Any]
 May = Callable[[Document], None]
 
 
+Says = Callable[[Document], bool]
+
+
 def anything(document: Document) -> None:
     """What the service itself may write."""
+
+
+def whatever(document: Document) -> bool:
+    """What the service itself may say."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +85,20 @@ class Objects:
         return state.revision, [table.items[name] for name in table.names()]
 
     async def create(
-        self, kind: Kind, document: Any, may: May = anything, options: Options = PLAIN
+        self,
+        kind: Kind,
+        document: Any,
+        may: May = anything,
+        options: Options = PLAIN,
+        says: Says = whatever,
     ) -> tuple[Item, bool]:
-        """The object as created, and whether it is new (a repeated claim of a block is not)."""
-        wanted = decode(kind, named(kind, document), options.unknown)
-        may(wanted.wire())
+        """The object as created, and whether it is new (a repeated claim of a block is not). What
+        is in its status counts only of who `says` statuses of it."""
+        wanted = unborn(decode(kind, named(kind, document), options.unknown))
+        asked = wanted.wire()
+        may(asked)
+        if not says(asked):
+            wanted = without_status(wanted)
         wanted = managed({}, wanted, options, status=False)
         return await self._created(kind, wanted, options)
 
@@ -167,8 +194,11 @@ class Objects:
 
         for _ in range(TRIES):
             if (await self.mirror.fresh()).item(kind.plural, name) is None and not status:
+                if kind.plural == "ipblocks":
+                    raise BadRequest(f"cannot apply {name}: a block is claimed by creating one")
                 names = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": {"name": name}}
                 new = wanted(names)
+                new = replace(new, made=without_status(unborn(new.made)))
                 may(new.made.wire())
                 assert new.whose is not None
                 try:

@@ -22,6 +22,9 @@ JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+YAML_MOST = 64 << 10  # bytes
+OPERATIONS_MOST = 1000
+COPIES_MOST = 8  # each may double the object
 KNOWN = (JSON_PATCH, MERGE, STRATEGIC, APPLY)
 
 
@@ -41,10 +44,12 @@ def yaml_document(body: bytes) -> Any:
         return parse_body(body)
     except BadRequest:
         pass
+    if len(body) > YAML_MOST:
+        raise BadRequest(f"cannot read the request: YAML of more than {YAML_MOST} bytes; say JSON")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, yaml.CSafeLoader)):
             raise BadRequest("cannot read the request: YAML with anchors is not taken")
-        document = yaml.safe_load(body)
+        document = yaml.load(body, yaml.CSafeLoader)
         return parse_body(json.dumps(document).encode())
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise BadRequest(f"cannot read the request: it is no YAML ({error})") from error
@@ -67,6 +72,11 @@ def _json(held: Document, change: Any) -> Document:
     """RFC 6902."""
     if not isinstance(change, list) or not all(isinstance(one, dict) for one in change):
         raise BadRequest("cannot patch: a JSON patch is a list of operations")
+    copies = sum(one.get("op") == "copy" for one in change)
+    if len(change) > OPERATIONS_MOST or copies > COPIES_MOST:
+        raise BadRequest(
+            f"cannot patch: at most {OPERATIONS_MOST} operations, of which {COPIES_MOST} copy"
+        )
     try:
         made = jsonpatch.JsonPatch(change).apply(held)
     except jsonpatch.InvalidJsonPatch as error:

@@ -112,7 +112,12 @@ class Verbs:
         def may(made: Document) -> None:
             self._covered(who, "create", granted, made)
 
-        made, new = await self.objects.create(self.kind, document, may, how)
+        status = grant(who, "update", self.kind.plural, status=True)
+
+        def says(made: Document) -> bool:
+            return status is not None and status.covers(made)
+
+        made, new = await self.objects.create(self.kind, document, may, how, says)
         return warned(object_answer(made, 201 if new else 200), how)
 
     async def update(self, request: Request, who: Identity) -> Response:
@@ -216,8 +221,9 @@ class Verbs:
         if not isinstance(preconditions, dict):
             raise BadRequest("cannot read the request: preconditions must be an object")
         query = dict(request.query_params)
-        if asked.get("dryRun"):
-            query["dryRun"] = ",".join(map(str, asked["dryRun"]))
+        dry = asked.get("dryRun")
+        if dry:
+            query["dryRun"] = ",".join(map(str, dry)) if isinstance(dry, list) else str(dry)
         how = options.of(query)
         request.scope[DRY] = how.dry
         return preconditions, how

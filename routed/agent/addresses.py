@@ -118,6 +118,11 @@ class AddressBook:
                 why = f"no block more: {error}"
                 raise self.allocator.exhausted(name, cidr, why) from error
 
+    def keeps(self, wanted: Attachment) -> bool:
+        """Whether it had addresses that it may have again: then no block is needed."""
+        blocks = [self.allocator.block_of(address) for address in wanted.addresses]
+        return bool(blocks) and all(block is not None and not block.closed for block in blocks)
+
     def pools_below_mark(self, intent: Intent) -> list[str]:
         """Pools that this node would assign from and has too few free addresses of."""
         now = time.monotonic()
@@ -171,7 +176,7 @@ class AddressBook:
         """
         now = time.monotonic()
         if not wanted.requested and wanted.addresses:
-            kept = self._again(wanted, now)
+            kept = self._again(intent, wanted, now)
             if kept:
                 return kept
         try:
@@ -194,9 +199,11 @@ class AddressBook:
             given.append(found)
         return given
 
-    def _again(self, wanted: Attachment, now: float) -> list[IPAddress]:
+    def _again(self, intent: Intent, wanted: Attachment, now: float) -> list[IPAddress]:
         """The addresses it had before, if every one of them can still be had."""
         if any(self.allocator.block_of(address) is None for address in wanted.addresses):
+            return []
+        if any(intent.leased.get(a, wanted.lease) != wanted.lease for a in wanted.addresses):
             return []
         try:
             return [self.allocator.take(a, wanted.id, now) for a in wanted.addresses]

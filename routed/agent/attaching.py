@@ -13,7 +13,14 @@ import errno
 import logging
 from typing import TYPE_CHECKING
 
-from api.resources.errors import Cause, Conflict, Invalid, RoutedError, StorageError
+from api.resources.errors import (
+    Cause,
+    Conflict,
+    Invalid,
+    PoolExhausted,
+    RoutedError,
+    StorageError,
+)
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode, Origin
 from routed.agent.attachment import Attachment, Step, node_born_id
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from routed.agent.intent import Intent
 
 log = logging.getLogger("routed.agent")
+
+TRIES = 5  # to be given an address, with a block more each time
 
 
 async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]:
@@ -91,9 +100,15 @@ async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachm
         async with agent.blocks.giving:
             await agent.book.prepare(agent.known_intent(), candidate, agent.control)
             return await agent.writer.run(lambda: put(agent, candidate))
-    if not candidate.addresses:
-        await agent.book.prepare(agent.known_intent(), candidate, agent.control)
-    return await agent.writer.run(lambda: put(agent, candidate))
+    for left in reversed(range(TRIES)):
+        if not agent.book.keeps(candidate):
+            await agent.book.prepare(agent.known_intent(), candidate, agent.control)
+        try:
+            return await agent.writer.run(lambda: put(agent, candidate))
+        except PoolExhausted:  # others of a burst were quicker, or the block is on its way back
+            if not left:
+                raise
+    raise AssertionError("unreachable")
 
 
 async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:

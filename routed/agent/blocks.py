@@ -10,7 +10,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from api.resources.errors import Conflict, IntentError, Invalid, PoolExhausted, SpeakerError
+from api.client import Unreachable
+from api.resources.errors import (
+    Conflict,
+    IntentError,
+    Invalid,
+    PoolExhausted,
+    SpeakerError,
+    StorageError,
+)
 from routed.agent.plan import peers_of
 
 if TYPE_CHECKING:
@@ -50,6 +58,9 @@ class BlockKeeper:
         self._spare_at = now + SPARE_SECONDS
         if self.agent.book.only_cooling(self.agent.intent):
             asyncio.get_running_loop().call_later(SPARE_SECONDS, self.agent.control.wake)
+        for name in sorted(self.agent.book.releasing):  # an answer was lost: is it ours?
+            async with self.giving:
+                await self._give_back(name)
         for name in self.agent.book.spare_blocks(self.agent.intent):
             block = self.agent.control.known.blocks.get(name)
             if block is None or block.status.assigned or block.status.cooling:
@@ -65,7 +76,8 @@ class BlockKeeper:
         )
 
     async def _give_back(self, name: str) -> None:
-        """Stop using the block, take its routes and announcements away, then release it."""
+        """Stop using the block, take its routes and announcements away, then release it. If nobody
+        knows whether it was released, it is not used until somebody does."""
         self.agent.book.releasing.add(name)
         assert self.agent.intent is not None
         self.agent.book.own(self.agent.intent)
@@ -73,11 +85,13 @@ class BlockKeeper:
             await self.agent.writer.synced()
             if await self._withdrawn():
                 await self.agent.control.release(name)
+        except (Unreachable, StorageError) as error:
+            log.warning("block perhaps released name=%s why=%s", name, error)
+            raise
         except (IntentError, OSError) as error:
             log.warning("block not released name=%s why=%s", name, error)
-        finally:
-            self.agent.book.releasing.discard(name)
-            self.agent.book.own(self.agent.intent)
+        self.agent.book.releasing.discard(name)
+        self.agent.book.own(self.agent.intent)
 
     async def _withdrawn(self) -> bool:
         """Whether every switch has taken what was withdrawn so far."""

@@ -197,16 +197,41 @@ class Control:
         """Give a block back; IntentError if the service refuses, OSError if the disk does.
 
         The copy on disk forgets the block first: another node may have it from the moment of the
-        deletion on, and an agent that starts from the copy must not assign from it.
+        deletion on, and an agent that starts from the copy must not assign from it. After an
+        Unreachable or a StorageError nobody knows whether it is ours still: the copy goes on
+        without it, and the caller asks again.
         """
         assert self.client is not None
-        with self.copy.without(name):
+        held = self.known.blocks.get(name)
+        if held is None:
+            return
+        self.copy.leave_out(name)
+        try:
             await self.copy.written()
-            try:
-                await self.client.delete(IPBlock, name)
-            except NotFound:
-                log.debug("block already released name=%s", name)
-            self._changed(self.known.drop("ipblocks", name))
+            await self.client.delete(IPBlock, name, uid=held.metadata.uid)
+        except NotFound:
+            log.debug("block already released name=%s", name)
+        except (Unreachable, StorageError):
+            raise
+        except Conflict as error:
+            if await self._is_ours(name, held.metadata.uid):
+                self.copy.take_in(name)
+                raise
+            log.debug("block is another's by now name=%s why=%s", name, error)
+        except (IntentError, OSError):
+            self.copy.take_in(name)
+            raise
+        self._changed(self.known.drop("ipblocks", name))
+        self.copy.take_in(name)
+
+    async def _is_ours(self, name: str, uid: str) -> bool:
+        """Whether the service still has this very block for us."""
+        assert self.client is not None
+        try:
+            held = await self.client.get(IPBlock, name)
+        except (NotFound, Forbidden):
+            return False
+        return held.metadata.uid == uid and held.spec.node == self.node
 
     def own_addresses(self) -> list[IPAddress]:
         """The address that this host reaches the control plane from, if it can be told."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,15 +47,15 @@ class Copy:
         if urgent:
             self._urgent.set()
 
-    @contextlib.contextmanager
-    def without(self, block: str) -> Iterator[None]:
-        """Inside, the copy does not name that block."""
+    def leave_out(self, block: str) -> None:
+        """From now on the copy does not name that block."""
         self._without.add(block)
-        try:
-            yield
-        finally:
-            self._without.discard(block)
-            self.outdated(urgent=True)
+        self.outdated(urgent=True)
+
+    def take_in(self, block: str) -> None:
+        """It may name it again."""
+        self._without.discard(block)
+        self.outdated(urgent=True)
 
     async def written(self) -> None:
         """Return once the copy is on disk as of this call; OSError if it cannot be."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.resources.errors import BadRequest, Invalid
-from api.service.patches import JSON_PATCH, MERGE, STRATEGIC, patched
+from api.service.patches import JSON_PATCH, MERGE, STRATEGIC, patched, yaml_document
 
 HELD: dict[str, Any] = {
     "metadata": {"name": "a", "labels": {"x": "1", "y": "2"}},
@@ -53,3 +53,16 @@ def test_a_json_patch() -> None:
 def test_what_is_no_patch(media_type: str, change: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         patched(media_type, HELD, change)
+
+
+def test_a_patch_is_bounded() -> None:
+    doubling = [{"op": "copy", "from": "", "path": f"/x{n}"} for n in range(9)]
+    with pytest.raises(BadRequest, match="of which 8 copy"):
+        patched(JSON_PATCH, HELD, doubling)
+    with pytest.raises(BadRequest, match="at most 1000"):
+        patched(JSON_PATCH, HELD, [{"op": "test", "path": "/spec", "value": 1}] * 1001)
+    with pytest.raises(BadRequest, match="YAML of more than"):
+        yaml_document(b"- a\n" * (1 << 16))
+    assert yaml_document(b"spec: {cidr: 10.0.0.0/8}") == {"spec": {"cidr": "10.0.0.0/8"}}
+    with pytest.raises(BadRequest, match="anchors"):
+        yaml_document(b"a: &x 1\nb: *x")

@@ -463,3 +463,49 @@ def test_what_is_reserved_is_claimed_by_nobody(admin: httpx.Client) -> None:
     assert claimed.status_code == 201, claimed.text
     assert claimed.json()["spec"]["cidr"] == "10.65.240.0/26"
     assert admin.delete("/ipreservations/gateways").status_code == 200
+
+
+def test_what_only_the_service_says_is_not_taken_from_a_client(
+    service: Service, admin: httpx.Client, tmp_path: Path
+) -> None:
+    forged = {"deletionTimestamp": "never", "managedFields": [{"x": 1}], "uid": "mine"}
+    peer = obj("forged", {"peerIP": "192.0.2.9", "asNumber": 65001}, **forged)
+    made = admin.post("/bgppeers", json=peer).json()
+    assert not {"deletionTimestamp", "managedFields"} & made["metadata"].keys()
+    assert made["metadata"]["uid"] != "mine"
+    assert admin.delete("/bgppeers/forged").status_code == 200
+    claim = {
+        "metadata": {"annotations": {"routed.dev/force-release": "x", "note": "y"}},
+        "spec": {"node": "h1", "address": "10.65.222.1"},
+    }
+    with as_node(service, admin, "h1", tmp_path) as owner:
+        block = owner.post("/ipblocks", json=claim).json()
+        assert block["metadata"]["annotations"] == {"note": "y"}
+    path = f"/ipblocks/{block['metadata']['name']}"
+    assert admin.delete(path).status_code == 200
+    assert admin.get(path).json()["metadata"]["deletionTimestamp"], "it is only asked for"
+    forced(admin, path)
+    rule = {"kinds": ["Workload"], "verbs": ["*"]}
+    assert admin.post("/roles", json=obj("writer", {"rules": [rule]})).status_code == 201
+    config = tmp_path / "bob"
+    config.write_text(admin.post("/users/bob/credentials", json={"role": "writer"}).text)
+    with service.http(config) as bob:
+        workload = obj("bobs", {"node": "h2", "netns": "x"}) | {"status": {"phase": "Ready"}}
+        made = bob.post("/workloads", json=workload).json()
+    assert made["status"]["phase"] == "Pending", "statuses are said by those who carry it out"
+    assert admin.delete("/workloads/bobs").status_code == 200
+
+
+@pytest.mark.parametrize("body", [{"dryRun": 5}, {"dryRun": True}, {"dryRun": {}}])
+def test_options_of_a_wrong_type_are_a_bad_request(admin: httpx.Client, body: object) -> None:
+    answer = admin.request("DELETE", "/bgppeers/none", json=body)
+    assert answer.status_code in (400, 404), answer.text
+
+
+def test_what_is_nested_too_deeply_is_a_bad_request(admin: httpx.Client) -> None:
+    deep: Any = {}
+    for _ in range(200):
+        deep = {"a": deep}
+    query = {"fieldValidation": "Warn"}
+    answer = admin.post("/bgppeers", json=obj("x", {"odd": deep}), params=query)
+    refused(answer, 400, "BadRequest", "nested too deeply")
