@@ -43,6 +43,8 @@ def named(kind: Kind, document: Any) -> Any:
 
 def unborn(wanted: Resource) -> Resource:
     """Without what only the service says of a new object."""
+    if wanted.metadata.deletion_timestamp is None and not wanted.metadata.managed_fields:
+        return wanted
     mine: Document = {"deletion_timestamp": None, "managed_fields": []}
     metadata = wanted.metadata.model_copy(update=mine)
     return wanted.model_copy(update={"metadata": metadata})
