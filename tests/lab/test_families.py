@@ -29,7 +29,7 @@ def six(lab: Lab, tmp_path: Path) -> Iterator[str]:
     yield "six"
     path.write_text(POOL.replace("cidr:", "disabled: true, cidr:"))
     ctl(lab, "apply", "-f", str(path))
-    wait_for("its blocks being back", lambda: "fd00:65" not in ctl(lab, "get", "blocks"), 20)
+    wait_for("its blocks being back", lambda: "fd00:65" not in ctl(lab, "get", "blocks"), 60)
     ctl(lab, "delete", "pool", "six")
 
 

@@ -43,7 +43,7 @@ def leased(lab: Lab, tmp_path: Path) -> Iterator[str]:
         ctl(lab, "delete", "-f", str(path))
         return True
 
-    wait_for("what owns the address having let go of it", gone, 20)
+    wait_for("what owns the address having let go of it", gone, 60)
 
 
 def asked(lab: Lab, host: str, name: str, **more: Any) -> httpx.Response:

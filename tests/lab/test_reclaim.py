@@ -35,7 +35,7 @@ def pool(lab: Lab, tmp_path: Path) -> Iterator[str]:
     path.write_text(POOL.replace("cidr:", "disabled: true, cidr:"))
     ctl(lab, "apply", "-f", str(path))
     assert "short 10.66.0.0/26 (disabled)" in ctl(lab, "ipam", "show")
-    wait_for("the blocks being back", lambda: not blocks(lab, "short"), 20)
+    wait_for("the blocks being back", lambda: not blocks(lab, "short"), 60)
     ctl(lab, "delete", "pool", "short")
 
 
@@ -58,12 +58,12 @@ def test_a_block_that_is_wanted_back_goes_when_nothing_uses_it(
         lab.local("host1").delete("/v1/attachments/probe")
         return int(address.rpartition(".")[2]) >= 16
 
-    wait_for("another block being used", next_one, 5)
+    wait_for("another block being used", next_one, 20)
     wait_for("the route", lambda: lab.tor_has(f"{first}/32"))
     assert lab.ping(lab.top.client, first), "who has an address keeps it"
     assert name in blocks(lab, pool)
     lab.local("host1").delete("/v1/attachments/taken")
-    wait_for("the block being back", lambda: name not in blocks(lab, pool), 20)
+    wait_for("the block being back", lambda: name not in blocks(lab, pool), 60)
     assert not lab.tor_has(f"{first}/32")
     _, second = workloads.attach("host2", "next", pools=[pool])
     assert second == first, "the lowest free block, and its first address"
