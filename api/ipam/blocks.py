@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from api.ipam.space import Held, Space, block_name, block_of
-from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted
+from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted, none_such
 from api.resources.ippool import Allocation, IPBlock, IPPool
 from api.resources.net import IPAddress, IPNetwork
 from api.resources.selectors import parse as parse_selector
@@ -69,12 +69,7 @@ def owned_by_another(address: IPAddress, block: Held) -> Conflict:
 
 def reserved(address: IPAddress, reservation: str, field: str) -> Conflict:
     message = f"{address} is reserved by IPReservation {reservation}: nobody is given it"
-    return Conflict(
-        f"cannot assign {address}: {message}",
-        causes=[Cause(field, message)],
-        kind="IPReservation",
-        name=reservation,
-    )
+    return _withheld(address, message, field, "IPReservation", reservation)
 
 
 def not_leased(address: IPAddress, leases: Mapping[IPAddress, str], mine: str, field: str) -> None:
@@ -82,12 +77,12 @@ def not_leased(address: IPAddress, leases: Mapping[IPAddress, str], mine: str, f
     holder = leases.get(address)
     if holder is not None and holder != mine:
         said = f"{address} is leased: only a workload with lease {holder!r} is given it"
-        raise Conflict(
-            f"cannot assign {address}: {said}",
-            causes=[Cause(field, said)],
-            kind="AddressLease",
-            name=holder,
-        )
+        raise _withheld(address, said, field, "AddressLease", holder)
+
+
+def _withheld(address: IPAddress, said: str, field: str, kind: str, name: str) -> Conflict:
+    message = f"cannot assign {address}: {said}"
+    return Conflict(message, causes=[Cause(field, said)], kind=kind, name=name)
 
 
 def outside_every_pool(address: IPAddress, pools: Mapping[str, IPPool], field: str) -> Invalid:
@@ -115,8 +110,7 @@ def _lowest(pool: IPPool, space: Space, node: str) -> IPNetwork:
 def _named(name: str, pools: Mapping[str, IPPool]) -> IPPool:
     pool = pools.get(name)
     if pool is None:
-        known = ", ".join(sorted(pools)) or "none"
-        raise _invalid("spec.pool", f"there is no pool {name!r}; there are: {known}")
+        raise _invalid("spec.pool", none_such("pool", name, sorted(pools)))
     return pool
 
 

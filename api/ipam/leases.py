@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.ipam.blocks import not_leased, outside_every_pool, owned_by_another, reserved
 from api.ipam.space import Space
 from api.resources.addresslease import AddressLease
-from api.resources.errors import Cause, Invalid, PoolExhausted
+from api.resources.errors import Cause, Invalid, PoolExhausted, none_such
 from api.resources.ippool import Allocation, IPPool
 from api.resources.net import IPAddress
 
@@ -17,8 +17,8 @@ def lease(wanted: AddressLease, space: Space) -> tuple[IPAddress, str]:
     if spec.address is None:
         pool = space.pools.get(spec.pool or "")
         if pool is None:
-            known = ", ".join(sorted(space.pools)) or "none"
-            raise _invalid(name, "spec.pool", f"there is no pool {spec.pool!r}; there are: {known}")
+            said = none_such("pool", spec.pool, sorted(space.pools))
+            raise _invalid(name, "spec.pool", said)
         _fixed(name, pool, "spec.pool")
         return _lowest(pool, space, name), pool.metadata.name
     found = space.pool_of(spec.address)

@@ -24,7 +24,7 @@ Status codes and reasons: Kubernetes API conventions, "Response Status Kind".
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -155,3 +155,8 @@ class ApplyError(RoutedError):
 
 class SpeakerError(RoutedError):
     """The speaker, or ExaBGP behind it, refused or cannot be reached."""
+
+
+def none_such(what: str, name: str | None, known: Iterable[str]) -> str:
+    """The sentence for a reference to what is not there; `known`: what is, in the order to name."""
+    return f"there is no {what} {name!r}; there are: {', '.join(known) or 'none'}"

@@ -12,10 +12,13 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from api.resources.errors import Cause
-from api.resources.meta import DNSSubdomain, Model, Resource, Status
+from api.resources.meta import API_GROUP, DNSSubdomain, Model, Resource, Status
 from api.resources.net import Address, Cidr, reserved_overlap
 from api.resources.registry import Column, resource
 from api.resources.selectors import SelectorText
+
+# an annotation on a block: the operator's statement that its node is off for good
+FORCE_RELEASE = f"{API_GROUP}/force-release"
 
 
 class Allocation(StrEnum):

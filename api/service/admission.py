@@ -17,8 +17,8 @@ from api.ipam.leases import lease
 from api.ipam.space import Held
 from api.resources.addresslease import AddressLease
 from api.resources.bgppeer import BGPConfiguration, BGPConfigurationSpec
-from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted
-from api.resources.ippool import IPBlock, IPPool
+from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted, none_such
+from api.resources.ippool import FORCE_RELEASE, IPBlock, IPPool
 from api.resources.ipreservation import IPReservation
 from api.resources.meta import API_GROUP, Resource
 from api.resources.net import IPAddress
@@ -31,7 +31,6 @@ from api.service.state import Fact, Lease, State
 
 PREFIX = f"{API_GROUP}/reclaimed-"
 RECLAIMED = ("from", "by", "statement")
-FORCE = f"{API_GROUP}/force-release"  # an annotation: the operator's statement
 ADDRESSES_GUARD = "/guard/addresses"
 NODES_GUARD = "/guard/nodes"
 
@@ -123,7 +122,7 @@ def release(state: State, plural: str, held: dict[str, Any], node: str, user: st
         return Release()
     owner, status = held["spec"]["node"], held.get("status", {})
     if node != owner:
-        statement = held["metadata"].get("annotations", {}).get(FORCE, "")
+        statement = held["metadata"].get("annotations", {}).get(FORCE_RELEASE, "")
         if not statement.strip():
             return Release(asked=True)
         record = {"from": owner, "by": user, "statement": statement}
@@ -235,8 +234,7 @@ def _workload(state: State, workload: Workload) -> Admitted:
         raise _no_node(spec.node, "Workload")
     born_here = spec.origin is Origin.API
     if born_here and spec.lease and spec.lease not in world.leases:
-        known = ", ".join(sorted(world.leases)[:10]) or "none"
-        message = f"there is no AddressLease {spec.lease!r}; there are: {known}"
+        message = none_such("AddressLease", spec.lease, sorted(world.leases)[:10])
         raise Invalid(
             f"cannot use lease {spec.lease}: {message}",
             causes=[Cause("spec.lease", message)],

@@ -24,12 +24,13 @@ from api.resources.status import status_of
 from api.service import access, discovery, envelope
 from api.service.asking import identified
 from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
+from api.service.bodies import bytes_of
 from api.service.compaction import keep_compact
 from api.service.identities import Identities
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
-from api.service.verbs import Verbs, Written, bytes_of, forbidden, json_answer
+from api.service.verbs import Verbs, Written, forbidden, json_answer
 from api.store import Store
 
 BASE = f"/apis/{API_VERSION}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from api.resources.errors import BadRequest
 
@@ -20,7 +20,7 @@ class Options:
     manager: str = ""
     force: bool = False
     unknown: list[str] | None = None
-    warned: bool = field(default=False)
+    warned: bool = False
 
     @property
     def warnings(self) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from api.ipam import blocks as ipam
-from api.resources.errors import Cause, Conflict, Invalid
+from api.resources.errors import Cause, Conflict, Invalid, none_such
 from api.resources.hostendpoint import HostEndpoint
 from api.resources.ippool import Allocation
 from api.resources.meta import Resource
@@ -23,8 +23,8 @@ def referred(state: State, held: Resource) -> list[str]:
     if isinstance(held, NetworkPolicy) and held.spec.tier != DEFAULT_TIER:
         tier = held.spec.tier
         if state.item("tiers", tier) is None:
-            known = ", ".join([DEFAULT_TIER, *state.table("tiers").names()])
-            raise _invalid(held, "spec.tier", f"there is no tier {tier!r}; there are: {known}")
+            known = [DEFAULT_TIER, *state.table("tiers").names()]
+            raise _invalid(held, "spec.tier", none_such("tier", tier, known))
         return [key_of("tiers", tier)]
     if isinstance(held, HostEndpoint):
         if held.spec.node not in state.world.nodes:

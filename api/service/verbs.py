@@ -9,16 +9,15 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.datastructures import QueryParams
 
 from api.auth.identity import Identity
 from api.auth.rights import Grant, grant
-from api.resources.decode import parse_body
 from api.resources.errors import (
     BadRequest,
     Expired,
     Forbidden,
     NotFound,
-    TooLarge,
     Unsupported,
 )
 from api.resources.meta import API_VERSION
@@ -26,15 +25,14 @@ from api.resources.registry import Kind
 from api.resources.status import success
 from api.service import options, patches, table
 from api.service.audit import DELETED, DRY, Outcome
+from api.service.bodies import body_of, bytes_of
 from api.service.codec import compact, document_of, wire
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Document, May, Objects
 from api.service.options import Options
-from api.service.selection import selection
+from api.service.selection import Selection, selection
 from api.service.watch import stream
 from api.store import Item
-
-BODY_LIMIT = 1 << 20
 
 
 class Verbs:
@@ -61,9 +59,7 @@ class Verbs:
         query = request.query_params
         watching = query.get("watch") in ("1", "true")
         granted = self._granted(who, "watch" if watching else "list")
-        selected = selection(
-            self.kind, query.get("labelSelector", ""), query.get("fieldSelector", "")
-        ).within(granted.name, granted.node, granted.test)
+        selected = self._selected(query, granted)
         state = await self.objects.mirror.fresh()
         tabular = table.wanted(request.headers.get("accept", ""))
         include = table.included(query.get("includeObject", ""))
@@ -108,10 +104,7 @@ class Verbs:
         granted = self._granted(who, "create")
         how = asked(request)
         document = await body_of(request)
-
-        def may(made: Document) -> None:
-            self._covered(who, "create", granted, made)
-
+        may = self._judge(who, "create", granted)
         status = grant(who, "update", self.kind.plural, status=True)
 
         def says(made: Document) -> bool:
@@ -165,12 +158,7 @@ class Verbs:
         document = patches.yaml_document(await bytes_of(request))
         state = await self.objects.mirror.fresh()
         if state.item(self.kind.plural, name) is None and not status:
-            granted = self._granted(who, "create", name)
-
-            def may_create(made: Document) -> None:
-                self._covered(who, "create", granted, made)
-
-            may = may_create
+            may = self._judge(who, "create", self._granted(who, "create", name))
         made, new = await self.objects.apply(
             self.kind, name, document, may, status=status, options=how
         )
@@ -180,10 +168,7 @@ class Verbs:
         name = request.path_params["name"]
         may = await self._permit_change(who, "delete", name)
         preconditions, how = await self._deleting(request)
-        held = await self.objects.delete(
-            self.kind, name, preconditions, may, node=who.node, user=who.user, options=how
-        )
-        metadata = held["metadata"]
+        metadata = await self._deleted(who, name, preconditions, may, how)
         said = compact(success(self.kind.plural, name, metadata["uid"]))
         return Written(said, 200, name, metadata["resourceVersion"])
 
@@ -192,36 +177,36 @@ class Verbs:
         query = request.query_params
         granted = self._granted(who, "delete")
         preconditions, how = await self._deleting(request)
-        selected = selection(
-            self.kind, query.get("labelSelector", ""), query.get("fieldSelector", "")
-        ).within(granted.name, granted.node, granted.test)
+        selected = self._selected(query, granted)
+        may = self._judge(who, "delete", granted)
         state = await self.objects.mirror.fresh()
         for item in state.table(self.kind.plural).selected(selected):
             name = item.key.rpartition("/")[2]
-            may = await self._permit_change(who, "delete", name)
             with contextlib.suppress(NotFound):  # somebody else was quicker
-                held = await self.objects.delete(
-                    self.kind,
-                    name,
-                    preconditions,
-                    may,
-                    node=who.node,
-                    user=who.user,
-                    options=how,
-                )
+                metadata = await self._deleted(who, name, preconditions, may, how)
                 if not how.dry:
-                    gone = Outcome(200, "", name, held["metadata"]["resourceVersion"])
+                    gone = Outcome(200, "", name, metadata["resourceVersion"])
                     request.scope.setdefault(DELETED, []).append(gone)
         return json_answer(success(self.kind.plural, "", ""))
 
+    async def _deleted(
+        self, who: Identity, name: str, preconditions: Document, may: May, how: Options
+    ) -> Document:
+        """The metadata of what is gone, or on its way back."""
+        held = await self.objects.delete(
+            self.kind, name, preconditions, may, node=who.node, user=who.user, options=how
+        )
+        metadata: Document = held["metadata"]
+        return metadata
+
     async def _deleting(self, request: Request) -> tuple[Document, Options]:
         """The preconditions, and how; the body's dryRun counts as the query's."""
-        asked = await body_of(request, empty={})
-        preconditions = asked.get("preconditions") or {}
+        body = await body_of(request, empty={})
+        preconditions = body.get("preconditions") or {}
         if not isinstance(preconditions, dict):
             raise BadRequest("cannot read the request: preconditions must be an object")
         query = dict(request.query_params)
-        dry = asked.get("dryRun")
+        dry = body.get("dryRun")
         if dry:
             query["dryRun"] = ",".join(map(str, dry)) if isinstance(dry, list) else str(dry)
         how = options.of(query)
@@ -234,10 +219,7 @@ class Verbs:
         """Refuse at once what is not permitted. What is returned judges the object as it is when
         the change is decided, for it may be another's by then, and as it would become."""
         granted = self._granted(who, verb, name, status=status)
-
-        def may(document: Document) -> None:
-            self._covered(who, verb, granted, document, status=status)
-
+        may = self._judge(who, verb, granted, status=status)
         item = (await self.objects.mirror.fresh()).item(self.kind.plural, name)
         if item is not None and not granted.whole:
             may(document_of(item.value, item.revision))
@@ -249,6 +231,17 @@ class Verbs:
         if granted is None or (name and granted.name not in ("", name)):
             raise self._forbidden(who, verb, name, status=status)
         return granted
+
+    def _selected(self, query: QueryParams, granted: Grant) -> Selection:
+        """Those that the request selects, and `granted` lets it see."""
+        chosen = selection(
+            self.kind, query.get("labelSelector", ""), query.get("fieldSelector", "")
+        )
+        return chosen.within(granted.name, granted.node, granted.test)
+
+    def _judge(self, who: Identity, verb: str, granted: Grant, *, status: bool = False) -> May:
+        """What refuses an object that `granted` does not cover."""
+        return lambda document: self._covered(who, verb, granted, document, status=status)
 
     def _covered(
         self, who: Identity, verb: str, granted: Grant, document: Document, *, status: bool = False
@@ -272,26 +265,6 @@ def forbidden(who: Identity, verb: str, plural: str, name: str = "") -> Forbidde
 def asked(request: Request) -> Options:
     """How a write is to be done; most do not say."""
     return options.of(request.query_params) if request.scope["query_string"] else options.PLAIN
-
-
-async def body_of(request: Request, empty: Any = None, *, array: bool = False) -> Any:
-    """The JSON body; an object, or with `array` an array too."""
-    body = await bytes_of(request)
-    if not body and empty is not None:
-        return empty
-    return parse_body(body, array=array)
-
-
-async def bytes_of(request: Request) -> bytes:
-    """The body; refused past BODY_LIMIT before it is held."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_LIMIT:
-            raise TooLarge(f"cannot read the request: its body is larger than {BODY_LIMIT} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def warned(response: Response, how: Options) -> Response:

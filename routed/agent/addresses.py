@@ -17,7 +17,7 @@ from typing import Protocol
 
 from api.ipam import blocks as ipam
 from api.ipam.allocator import Allocator, Block, Cooling
-from api.resources.errors import Cause, Invalid, PoolExhausted, RoutedError
+from api.resources.errors import Cause, Invalid, PoolExhausted, RoutedError, none_such
 from api.resources.ippool import IPPool
 from api.resources.net import IPAddress
 from api.resources.workload import IPFamily, Workload
@@ -239,8 +239,7 @@ class AddressBook:
         the first."""
         for name in wanted.pools:
             if name not in intent.pools:
-                known = ", ".join(sorted(intent.pools)) or "none"
-                said = f"there is no pool {name!r}; there are: {known}"
+                said = none_such("pool", name, sorted(intent.pools))
                 raise Invalid(f"cannot attach {wanted.name}: {said}", causes=[Cause("pools", said)])
         usable = automatic_pools(intent, wanted.pools)
         families = list(wanted.ip_families) or [

@@ -20,6 +20,7 @@ from api.resources.errors import (
     PoolExhausted,
     RoutedError,
     StorageError,
+    none_such,
 )
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode, Origin
@@ -87,8 +88,7 @@ def asked(intent: Intent | None, lease: str) -> list[IPAddress]:
     leases = intent.leases if intent else {}
     held = leases.get(lease)
     if held is None or held.spec.address is None:
-        known = ", ".join(sorted(leases)[:10]) or "none"
-        said = f"there is no AddressLease {lease!r}; there are: {known}"
+        said = none_such("AddressLease", lease, sorted(leases)[:10])
         raise Invalid(f"cannot use lease {lease}: {said}", causes=[Cause("lease", said)])
     return [held.spec.address]
 

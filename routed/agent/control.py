@@ -211,8 +211,6 @@ class Control:
             await self.client.delete(IPBlock, name, uid=held.metadata.uid)
         except NotFound:
             log.debug("block already released name=%s", name)
-        except (Unreachable, StorageError):
-            raise
         except Conflict as error:
             if await self._is_ours(name, held.metadata.uid):
                 self.copy.take_in(name)

@@ -15,11 +15,11 @@ from api.ipam import check, local
 from api.ipam.space import block_name
 from api.resources import IPBlock, IPPool, IPReservation, Node, Workload
 from api.resources.errors import Cause, ConfigError, Conflict, NotFound
+from api.resources.ippool import FORCE_RELEASE
 from api.resources.net import parse_address, parse_cidr
 from api.resources.workload import Origin
 from routed.ctl.tables import aligned
 
-FORCE = "routed.dev/force-release"  # see api/service/admission.py
 COLUMNS = 64  # of the map
 LINES = 16
 POLL_SECONDS = 0.5
@@ -133,7 +133,7 @@ async def release(client: Client, what: str, force: Force) -> str:
 
 async def _taken(client: Client, name: str, force: Force) -> None:
     await _merged(
-        client, f"/ipblocks/{name}", {"metadata": {"annotations": {FORCE: force.statement}}}
+        client, f"/ipblocks/{name}", {"metadata": {"annotations": {FORCE_RELEASE: force.statement}}}
     )
     await client.delete(IPBlock, name)
 

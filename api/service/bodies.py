@@ -1,0 +1,32 @@
+"""The body of a request, read no further than it may be long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+
+from api.resources.decode import parse_body
+from api.resources.errors import TooLarge
+
+BODY_LIMIT = 1 << 20  # bytes
+
+
+async def body_of(request: Request, empty: Any = None, *, array: bool = False) -> Any:
+    """The JSON body; an object, or with `array` an array too."""
+    body = await bytes_of(request)
+    if not body and empty is not None:
+        return empty
+    return parse_body(body, array=array)
+
+
+async def bytes_of(request: Request) -> bytes:
+    """The body; refused past BODY_LIMIT before it is held."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BODY_LIMIT:
+            raise TooLarge(f"cannot read the request: its body is larger than {BODY_LIMIT} bytes")
+        parts.append(part)
+    return b"".join(parts)
