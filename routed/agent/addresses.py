@@ -17,7 +17,7 @@ from typing import Protocol
 
 from api.ipam import blocks as ipam
 from api.ipam.allocator import Allocator, Block, Cooling
-from api.resources.errors import Cause, Invalid, PoolExhausted, RoutedError, none_such
+from api.resources.errors import Cause, Conflict, Invalid, PoolExhausted, RoutedError, none_such
 from api.resources.ippool import IPPool
 from api.resources.net import IPAddress
 from api.resources.workload import IPFamily, Workload
@@ -106,6 +106,11 @@ class AddressBook:
             if self.allocator.block_of(address) is None:
                 intent = await source.claim(address=address, lease=wanted.lease)
                 self.own(intent)
+                if self.allocator.block_of(address) is None:
+                    said = "its block is being given back, and whether it was is not known yet"
+                    raise Conflict(
+                        f"cannot assign {address}: {said}", causes=[Cause("addresses", said)]
+                    )
         if wanted.requested:
             return
         for pool in self._pools(intent, wanted):

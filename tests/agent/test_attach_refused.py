@@ -85,6 +85,34 @@ def test_a_refused_attach_leaves_no_record_and_no_address(tmp_path: Path) -> Non
     asyncio.run(body())
 
 
+def test_an_address_of_a_block_that_perhaps_went_back_is_not_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        kernel = FakeKernel()
+        kernel.add_namespace("web")
+        agent = agent_on(kernel, tmp_path)
+        agent.book.releasing.add("10-65-0-0-26")
+        agent.book.own(agent.known_intent())
+
+        async def claim(**_: object) -> Intent:
+            return agent.known_intent()  # the service: it is yours already
+
+        monkeypatch.setattr(agent.control, "claim", claim)
+        serving = asyncio.create_task(agent.writer.serve())
+        body = {"name": "web", "netns": "web", "addresses": ["10.65.0.5"]}
+        wanted = AttachRequest.model_validate(body)
+        with pytest.raises(Conflict, match=r"10\.65\.0\.5: its block is being given back"):
+            await agent.attach(wanted)
+        agent.book.releasing.clear()
+        agent.book.own(agent.known_intent())
+        record, _ = await agent.attach(wanted)
+        serving.cancel()
+        assert [str(address) for address in record.addresses] == ["10.65.0.5"]
+
+    asyncio.run(body())
+
+
 def test_what_is_being_detached_is_no_answer_to_an_attach(tmp_path: Path) -> None:
     async def body() -> None:
         kernel = FakeKernel()
