@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.labs import Workloads, ctl
+from support.labs import Workloads, ctl, draining_pool
 
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
@@ -23,14 +23,8 @@ spec: {cidr: "fd00:65::/112", blockSize: 122, cooldownSeconds: 1}
 
 @pytest.fixture
 def six(lab: Lab, tmp_path: Path) -> Iterator[str]:
-    path = tmp_path / "six.yaml"
-    path.write_text(POOL)
-    ctl(lab, "apply", "-f", str(path))
-    yield "six"
-    path.write_text(POOL.replace("cidr:", "disabled: true, cidr:"))
-    ctl(lab, "apply", "-f", str(path))
-    wait_for("its blocks being back", lambda: "fd00:65" not in ctl(lab, "get", "blocks"), 60)
-    ctl(lab, "delete", "pool", "six")
+    with draining_pool(lab, POOL, tmp_path / "six.yaml") as name:
+        yield name
 
 
 def test_an_address_of_each_family(lab: Lab, six: str, workloads: Workloads) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from support.labs import Workloads, ctl
 
@@ -43,26 +41,23 @@ def leased(lab: Lab, tmp_path: Path) -> Iterator[str]:
         ctl(lab, "delete", "-f", str(path))
         return True
 
-    wait_for("what owns the address having let go of it", gone, 60)
-
-
-def asked(lab: Lab, host: str, name: str, **more: Any) -> httpx.Response:
-    body = {"name": name, "netns": lab.workload_namespace(host, name), **more}
-    return lab.local(host).post("/v1/attachments", json=body)
+    wait_for("what owns the address having let go of it", gone, 20)
 
 
 def test_it_moves_with_the_workload(lab: Lab, leased: str, workloads: Workloads) -> None:
     assert leased == "10.67.0.0"
-    wait_for("the lease being known", lambda: known(lab, "host1") and known(lab, "host2"), 5)
+    wait_for(
+        "the lease being known", lambda: known(workloads, "host1") and known(workloads, "host2"), 5
+    )
     _, first = workloads.attach("host1", "db", lease="db")
     assert first == leased
     wait_for("its route", lambda: lab.tor_has(f"{leased}/32"))
     assert lab.ping(lab.top.client, leased)
-    elsewhere = asked(lab, "host2", "db2", lease="db")
+    elsewhere = workloads.ask("host2", "db2", lease="db")
     assert elsewhere.status_code == 409, elsewhere.text
     assert "node host1" in elsewhere.json()["message"]
     for host in ("host1", "host2"):
-        other = asked(lab, host, "thief", addresses=[leased])
+        other = workloads.ask(host, "thief", addresses=[leased])
         assert other.status_code == 409, other.text
         assert "only a workload with lease 'db'" in other.json()["message"]
     with pytest.raises(LabError, match=r"node host1 holds 10\.67\.0\.0"):
@@ -73,7 +68,7 @@ def test_it_moves_with_the_workload(lab: Lab, leased: str, workloads: Workloads)
     assert again == leased, "at once, under another name, within the pool's cool-down"
 
     assert lab.local("host1").delete("/v1/attachments/again").status_code == 200
-    moved = lab.workload_namespace("host2", "moved")
+    moved = workloads.namespace("host2", "moved")
     ctl(lab, "attach", "moved", "--netns", moved, "--node", "host2", "--lease", "db")
     try:
         there = lab.local("host2")
@@ -85,7 +80,7 @@ def test_it_moves_with_the_workload(lab: Lab, leased: str, workloads: Workloads)
         ctl(lab, "delete", "workload", "moved")
 
 
-def known(lab: Lab, host: str) -> bool:
+def known(workloads: Workloads, host: str) -> bool:
     """The agent has heard of the lease `db`: it says something else of one that is not there."""
-    answer = asked(lab, host, "probe", lease="none")
+    answer = workloads.ask(host, "probe", lease="none")
     return "there are: db" in answer.json()["message"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.labs import Workloads, ctl
+from support.labs import Workloads, blocks, ctl, draining_pool
 
-from routed.lab.fabric import LabError, inside, prefix
+from routed.lab.fabric import LabError, prefix
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 
@@ -27,21 +25,9 @@ spec: {cidr: 10.66.0.0/26, blockSize: 28, cooldownSeconds: 1}
 
 @pytest.fixture
 def pool(lab: Lab, tmp_path: Path) -> Iterator[str]:
-    """A pool of four blocks, whose addresses cool for a second. Disabled, it drains by itself."""
-    path = tmp_path / "pool.yaml"
-    path.write_text(POOL)
-    ctl(lab, "apply", "-f", str(path))
-    yield "short"
-    path.write_text(POOL.replace("cidr:", "disabled: true, cidr:"))
-    ctl(lab, "apply", "-f", str(path))
-    assert "short 10.66.0.0/26 (disabled)" in ctl(lab, "ipam", "show")
-    wait_for("the blocks being back", lambda: not blocks(lab, "short"), 60)
-    ctl(lab, "delete", "pool", "short")
-
-
-def blocks(lab: Lab, pool: str) -> dict[str, dict[str, Any]]:
-    items = json.loads(ctl(lab, "get", "ipblocks", "-o", "json"))["items"]
-    return {i["metadata"]["name"]: i for i in items if i["spec"]["pool"] == pool}
+    """A pool of four blocks, whose addresses cool for a second."""
+    with draining_pool(lab, POOL, tmp_path / "pool.yaml") as name:
+        yield name
 
 
 def test_a_block_that_is_wanted_back_goes_when_nothing_uses_it(
@@ -58,12 +44,12 @@ def test_a_block_that_is_wanted_back_goes_when_nothing_uses_it(
         lab.local("host1").delete("/v1/attachments/probe")
         return int(address.rpartition(".")[2]) >= 16
 
-    wait_for("another block being used", next_one, 20)
+    wait_for("another block being used", next_one, 5)
     wait_for("the route", lambda: lab.tor_has(f"{first}/32"))
     assert lab.ping(lab.top.client, first), "who has an address keeps it"
     assert name in blocks(lab, pool)
     lab.local("host1").delete("/v1/attachments/taken")
-    wait_for("the block being back", lambda: name not in blocks(lab, pool), 60)
+    wait_for("the block being back", lambda: name not in blocks(lab, pool), 20)
     assert not lab.tor_has(f"{first}/32")
     _, second = workloads.attach("host2", "next", pools=[pool])
     assert second == first, "the lowest free block, and its first address"
@@ -82,8 +68,7 @@ def test_a_drained_node_owns_nothing_and_takes_nothing(
     try:
         assert draining.stdout is not None
         assert "workload/stays.host2 has to be detached" in draining.stdout.readline()
-        body = {"name": "late", "netns": lab.workload_namespace("host2", "late")}
-        refused = lab.local("host2").post("/v1/attachments", json=body)
+        refused = workloads.ask("host2", "late")
         assert refused.status_code == 409, refused.text
         assert "being drained" in refused.json()["message"]
         assert lab.ping(lab.top.client, address)
@@ -98,10 +83,9 @@ def test_a_drained_node_owns_nothing_and_takes_nothing(
         draining.wait()
         ctl(lab, "uncordon", "host2")
     wait_for("room again", lambda: "host2" in ctl(lab, "ipam", "show"), 10)
-    again = lab.local("host2").post("/v1/attachments", json=body)
+    again = workloads.ask("host2", "late")
     assert again.status_code == 201, again.text
     lab.local("host2").delete("/v1/attachments/late")
-    inside(f"{lab.top.name}-host2", "ip", "netns", "del", body["netns"])
     assert ctl(lab, "ipam", "check").endswith("agree\n")
 
 

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 
 from routed.lab.fabric import LabError, command, inside
 from routed.lab.lab import Lab
@@ -24,6 +26,27 @@ def ctl(lab: Lab, *words: str) -> str:
     """`routectl` to the service."""
     whole = lab.ctl("--kubeconfig", str(lab.admin), *words)
     return inside(lab.top.management, *whole)
+
+
+@contextmanager
+def draining_pool(lab: Lab, manifest: str, path: Path) -> Iterator[str]:
+    """The pool of `manifest`, written to `path`. Disabled at the end, it drains by itself."""
+    spec: dict[str, Any] = yaml.safe_load(manifest)
+    name = spec["metadata"]["name"]
+    path.write_text(manifest)
+    ctl(lab, "apply", "-f", str(path))
+    yield name
+    spec["spec"]["disabled"] = True
+    path.write_text(yaml.safe_dump(spec))
+    ctl(lab, "apply", "-f", str(path))
+    assert f"{name} {spec['spec']['cidr']} (disabled)" in ctl(lab, "ipam", "show")
+    wait_for("its blocks being back", lambda: not blocks(lab, name), 20)
+    ctl(lab, "delete", "pool", name)
+
+
+def blocks(lab: Lab, pool: str) -> dict[str, dict[str, Any]]:
+    items = json.loads(ctl(lab, "get", "ipblocks", "-o", "json"))["items"]
+    return {i["metadata"]["name"]: i for i in items if i["spec"]["pool"] == pool}
 
 
 @contextmanager
@@ -99,7 +122,7 @@ class Workloads:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.made: list[tuple[str, str]] = []
+        self.made: dict[tuple[str, str], str] = {}
 
     def __enter__(self) -> Workloads:
         return self
@@ -107,21 +130,27 @@ class Workloads:
     def __exit__(self, *_: object) -> None:
         self.clean()
 
+    def namespace(self, host: str, name: str) -> str:
+        """The namespace of a workload: one, however often it is attached and detached."""
+        if (host, name) not in self.made:
+            self.made[host, name] = self.lab.workload_namespace(host, name)
+        return self.made[host, name]
+
+    def ask(self, host: str, name: str, *, wait: str = "", **more: Any) -> httpx.Response:
+        """What the agent answers to an attach; `more` goes into the request."""
+        body = {"name": name, "netns": self.namespace(host, name), **more}
+        query = {"wait": wait} if wait else {}
+        return self.lab.local(host).post("/v1/attachments", json=body, params=query)
+
     def attach(self, host: str, name: str, **more: Any) -> tuple[str, str]:
         """(namespace, address) of a new workload; `more` goes into the request."""
-        namespace = self.lab.workload_namespace(host, name)
-        self.made.append((host, name))
-        body = {"name": name, "netns": namespace, **more}
-        answer = self.lab.local(host).post(
-            "/v1/attachments", json=body, params={"wait": "announced"}
-        )
+        answer = self.ask(host, name, wait="announced", **more)
         assert answer.status_code == 201, answer.text
         document: dict[str, Any] = answer.json()
         assert document["announced"], document
-        return namespace, document["addresses"][0]
+        return self.namespace(host, name), document["addresses"][0]
 
     def clean(self) -> None:
-        for host, name in self.made:
+        for (host, name), namespace in self.made.items():
             self.lab.local(host).delete(f"/v1/attachments/{name}")
-            namespace = f"{self.lab.top.name}-{host}-{name}"
             command("ip", "netns", "del", namespace, check=False)
