@@ -13,15 +13,14 @@ import contextlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import pytest
+from support.child import Child
 from support.etcd import cluster
 from support.rig import Figures
 from support.service import free_port
@@ -38,49 +37,23 @@ SHORT, FULL = 10.0, 300.0
 FOR_EVER = float("inf")
 
 
-class Victim(Protocol):
-    """A program that can be killed, started again, stopped and continued."""
-
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
-    def send(self, number: signal.Signals) -> None: ...
-
-
 @dataclass
-class Server:
-    """One control plane; its data outlive it."""
+class Server(Child):
+    """One control plane."""
 
     directory: Path
     store: str
     port: int = field(default_factory=free_port)
-    child: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.log = self.directory / "log"
+        self.words = [sys.executable, "-m", "routed.main", "server"]
+        self.words += ["--listen", f"127.0.0.1:{self.port}"]
+        self.words += ["--data-dir", str(self.directory), "--store", self.store]
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        words = [
-            sys.executable,
-            "-m",
-            "routed.main",
-            "server",
-            "--listen",
-            f"127.0.0.1:{self.port}",
-        ]
-        words += ["--data-dir", str(self.directory), "--store", self.store]
-        with (self.directory / "log").open("ab") as log:
-            self.child = subprocess.Popen(words, stdout=log, stderr=log)
-
-    def send(self, number: signal.Signals) -> None:
-        assert self.child is not None
-        self.child.send_signal(number)
-
-    def kill(self) -> None:
-        if self.child is not None:
-            self.child.kill()
-            self.child.wait(15)
-            self.child = None
 
     async def ready(self, admin: Path) -> None:
         async with asyncio.timeout(30):
@@ -98,14 +71,14 @@ class Server:
 @dataclass
 class World:
     servers: list[Server]
-    victims: list[Victim]
+    victims: list[Child]
 
 
 @pytest.fixture(params=["sqlite", "etcd"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """One control plane on a file, or three on an etcd of three."""
     with contextlib.ExitStack() as stack:
-        victims: list[Victim] = []
+        victims: list[Child] = []
         store, count = f"sqlite:///{tmp_path}/routed.db", 1
         if request.param == "etcd":
             members = stack.enter_context(cluster(tmp_path, 3))

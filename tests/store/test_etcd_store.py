@@ -6,7 +6,7 @@ import asyncio
 import signal
 import ssl
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +32,12 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def with_stores(
-    loop: asyncio.Runner, count: int, place: EtcdPlace, body: Callable[..., Awaitable[None]]
+    loop: asyncio.Runner, places: Sequence[EtcdPlace], body: Callable[..., Awaitable[None]]
 ) -> None:
+    """`body` with a store of each place."""
+
     async def whole() -> None:
-        stores = [EtcdStore(place) for _ in range(count)]
+        stores = [EtcdStore(place) for place in places]
         try:
             await asyncio.wait_for(body(*stores), SECONDS)
         finally:
@@ -126,7 +128,7 @@ def test_a_member_that_fails_loses_nothing(
         last = max(revisions)
         assert set(told) == {item.key for item in items if item.revision <= last}
 
-    with_stores(loop, 2, three.place(f"/{fault.__name__}-{victim}"), body)
+    with_stores(loop, [three.place(f"/{fault.__name__}-{victim}")] * 2, body)
 
 
 def test_without_a_majority_nothing_is_said_to_be_done(
@@ -155,7 +157,7 @@ def test_without_a_majority_nothing_is_said_to_be_done(
         events = (await store.since(made["/a"])).events
         assert events[-1].key == "/b"
 
-    with_stores(loop, 1, three.place("/minority"), body)
+    with_stores(loop, [three.place("/minority")], body)
 
 
 def test_others_in_the_same_etcd_do_not_hide_or_delay_anything(
@@ -182,16 +184,8 @@ def test_others_in_the_same_etcd_do_not_hide_or_delay_anything(
             found = await store.since(revision)
             assert [(e.value, e.previous) for e in found.events] == [(b"2", b"1")]
 
-    async def whole() -> None:
-        places = [replace(single_etcd.place(), prefix=p) for p in ("/ours", "/ours", "/theirs")]
-        stores = [EtcdStore(place) for place in places]
-        try:
-            await asyncio.wait_for(body(*stores), SECONDS)
-        finally:
-            for store in stores:
-                await store.close()
-
-    loop.run(whole())
+    places = [replace(single_etcd.place(), prefix=p) for p in ("/ours", "/ours", "/theirs")]
+    with_stores(loop, places, body)
 
 
 def test_who_stood_still_for_long_is_told_so(single_etcd: Cluster, loop: asyncio.Runner) -> None:
@@ -211,7 +205,7 @@ def test_who_stood_still_for_long_is_told_so(single_etcd: Cluster, loop: asyncio
         assert [item.value for item in (await store.scan("/"))[1]] == [b"4"]
         await other.close()
 
-    with_stores(loop, 1, single_etcd.place("/still"), body)
+    with_stores(loop, [single_etcd.place("/still")], body)
 
 
 def test_a_full_etcd_is_a_full_store(tmp_path: Path, loop: asyncio.Runner) -> None:
@@ -222,7 +216,7 @@ def test_a_full_etcd_is_a_full_store(tmp_path: Path, loop: asyncio.Runner) -> No
         assert caught.value.status == 507
 
     with cluster(tmp_path, 1, "--quota-backend-bytes", "20000000") as found:
-        with_stores(loop, 1, found.place(), body)
+        with_stores(loop, [found.place()], body)
 
 
 def test_too_much_at_once_is_refused_whole(single_etcd: Cluster, loop: asyncio.Runner) -> None:
@@ -233,7 +227,7 @@ def test_too_much_at_once_is_refused_whole(single_etcd: Cluster, loop: asyncio.R
             await store.commit({}, {"/a": b"x" * 1_600_000})
         assert (await store.scan("/"))[1] == []
 
-    with_stores(loop, 1, single_etcd.place("/much"), body)
+    with_stores(loop, [single_etcd.place("/much")], body)
 
 
 def test_an_etcd_that_is_not_there_is_named(loop: asyncio.Runner) -> None:
@@ -241,7 +235,7 @@ def test_an_etcd_that_is_not_there_is_named(loop: asyncio.Runner) -> None:
         with pytest.raises(StorageError, match=r"cannot read the store, etcd at 127.0.0.1:1: "):
             await store.scan("/")
 
-    with_stores(loop, 1, EtcdPlace(("127.0.0.1:1",)), body)
+    with_stores(loop, [EtcdPlace(("127.0.0.1:1",))], body)
 
 
 def test_a_store_of_a_newer_program_is_refused(backend: Backend) -> None:
@@ -333,7 +327,7 @@ def test_tls_with_a_certificate_and_a_password(
         await store.compact((await store.scan("/"))[0])
 
     loop.run(administer())
-    with_stores(loop, 1, place, works)
+    with_stores(loop, [place], works)
 
     async def refused(place: EtcdPlace, said: str) -> None:
         store = EtcdStore(place)

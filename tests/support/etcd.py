@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ import httpx
 import pytest
 
 from api.store.etcd.place import EtcdPlace
+from support.child import Child
 from support.service import free_port
 
 
@@ -27,29 +26,12 @@ def program() -> str:
 
 
 @dataclass
-class Member:
-    """One process; its data outlive it."""
-
+class Member(Child):
     name: str
     words: list[str]
     url: str
     log: Path
     tls: ssl.SSLContext | None = None
-    child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self.child = subprocess.Popen(self.words, stdout=output, stderr=output)
-
-    def send(self, number: signal.Signals) -> None:
-        assert self.child is not None
-        self.child.send_signal(number)
-
-    def kill(self) -> None:
-        if self.child is not None:
-            self.child.kill()
-            self.child.wait(15)
-            self.child = None
 
     def healthy(self) -> bool:
         with contextlib.suppress(httpx.HTTPError, ValueError):
