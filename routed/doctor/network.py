@@ -16,9 +16,12 @@ from api.auth import kubeconfig
 from api.auth.certificates import life_of
 from api.client import context_of
 from api.resources.errors import ConfigError
+from bgp.seam import Peer
 from routed.agent.intent import Intent, parse
 from routed.agent.plan import peers_of
+from routed.doctor import sockets
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
+from routed.doctor.ports import BGP
 from routed.settings import AgentSettings
 
 SKEW_SECONDS = 60.0
@@ -114,22 +117,31 @@ def switches(settings: AgentSettings) -> Iterator[Finding]:
     if not peers:
         remedy = "routectl apply -f examples/bgppeers.yaml"
         yield warn("switches", "no BGPPeer selects this node: nothing is announced", remedy)
+    found = (one for one in sockets.tcp() if BGP in (one.port, one.peer_port))
+    connected = {one.peer for one in found if one.state == sockets.State.ESTABLISHED}
     for name, peer in peers.items():
-        family = socket.AF_INET if peer.address.version == 4 else socket.AF_INET6
-        with socket.socket(family) as probe:
-            probe.settimeout(PATIENCE)
-            try:
-                probe.connect((str(peer.address), 179))
-            except ConnectionRefusedError:
-                yield warn(f"switch {name}", f"{peer.address} refuses", "let it accept this host")
-            except OSError as error:
-                if peer.password_file:
-                    yield ok(f"switch {name}", f"{peer.address} is silent, as with MD5 it must be")
-                else:
-                    said = f"{peer.address}: {error}"
-                    yield warn(f"switch {name}", said, "check cable, address and its ACLs")
-            else:
-                yield ok(f"switch {name}", f"{peer.address} answers at port 179")
+        if peer.address in connected:
+            yield ok(f"switch {name}", f"{peer.address} has a connection of BGP with this host")
+        else:
+            yield _dial(f"switch {name}", peer)
+
+
+def _dial(check: str, peer: Peer) -> Finding:
+    """What the switch says to a connection at the port of BGP. Not to be asked while a session is
+    up: to a switch that knows graceful restart, another connection from this address is this
+    speaker starting again, and it ends the session (RFC 4724, section 5)."""
+    family = socket.AF_INET if peer.address.version == 4 else socket.AF_INET6
+    with socket.socket(family) as probe:
+        probe.settimeout(PATIENCE)
+        try:
+            probe.connect((str(peer.address), BGP))
+        except ConnectionRefusedError:
+            return warn(check, f"{peer.address} refuses", "let it accept this host")
+        except OSError as error:
+            if peer.password_file:
+                return ok(check, f"{peer.address} is silent, as with MD5 it must be")
+            return warn(check, f"{peer.address}: {error}", "check cable, address and its ACLs")
+    return ok(check, f"{peer.address} answers at port {BGP}")
 
 
 def directories(settings: AgentSettings) -> Iterator[Finding]:

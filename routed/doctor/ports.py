@@ -14,12 +14,12 @@ from pathlib import Path
 
 from api.auth import kubeconfig
 from api.resources.errors import ConfigError
+from routed.doctor import sockets
 from routed.doctor.findings import Finding, ok, warn
 from routed.kernel import inspect
 from routed.settings import AgentSettings, ServerSettings
 
 BGP = 179
-LISTEN = "0A"  # include/net/tcp_states.h
 OWN = ("127.0.0.1", "localhost", "::1")
 
 
@@ -47,16 +47,11 @@ def taken(settings: AgentSettings) -> Iterator[Finding]:
 
 def listeners() -> dict[int, str]:
     """TCP ports that somebody listens at in this network namespace, to the program's name."""
-    inodes: dict[str, int] = {}
-    for name in ("tcp", "tcp6"):
-        for line in _lines(Path("/proc/self/net") / name)[1:]:
-            fields = line.split()
-            if fields[3] == LISTEN:
-                inodes[fields[9]] = int(fields[1].rpartition(":")[2], 16)
+    inodes = {one.inode: one.port for one in sockets.tcp() if one.state == sockets.State.LISTEN}
     found = dict.fromkeys(inodes.values(), "a program of another user")
     for process in Path("/proc").glob("[0-9]*") if inodes else ():
         for inode in _sockets(process) & inodes.keys():
-            name = (_lines(process / "comm") or ["a program that ended"])[0]
+            name = (sockets.lines_of(process / "comm") or ["a program that ended"])[0]
             found[inodes[inode]] = f"{name} (pid {process.name})"
     return found
 
@@ -85,10 +80,3 @@ def _control_plane(settings: AgentSettings) -> tuple[str, int] | None:
 def _own_addresses() -> set[str]:
     held = {one.partition("/")[0] for link in inspect.uplinks() for one in link.addresses}
     return held | set(OWN)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []

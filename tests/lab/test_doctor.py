@@ -43,6 +43,20 @@ def test_a_healthy_host(lab: Lab) -> None:
     assert {check: found[check]["verdict"] for check in expected} == dict.fromkeys(expected, "ok")
 
 
+def test_looking_costs_no_session(lab: Lab) -> None:
+    """To a switch that knows graceful restart, a second connection is a speaker starting again."""
+
+    def connections() -> list[str]:
+        whole = ["ss", "-Htn", "state", "established", "dport", "=", "179"]
+        return sorted(inside(f"{lab.top.name}-host1", *whole).split())
+
+    before = connections()
+    assert len([one for one in before if one.endswith(":179")]) == len(lab.top.tors)
+    _, found = doctor(lab)
+    assert connections() == before
+    assert "has a connection" in found["switch tor1"]["found"]
+
+
 def test_credentials_that_everybody_reads(lab: Lab) -> None:
     path = lab.directory / "host1" / "node.kubeconfig"
     path.chmod(0o644)
