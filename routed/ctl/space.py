@@ -23,6 +23,7 @@ from routed.ctl.tables import aligned
 COLUMNS = 64  # of the map
 LINES = 16
 POLL_SECONDS = 0.5
+FORCED_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,20 @@ async def _block(client: Client, what: str) -> IPBlock:
 
 
 async def delete_node(client: Client, name: str, force: Force) -> None:
-    """Delete a Node that is off for good: what it owns is taken first."""
-    await client.get(Node, name)
-    for block in await client.list(IPBlock, fields=f"spec.node={name}"):
-        await _taken(client, block.metadata.name, force)
-    await client.delete(Node, name)
+    """Delete a Node that is off for good: what it owns is taken first. It is cordoned before, and
+    its blocks are taken again where it claimed one meanwhile: an agent that is not off after all
+    keeps a low-water mark of addresses, until it hears of it."""
+    await cordon(client, name, on=True)
+    for left in reversed(range(FORCED_TRIES)):
+        for block in await client.list(IPBlock, fields=f"spec.node={name}"):
+            await _taken(client, block.metadata.name, force)
+        try:
+            await client.delete(Node, name)
+            break
+        except Conflict:
+            if not left:
+                raise
+            await asyncio.sleep(POLL_SECONDS)
     for workload in await client.list(Workload, fields=f"spec.node={name}"):
         await client.delete(Workload, workload.metadata.name)
 

@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.ctl import Ctl, ok
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-Ctl = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def ctl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctl]:
-    directory = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["server", "--data-dir", str(directory), "--listen", f"127.0.0.1:{port}"]
-    child = subprocess.Popen([sys.executable, "-m", "routed.main", *words])
-    admin = directory / "admin.kubeconfig"
-
-    def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "routed.ctl.main", "--kubeconfig", str(admin), *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, input=stdin, timeout=30, check=False
-        )
-
-    try:
-        deadline = time.monotonic() + 20
-        up = False
-        while not up:
-            assert time.monotonic() < deadline
-            assert child.poll() is None
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                up = admin.exists()
-            time.sleep(0.02)
-        yield run
-    finally:
-        child.terminate()
-        child.wait(15)
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_apply_says_what_it_did_and_is_idempotent(ctl: Ctl) -> None:
@@ -205,64 +164,6 @@ def test_delete_goes_on_after_one_that_is_refused(ctl: Ctl) -> None:
 def test_what_names_no_object_is_wrong_use(ctl: Ctl) -> None:
     for words in (["delete", "-l", "a=b"], ["apply", "-f", "-"], ["create", "-f", "-"]):
         assert ctl(*words).returncode == 2, words
-
-
-def test_addresses_are_shown_checked_and_taken_back(ctl: Ctl) -> None:
-    node = {"kind": "Node", "apiVersion": "routed.dev/v1", "metadata": {"name": "off"}}
-    pool = {"kind": "IPPool", "apiVersion": "routed.dev/v1", "metadata": {"name": "tiny"},
-            "spec": {"cidr": "10.99.0.0/26", "blockSize": 28}}  # fmt: skip
-    block = {"kind": "IPBlock", "apiVersion": "routed.dev/v1", "metadata": {"name": "claim"},
-             "spec": {"node": "off", "pool": "tiny"}}  # fmt: skip
-    for one in (node, pool, block):
-        ok(ctl("create", "-f", "-", stdin=json.dumps(one)))
-    assert "└─ 10.99.0.0/28" in ok(ctl("ipam", "show"))
-    assert "1 of 4 blocks owned" in ok(ctl("ipam", "show", "--map"))
-    assert "░···" in ok(ctl("ipam", "show", "--map"))
-    assert "agree" in ok(ctl("ipam", "check"))
-    refused = ctl("delete", "node", "off")
-    assert refused.returncode == 1
-    assert "owns 1 block(s) (10-99-0-0-28)" in refused.stderr
-    for words in (
-        ["delete", "node", "off", "--force"],
-        ["delete", "node", "off", "--force", "--statement", " "],
-        ["ipam", "release", "10.99.0.1", "--statement", "it is off"],
-        ["delete", "pool", "tiny", "--force", "--statement", "it is off"],
-    ):
-        wrong = ctl(*words)
-        assert wrong.returncode == 2, words
-        assert "--force" in wrong.stderr
-    assert "node off is asked" in ok(ctl("ipam", "release", "10.99.0.1"))
-    assert "wanted back" in ok(ctl("ipam", "show"))
-    missing = ctl("ipam", "release", "10.99.0.60")
-    assert missing.returncode == 1
-    assert "cannot find a block with 10.99.0.60" in missing.stderr
-    assert "taken from node off" in ok(
-        ctl("ipam", "release", "10.99.0.0/28", "--force", "--statement", "the board is dead")
-    )
-    ok(ctl("create", "-f", "-", stdin=json.dumps(block)))
-    assert "statement: the board is dead" in ok(ctl("get", "ipblock", "10-99-0-0-28", "-o", "yaml"))
-    report = {"kind": "Workload", "apiVersion": "routed.dev/v1", "metadata": {"name": "w.off"},
-              "spec": {"node": "off", "origin": "Node"}}  # fmt: skip
-    ok(ctl("create", "-f", "-", stdin=json.dumps(report)))
-    ok(ctl("delete", "node", "off", "--force", "--statement", "the board is dead"))
-    assert ctl("get", "node", "off").returncode == 1
-    assert ctl("get", "workload", "w.off").returncode == 1
-    ok(ctl("delete", "pool", "tiny"))
-
-
-def test_reports_of_a_node_that_is_gone_are_garbage(ctl: Ctl) -> None:
-    for kind, name, spec in (
-        ("Node", "gone", {}),
-        ("Workload", "w.gone", {"node": "gone", "origin": "Node"}),
-    ):
-        document = {"apiVersion": "routed.dev/v1", "kind": kind, "metadata": {"name": name}}
-        ok(ctl("create", "-f", "-", stdin=json.dumps({**document, "spec": spec})))
-    ok(ctl("delete", "node", "gone"))
-    found = ctl("ipam", "check")
-    assert found.returncode == 1
-    assert "workloads/w.gone: its node 'gone' does not exist (garbage" in found.stdout
-    assert "; deleted" in ok(ctl("ipam", "check", "--fix"))
-    assert "agree" in ok(ctl("ipam", "check"))
 
 
 def test_a_cordoned_node_is_shown_as_such(ctl: Ctl) -> None:
