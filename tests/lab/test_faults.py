@@ -169,8 +169,7 @@ def has_link(namespace: str, name: str) -> bool:
 
 
 def test_attaching_again_is_idempotent(lab: Lab, workloads: Workloads) -> None:
-    namespace = lab.workload_namespace("host1", "idem")
-    workloads.made.append(("host1", "idem"))
+    namespace = workloads.namespace("host1", "idem")
     body = {"name": "idem", "netns": namespace, "containerID": "c-1"}
     api = lab.local("host1")
     first = api.post("/v1/attachments", json=body)
