@@ -37,6 +37,7 @@ class BlockKeeper:
         self.agent = agent
         self.giving = asyncio.Lock()  # held while a block is given back
         self._spare_at = 0.0
+        self._look: asyncio.TimerHandle | None = None  # the next one that is due by itself
         self._short: set[str] = set()  # pools that had no block more for us
 
     async def keep(self) -> None:
@@ -54,10 +55,11 @@ class BlockKeeper:
                 self._short.discard(pool)
         now = asyncio.get_running_loop().time()
         if now < self._spare_at:
+            self._look_again()  # what woke us may be what a block waited for
             return
         self._spare_at = now + SPARE_SECONDS
         if self.agent.book.only_cooling(self.agent.intent):
-            asyncio.get_running_loop().call_later(SPARE_SECONDS, self.agent.control.wake)
+            self._look_again()
         for name in sorted(self.agent.book.releasing):  # an answer was lost: is it ours?
             async with self.giving:
                 await self._give_back(name)
@@ -65,10 +67,21 @@ class BlockKeeper:
             block = self.agent.control.known.blocks.get(name)
             if block is None or block.status.assigned or block.status.cooling:
                 continue  # the service does not know yet that it is empty, and would refuse
-            if self._sessions_up():
+            if not self._sessions_up():
+                self._look_again()
+            else:
                 async with self.giving:
                     if name in self.agent.book.spare_blocks(self.agent.intent):  # still
                         await self._give_back(name)
+
+    def _look_again(self) -> None:
+        """As soon as the next look may be, whether or not anything happens until then."""
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_at(self._spare_at, self._due)
+
+    def _due(self) -> None:
+        self._look, self._spare_at = None, 0.0
+        self.agent.control.wake()
 
     def _sessions_up(self) -> bool:
         return self.agent.intent is not None and self.agent.speech.all_established(
@@ -85,6 +98,8 @@ class BlockKeeper:
             await self.agent.writer.synced()
             if await self._withdrawn():
                 await self.agent.control.release(name)
+            else:
+                self._look_again()
         except (Unreachable, StorageError) as error:
             log.warning("block perhaps released name=%s why=%s", name, error)
             raise
