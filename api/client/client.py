@@ -7,8 +7,10 @@ was carried out is then unknown, and its maker decides anew from what it reads n
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import random
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
@@ -32,6 +34,8 @@ R = TypeVar("R", bound=Resource)
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # a watch has a bookmark every ten
+BUSY_TRIES = 5  # more, of a request that was refused because too many are under way
+BUSY_SECONDS = 5.0  # at most between two
 
 
 class Unreachable(RoutedError):
@@ -247,13 +251,16 @@ class Client:
         return document
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        tries = 0
+        tries = busy = 0
         while True:
             server, tries = self.server, tries + 1
             try:
                 async with self._connections() as http:
                     response = await http.request(method, path, **options)
-                break
+                if response.status_code != 429 or busy == BUSY_TRIES:
+                    break
+                tries, busy = 0, busy + 1
+                await asyncio.sleep(_retry_after(response))  # nothing of it was done
             except httpx.HTTPError as error:
                 another = await self._leave(server)
                 unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
@@ -324,9 +331,18 @@ def _error(response: httpx.Response) -> RoutedError:
         return _BY_REASON[reason](
             message, causes=causes, kind=details.get("kind", ""), name=details.get("name", "")
         )
+    if response.status_code == 429:
+        return Unreachable(message)
     if response.status_code in (503, 507):
         return StorageError(message, full=response.status_code == 507)
     return IntentError(message, causes=causes)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds, and up to half as much again: who was refused together does not come back so."""
+    said = response.headers.get("retry-after", "")
+    seconds = min(float(said) if said.isdigit() else 1.0, BUSY_SECONDS)
+    return seconds * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
 
 
 def _plural(model: type[Resource]) -> str:

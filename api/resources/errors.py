@@ -109,6 +109,25 @@ class TooLarge(IntentError):
     status, reason = 413, "RequestEntityTooLarge"
 
 
+class TooManyRequests(IntentError):
+    """Nothing was done; RFC 6585, section 4."""
+
+    status, reason = 429, "TooManyRequests"
+    RETRY_SECONDS = 1
+
+
+class HeadTooLarge(IntentError):
+    """Of an HTTP request; RFC 6585, section 5."""
+
+    status, reason = 431, "RequestHeaderFieldsTooLarge"
+
+
+class TooLate(IntentError):
+    """A request that takes too long to arrive; RFC 9110, section 15.5.9."""
+
+    status, reason = 408, "RequestTimeout"
+
+
 class Unsupported(IntentError):
     """A media type that is not known."""
 

@@ -17,7 +17,7 @@ from api.auth.certificates import Authority
 from api.auth.identity import Identity
 from api.auth.rights import grant
 from api.resources.decode import parse_body
-from api.resources.errors import IntentError, NotFound, StorageError
+from api.resources.errors import IntentError, NotFound, StorageError, TooManyRequests
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
@@ -26,6 +26,7 @@ from api.service.asking import identified
 from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
 from api.service.bodies import bytes_of
 from api.service.compaction import keep_compact
+from api.service.crowd import Crowd
 from api.service.identities import Identities
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
@@ -96,6 +97,7 @@ class Routes:
         self._mirror = objects.mirror
         self._metrics = metrics
         self._audit = audit
+        self._crowd = Crowd()
 
     def add(self, path: str, method: str, handler: Handler, summary: str) -> None:
         resource, _, rest = path.removeprefix(f"{BASE}/").removeprefix("/").partition("/")
@@ -118,13 +120,17 @@ class Routes:
         who, outcome = None, Outcome(500, "InternalError")
         try:
             who = identified(await self._mirror.fresh(), request, time.time())
-            said = await handler(request, who)
+            with self._crowd.entered(who):
+                said = await handler(request, who)
             outcome = outcome_of(said)
             return said
         except (IntentError, StorageError) as error:
             status = status_of(error)
             outcome = Outcome(status["code"], status["reason"], getattr(error, "name", ""))
-            return json_answer(status, status["code"])
+            answered = json_answer(status, status["code"])
+            if isinstance(error, TooManyRequests):
+                answered.headers["retry-after"] = str(error.RETRY_SECONDS)
+            return answered
         finally:  # also what is a bug
             if verb and who is not None:
                 self._tell(request, who, verb, resource, outcome)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from api.resources.decode import parse_body
-from api.resources.errors import TooLarge
+from api.resources.errors import BadRequest, TooLarge
 
 BODY_LIMIT = 1 << 20  # bytes
 
@@ -24,9 +25,13 @@ async def bytes_of(request: Request) -> bytes:
     """The body; refused past BODY_LIMIT before it is held."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_LIMIT:
-            raise TooLarge(f"cannot read the request: its body is larger than {BODY_LIMIT} bytes")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > BODY_LIMIT:
+                said = f"its body is larger than {BODY_LIMIT} bytes"
+                raise TooLarge(f"cannot read the request: {said}")
+            parts.append(part)
+    except ClientDisconnect:
+        raise BadRequest("cannot read the request: the client left before its end") from None
     return b"".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import socket
 import ssl
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from api.resources.errors import Cause, ConfigError
 from api.service.app import application
 from api.service.audit import AuditLog
 from api.service.connections import Connection
+from api.service.renewal import keep_certificate
 from api.store.places import Place, open_store
 
 GRACE_SECONDS = 2  # for open watches when stopping
@@ -65,10 +67,15 @@ def run(
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        server = uvicorn.Server(config)
-        await server.serve()
+        config.load()
+        assert config.ssl is not None
+        renewing = asyncio.create_task(keep_certificate(data_dir, names, config.ssl))
+        await uvicorn.Server(config).serve()
+        renewing.cancel()
 
     _check_port(host, port)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a descriptor
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 

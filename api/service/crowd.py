@@ -1,0 +1,37 @@
+"""How many requests of one identity are under way: one that floods the service waits for itself,
+and not everybody for it. A watch counts until its answer begins; its feed has its own bound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from api.auth.identity import Identity
+from api.resources.errors import TooManyRequests
+
+IN_FLIGHT = 256  # requests of one identity
+
+
+class Crowd:
+    """Counts by user; who has none under way takes no room."""
+
+    def __init__(self, most: int = IN_FLIGHT) -> None:
+        self.most = most
+        self._busy: Counter[str] = Counter()
+
+    @contextmanager
+    def entered(self, who: Identity) -> Iterator[None]:
+        """While a request of `who` is carried out; TooManyRequests before anything of it is."""
+        user = who.user
+        if self._busy[user] >= self.most:
+            raise TooManyRequests(
+                f"cannot serve this request: {self.most} of {user} are under way; try again"
+            )
+        self._busy[user] += 1
+        try:
+            yield
+        finally:
+            self._busy[user] -= 1
+            if not self._busy[user]:
+                del self._busy[user]
