@@ -156,9 +156,12 @@ def test_the_readmes_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)$", readme, flags=re.M):
         assert f"\n{target}:" in makefile
-    for words in re.findall(r"\b(routed|routectl) ([a-z]+)(?: ([a-z]+))?", readme):
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    coded = re.findall(r"`[^`]+`|^    .+$", guide, flags=re.M)
+    said = "\n".join([readme, *coded])
+    for words in sorted(set(re.findall(r"\b(routed|routectl) ([a-z]+)(?: ([a-z]+))?", said))):
         program = "routed.main" if words[0] == "routed" else "routed.ctl.main"
-        group = words[1] in ("lab", "bgp", "ipam", "token")
+        group = words[1] in ("lab", "bgp", "ipam", "token", "store")
         command = [words[1], *([words[2]] if group and words[2] else []), "--help"]
         done = subprocess.run(
             [sys.executable, "-m", program, *command],
