@@ -18,7 +18,7 @@ from pathlib import Path
 from figures import RESULTS
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("attach", "agent", "announced", "routes", "bgp_announce", "ipam_claim")
+SCRIPTS = ("attach", "agent", "announced", "routes", "bgp_announce", "ipam_claim", "slow_clients")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ GOALS = {
     "speaker.idle.cpu.4": Goal("value", 0.5),
     "agent.rss.1000": Goal("value", 150.0),
     "agent.resync.1000": Goal("value", 1.0),
+    "api.trickle.p99": Goal("ratio", 2.0),
     "ipam.claim.16": Goal("value", 3000.0, least=True),
 }
 
