@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -19,7 +20,6 @@ from api.service.codec import compact
 HEAD_SECONDS = 10.0  # for a head; of the first request, from the connection on
 BODY_SECONDS = 30.0
 HEAD_BYTES = 64 << 10
-PHRASES = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
 class Part(Enum):
@@ -107,7 +107,9 @@ class Connection(HttpToolsProtocol):
         if not silent:
             status = status_of(error)
             code, said = status["code"], compact(status)
-            head = f"HTTP/1.1 {code} {PHRASES[code]}\r\ncontent-type: application/json\r\n"
+            head = (
+                f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\ncontent-type: application/json\r\n"
+            )
             head += f"content-length: {len(said)}\r\nconnection: close\r\n\r\n"
             self.transport.write(head.encode("ascii") + said)
         self.transport.close()

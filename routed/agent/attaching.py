@@ -100,15 +100,16 @@ async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachm
         async with agent.blocks.giving:
             await agent.book.prepare(agent.known_intent(), candidate, agent.control)
             return await agent.writer.run(lambda: put(agent, candidate))
-    for left in reversed(range(TRIES)):
+    left = TRIES
+    while True:
         if not agent.book.keeps(candidate):
             await agent.book.prepare(agent.known_intent(), candidate, agent.control)
         try:
             return await agent.writer.run(lambda: put(agent, candidate))
         except PoolExhausted:  # others of a burst were quicker, or the block is on its way back
+            left -= 1
             if not left:
                 raise
-    raise AssertionError("unreachable")
 
 
 async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:

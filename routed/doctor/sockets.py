@@ -15,7 +15,6 @@ class State(IntEnum):
     """Of a TCP connection; include/net/tcp_states.h."""
 
     ESTABLISHED = 1
-    SYN_SENT = 2
     LISTEN = 10
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support.service import Service
+from support.service import Service, tls_socket
 
 from api.auth import kubeconfig
 from api.client import Client, Unreachable
@@ -395,13 +393,8 @@ def test_a_block_that_became_anothers_is_not_deleted(
     path = f"/ipblocks/{admin.post('/ipblocks', json=claim).json()['metadata']['name']}"
     as_node(service, admin, "h1", tmp_path).close()
     access = kubeconfig.read(tmp_path / "h1")
-    context = ssl.create_default_context(cadata=access.ca.decode())
-    host, port = access.server.removeprefix("https://").split(":")
-    with (
-        socket.create_connection((host, int(port)), 10) as plain,
-        context.wrap_socket(plain, server_hostname=host) as slow,
-    ):
-        head = f"DELETE /apis/routed.dev/v1{path} HTTP/1.1\r\nhost: {host}\r\n"
+    with tls_socket(access) as slow:
+        head = f"DELETE /apis/routed.dev/v1{path} HTTP/1.1\r\nhost: service\r\n"
         head += f"authorization: Bearer {access.token}\r\ncontent-length: 2\r\n\r\n"
         slow.sendall(head.encode())
         admin.get("/nodes")  # the head is there by now: it was sent before this

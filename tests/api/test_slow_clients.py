@@ -6,10 +6,7 @@ import asyncio
 import contextlib
 import json
 import selectors
-import socket
 import ssl
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from http.client import HTTPResponse
@@ -17,10 +14,10 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from support.service import Service
+from support.service import Service, tls_socket
 
 from api.auth import kubeconfig
-from api.client import Client, context_of
+from api.client import Client
 from api.resources import Node
 from api.service.connections import BODY_SECONDS, HEAD_BYTES, HEAD_SECONDS
 from api.service.crowd import IN_FLIGHT
@@ -32,10 +29,7 @@ GET = b"GET " + PATH + b" HTTP/1.1\r\nHost: x\r\n"
 
 
 def connected(config: Path) -> ssl.SSLSocket:
-    access = kubeconfig.read(config)
-    host, _, port = access.server.removeprefix("https://").rpartition(":")
-    plain = socket.create_connection((host, int(port)), timeout=30)
-    return context_of(access).wrap_socket(plain, server_hostname=host)
+    return tls_socket(kubeconfig.read(config))
 
 
 def answer(held: ssl.SSLSocket, seconds: float) -> tuple[int, dict[str, str]]:
@@ -131,12 +125,9 @@ def test_many_that_trickle_are_closed_while_others_are_served(service: Service) 
 
 def test_one_who_floods_waits_for_himself_and_nobody_for_him(service: Service) -> None:
     viewer = service.directory / "viewer.kubeconfig"
-    words = ["token", "create", "--user", "reader", "--role", "viewer", "--to", str(viewer)]
-    done = subprocess.run(
-        [sys.executable, "-m", "routed.ctl.main", "--kubeconfig", str(service.admin), *words],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    with service.http() as admin:
+        made = admin.post("/users/reader/credentials", json={"role": "viewer"})
+    viewer.write_text(made.text)
     more = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     half = GET.replace(b"GET", b"POST", 1) + token(service) + more
     with service.http() as admin, service.http(viewer) as reader, ExitStack() as flood:

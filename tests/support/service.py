@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -38,6 +39,13 @@ class Service:
             headers=headers,
             timeout=10,
         )
+
+
+def tls_socket(access: Access) -> ssl.SSLSocket:
+    """A connection to the service, to be written to by hand."""
+    host, _, port = access.server.removeprefix("https://").rpartition(":")
+    plain = socket.create_connection((host, int(port)), 30)
+    return context_of(access).wrap_socket(plain, server_hostname=host)
 
 
 def free_port() -> int:
