@@ -12,8 +12,8 @@ the request's body.
     bootstrap  asks for the certificate of its node, once
     others     the rules of the Role of that name
 
-Beside the kinds there are ``certificates`` and ``bootstraps`` of nodes, ``credentials`` (bearer
-tokens, of nodes and of people) and ``metrics``.
+Beside the kinds there are ``certificates``, ``bootstraps`` and ``heartbeats`` of nodes,
+``credentials`` (bearer tokens, of nodes and of people) and ``metrics``.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def _node(node: str, verb: str, plural: str, status: bool) -> Grant | None:
         return Grant(node=node, test=_node_born) if reports else None
     if plural in FOR_EVERY_NODE:
         return ALL if verb in READS else None
-    return Grant(name=node) if (verb, plural) == ("create", "certificates") else None
+    asks = verb == "create" and plural in ("certificates", "heartbeats")
+    return Grant(name=node) if asks else None
 
 
 def _ruled(who: Identity, verb: str, plural: str, status: bool) -> Grant | None:

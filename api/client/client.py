@@ -165,6 +165,10 @@ class Client:
         made = await self._call("POST", f"/nodes/{node}/certificate", json={"request": request})
         return str(made["certificate"]).encode()
 
+    async def heartbeat(self, node: str) -> float:
+        """Say that `node` lives; in how many seconds to say so again."""
+        return float((await self._call("POST", f"/nodes/{node}/heartbeat"))["seconds"])
+
     async def credentials(self, path: str, wanted: Mapping[str, str]) -> str:
         """A new kubeconfig with a token, as text, for ``nodes/NAME`` or ``users/NAME``; the ones
         before stop to work."""

@@ -27,6 +27,7 @@ from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
 from api.service.bodies import bytes_of
 from api.service.compaction import keep_compact
 from api.service.crowd import Crowd
+from api.service.heartbeats import Heartbeats
 from api.service.identities import Identities
 from api.service.index import IndexedAPI
 from api.service.metrics import ServiceMetrics
@@ -51,15 +52,17 @@ def application(
     """The service on `store`; `authority` signs certificates, and `server_url` is what those who
     get credentials are told. Without a CA nobody does. `audit` is told of writes."""
     objects = Objects(store)
+    heartbeats = Heartbeats(objects)
     metrics = ServiceMetrics(audit)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         await objects.mirror.fresh()  # reading a large store takes a while: not in a request
-        compacting = asyncio.create_task(keep_compact(store))
+        tasks = [asyncio.create_task(keep_compact(store)), asyncio.create_task(heartbeats.serve())]
         yield
-        compacting.cancel()
-        await asyncio.wait([compacting])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await objects.mirror.close()
         await store.close()
         if audit is not None:
@@ -69,6 +72,7 @@ def application(
 
     route = Routes(app, objects, metrics, audit).add
     _add_kinds(route, objects, metrics)
+    route(f"{BASE}/nodes/{{name}}/heartbeat", "POST", heartbeats.answer, "Say that a node lives")
     if authority is not None:
         _add_identities(route, Identities(objects, authority, server_url))
         _add_open(app, "/ca.crt", authority.pem)
@@ -102,7 +106,9 @@ class Routes:
     def add(self, path: str, method: str, handler: Handler, summary: str) -> None:
         resource, _, rest = path.removeprefix(f"{BASE}/").removeprefix("/").partition("/")
         whole = "/".join([resource, *rest.split("/")[1:]])  # as nodes/status
-        verb = VERBS.get(method, "") if path.startswith(BASE) else ""  # a review writes nothing
+        verb = VERBS.get(method, "") if path.startswith(BASE) else ""  # a review writes nothing,
+        if rest.endswith("/heartbeat"):  # and neither does this
+            verb = ""
         if verb == "delete" and "{name}" not in path:
             verb = "deletecollection"
 

@@ -87,6 +87,13 @@ class Store(Protocol):
     async def changed(self, after: int) -> None:
         """Return as soon as there may be changes after revision `after`."""
 
+    async def tell(self, teller: str, text: bytes) -> None:
+        """Keep `text` as what `teller` says now (b"": nothing any more), beside the objects: no
+        revision grows by it, nobody is woken, and it is in no backup."""
+
+    async def told(self) -> dict[str, bytes]:
+        """What each teller said last."""
+
     async def compact(self, before: int) -> None:
         """Forget changes before revision `before` that are not the present state, in small parts,
         between which others commit."""

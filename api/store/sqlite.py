@@ -105,6 +105,13 @@ class SqliteStore:
         assert isinstance(revisions, dict)
         return revisions
 
+    async def tell(self, teller: str, text: bytes) -> None:
+        await self._do(lambda connection: _tell(connection, teller, text))
+
+    async def told(self) -> dict[str, bytes]:
+        with _reading():
+            return dict(self._reader.execute("SELECT teller, text FROM told").fetchall())
+
     async def compact(self, before: int) -> None:
         while await self._do(lambda connection: _compact(connection, before - 1)):
             pass
@@ -203,6 +210,13 @@ def _insert(connection: sqlite3.Connection, into: str, width: int, values: list[
         connection.execute(f"{into} VALUES {', '.join([row] * (len(values) // width))}", values)
 
 
+def _tell(connection: sqlite3.Connection, teller: str, text: bytes) -> None:
+    if text:
+        connection.execute("INSERT OR REPLACE INTO told VALUES (?, ?)", (teller, text))
+    else:
+        connection.execute("DELETE FROM told WHERE teller = ?", (teller,))
+
+
 def _compact(connection: sqlite3.Connection, target: int) -> bool:
     """Compact a part of what lies between the last compaction and `target`; whether more is left.
 
@@ -275,6 +289,7 @@ def _open(path: Path, first: int = 0) -> sqlite3.Connection:
                 _begin_at(connection, first)
         elif _schema(connection) == 1:
             _run(connection, statements.FROM_1)
+        connection.execute(statements.TOLD)
         connection.execute("COMMIT")
         version = _schema(connection)
         moved = connection.execute(statements.MOVED).fetchone()

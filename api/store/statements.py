@@ -5,6 +5,7 @@
     log(rev, key, value, created, prior)   every change; value NULL: deletion; prior: the change of
                                            the key that it took the place of, or 0
     head(key, rev)                         the present state: the log row of each key
+    told(teller, text)                     what processes tell each other, beside all that
 
 Of the log, compaction takes away what each row took the place of, and the deletions. So what came
 before a change stays for as long as the change can be read by `since`.
@@ -31,6 +32,8 @@ UPDATE meta SET value = (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)
 WHERE name = 'compacted';
 UPDATE meta SET value = 2 WHERE name = 'schema'
 """
+# a store of schema 2 may be from before it; who does not know it does not miss it
+TOLD = "CREATE TABLE IF NOT EXISTS told (teller TEXT PRIMARY KEY, text BLOB) WITHOUT ROWID"
 MOVED = "SELECT value FROM meta WHERE name = 'moved'"
 HEADS = """
 SELECT json_group_array(json_array(h.key, h.rev, l.created))

@@ -38,6 +38,7 @@ from api.resources.net import IPAddress, parse_address
 from api.resources.registry import KINDS
 from routed.agent.copy import Copy
 from routed.agent.credentials import Credentials
+from routed.agent.heartbeat import keep_beating
 from routed.agent.intent import WATCHED, Intent
 from routed.agent.known import Change, Known
 from routed.agent.reporting import Create, Update, UpdateStatus, Write
@@ -119,6 +120,7 @@ class Control:
             tasks.create_task(self.credentials.serve())
             tasks.create_task(self.copy.serve())
             tasks.create_task(self._register(agent))
+            tasks.create_task(keep_beating(self.client, self.node))
             for plural in WATCHED:
                 tasks.create_task(self._follow(plural))
             tasks.create_task(self._whenever(self._wake, "report", lambda: self._report(agent)))

@@ -80,6 +80,7 @@ OTHERS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{BASE}/nodes/{{name}}/certificate"): {
         "admin": "all", "node": "own", "bootstrap": "own",
     },
+    ("POST", f"{BASE}/nodes/{{name}}/heartbeat"): {"admin": "all", "node": "own"},
     ("POST", f"{BASE}/nodes/{{name}}/credentials"): {"admin": "all"},
     ("DELETE", f"{BASE}/nodes/{{name}}/credentials"): {"admin": "all"},
     ("GET", f"{BASE}/users"): {"admin": "all"},

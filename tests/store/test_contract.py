@@ -368,6 +368,26 @@ def test_a_new_store_begins_where_it_is_told_to(backend: Backend) -> None:
     backend.run(body)
 
 
+def test_what_processes_tell_each_other_is_beside_the_objects(backend: Backend) -> None:
+    async def body(store: Store) -> None:
+        other = backend.open()
+        await store.commit({}, {"/a": b"1"})
+        before = await store.scan("/")
+        await store.tell("one", b"x" * 100_000)
+        await other.tell("two", b"y")
+        await store.tell("one", b"z")
+        for reader in (store, other, backend.open()):
+            assert await reader.told() == {"one": b"z", "two": b"y"}
+            assert await reader.scan("/") == before
+            assert (await reader.since(before[0])).events == []
+        await other.tell("two", b"")
+        assert await store.told() == {"one": b"z"}
+        await store.commit({}, {"/b": b"2"})
+        assert [e.key for e in await everything(other, before[0])] == ["/b"]
+
+    backend.run(body)
+
+
 STEPS = st.lists(
     st.one_of(
         st.dictionaries(

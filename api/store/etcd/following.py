@@ -44,6 +44,8 @@ class Assembly:
 
     def take(self, raw: Any) -> tuple[int, list[Event]] | None:
         """The next event; if it completes something: etcd's revision, and our events up to it."""
+        if raw.kv.key.startswith(self._keys.told):
+            return None
         if raw.kv.key != self._keys.head:
             self._raw.append(raw)
             return None

@@ -3,6 +3,7 @@
 PREFIX/objects/ippools/a   the objects, each value with its place behind it (numbers)
 PREFIX/head                put last by every transaction: its revision is the store's
 PREFIX/store               what the store is (JSON): its base, and whether it is in use
+PREFIX/told/a              what process `a` tells the others, beside all that
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class Keys:
     @property
     def store(self) -> bytes:
         return self.root + b"store"
+
+    @property
+    def told(self) -> bytes:
+        return self.root + b"told/"
 
     def theirs(self, key: str) -> bytes:
         try:

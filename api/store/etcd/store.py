@@ -88,6 +88,22 @@ class EtcdStore:
         main = answer.header.revision
         return {key: self._numbers.of(main, place) for place, key in enumerate(_ordered(puts))}
 
+    async def tell(self, teller: str, text: bytes) -> None:
+        connection, _ = await self._opened()
+        key = self._keys.told + teller.encode()
+        if text:
+            said = _put(key, text)
+        else:
+            said = rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+        await connection.write(lambda at: at.kv.Txn, rpc.TxnRequest(success=[said]))
+
+    async def told(self) -> dict[str, bytes]:
+        connection, _ = await self._opened()
+        start = self._keys.told
+        asked = rpc.RangeRequest(key=start, range_end=range_end(start))
+        answer = await connection.read(lambda member: member.kv.Range, asked)
+        return {kv.key.removeprefix(start).decode(): kv.value for kv in answer.kvs}
+
     async def compact(self, before: int) -> None:
         connection, following = await self._opened()
         head = await self._head()
