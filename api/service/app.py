@@ -70,6 +70,7 @@ def application(
 
     app = IndexedAPI(title="routed", version=discovery.VERSION, lifespan=life)
 
+    app.state.end_watches = objects.mirror.end_watches
     route = Routes(app, objects, metrics, audit).add
     _add_kinds(route, objects, metrics)
     route(f"{BASE}/nodes/{{name}}/heartbeat", "POST", heartbeats.answer, "Say that a node lives")

@@ -1,5 +1,6 @@
 """One connection, as uvicorn serves it, and what uvicorn leaves out: what TLS knows of the client
-goes to the handlers; a request has to arrive within a time, and its head within a size.
+goes to the handlers, and so does that it has gone away; a request has to arrive within a time, and
+its head within a size.
 
 A deadline is set only where a request is not there whole at once, so most cost nothing.
 """
@@ -7,6 +8,7 @@ A deadline is set only where a request is not there whole at once, so most cost 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
 
@@ -20,6 +22,13 @@ from api.service.codec import compact
 HEAD_SECONDS = 10.0  # for a head; of the first request, from the connection on
 BODY_SECONDS = 30.0
 HEAD_BYTES = 64 << 10
+
+
+READER = "routed.reader"  # in the scope of a request: the `watch.Reader` of its answer
+
+
+def _nothing() -> None:
+    """Nobody waits for a reader."""
 
 
 class Part(Enum):
@@ -36,6 +45,8 @@ class Connection(HttpToolsProtocol):
     _part: Part | None = None
     _size = 0  # of a head that is not whole
     _deadline: asyncio.TimerHandle | None = None
+    gone = False
+    leave: Callable[[], None] = staticmethod(_nothing)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,6 +56,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
         super().connection_lost(exc)
+        self.gone = True
+        self.leave()
+        self.leave = _nothing
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -64,6 +78,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._part, self._size = Part.HEAD, 0
+        self.scope[READER] = self  # type: ignore[literal-required]
         if self._peer is not None:
             self.scope[SCOPE] = self._peer  # type: ignore[literal-required]
 

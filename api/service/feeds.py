@@ -78,7 +78,8 @@ class Feed:
     lines: list[bytes] = field(default_factory=list)
     size: int = 0
     ended: bool = False
-    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    reminded: bool = False  # that time has passed
+    _waiter: asyncio.Future[None] | None = None
 
     def put(self, line: bytes) -> None:
         self.size += len(line)
@@ -86,27 +87,78 @@ class Feed:
             self.end()
         elif not self.ended:
             self.lines.append(line)
-            self._woken.set()
+            self._wake()
 
     def end(self) -> None:
         """What is not read by now never will be: the reader lists again."""
         self.ended = True
         self.lines.clear()
-        self._woken.set()
+        self._wake()
+
+    def remind(self) -> None:
+        self.reminded = True
+        self._wake()
 
     def take(self) -> bytes:
         """All that has come."""
         taken = b"".join(self.lines)
         self.lines.clear()
         self.size = 0
-        self._woken.clear()
         return taken
 
-    async def wait(self, seconds: float) -> bool:
-        """Until something comes or the feed ends; False after `seconds` of nothing."""
+    async def wait(self) -> bool:
+        """Until something has come, the feed has ended or is reminded: whether that is so, which is
+        forgotten then."""
+        if not (self.lines or self.ended or self.reminded):
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        reminded, self.reminded = self.reminded, False
+        return reminded
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Reminders:
+    """Reminds every feed once in `seconds`, a part of them at a time, so that thousands of idle
+    watchers are neither a timer each nor all awake at once."""
+
+    PARTS = 100
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._parts: list[set[Feed]] = [set() for _ in range(self.PARTS)]
+        self._places: dict[Feed, int] = {}
+        self._next = 0  # place to be filled
+        self._turning: asyncio.Task[None] | None = None
+
+    def add(self, feed: Feed) -> None:
+        self._places[feed] = self._next
+        self._parts[self._next].add(feed)
+        self._next = (self._next + 1) % self.PARTS
+        if self._turning is None:
+            self._turning = asyncio.create_task(self._turn())
+
+    def discard(self, feed: Feed) -> None:
+        place = self._places.pop(feed, None)
+        if place is not None:
+            self._parts[place].discard(feed)
+
+    def stop(self) -> None:
+        if self._turning is not None:
+            self._turning.cancel()
+
+    async def _turn(self) -> None:
+        """While there is any."""
         try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return False
-        return True
+            while self._places:
+                for part in self._parts:
+                    await asyncio.sleep(self.seconds / self.PARTS)
+                    for feed in part:
+                        feed.remind()
+        finally:
+            self._turning = None

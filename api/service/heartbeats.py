@@ -43,6 +43,7 @@ LOOK_SECONDS = 5.0  # between looks, and between what the processes tell each ot
 STOPPED_SECONDS = 3 * LOOK_SECONDS  # without a look: this process stood still
 FORGET_LOOKS = 120  # without a word of another process
 REASON = "NodeSilent"
+FEW = 10  # names in a line of the log
 NODES = KINDS["nodes"]
 
 
@@ -114,9 +115,16 @@ class Heartbeats:
         await self._exchange()
         state = await self.objects.mirror.fresh()
         now = asyncio.get_running_loop().time()
+        made: list[str] = []
         for node in self.pulse.look(state.table(NODES.plural).items, now):
             with contextlib.suppress(Conflict, NotFound):  # somebody has just said something of it
-                await self._unknown(node)
+                if await self._made_unknown(node):
+                    made.append(node)
+        if made:
+            few = ",".join(made[:FEW])
+            log.warning(
+                "nodes silent count=%d nodes=%s", len(made), few + ",..." * (len(made) > FEW)
+            )
 
     async def _exchange(self) -> None:
         """Tell the others who was heard here, and take in who was heard there."""
@@ -146,18 +154,18 @@ class Heartbeats:
         except (StorageError, TimeoutError) as error:
             log.info("not taken leave of the others why=%s", error)
 
-    async def _unknown(self, node: str) -> None:
+    async def _made_unknown(self, node: str) -> bool:
         """Say so, if nobody has."""
         item = (await self.objects.mirror.fresh()).item(NODES.plural, node)
         if item is None:
-            return
+            return False
         document = document_of(item.value, item.revision)
         conditions = document["status"]["conditions"]
         if all(condition["status"] == "Unknown" for condition in conditions):
-            return
+            return False
         document["status"]["conditions"] = [_silent(one) for one in conditions]
         await self.objects.update(NODES, node, document, anything, status=True)
-        log.warning("node silent node=%s", node)
+        return True
 
 
 def _silent(condition: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractContextManager
 
 from prometheus_client import (
     CollectorRegistry,
@@ -59,14 +58,9 @@ class ServiceMetrics:
         count.inc()
         seconds.observe(time.perf_counter() - began)
 
-    async def counted(
-        self, resource: str, lines: AsyncGenerator[bytes, None]
-    ) -> AsyncIterator[bytes]:
-        """`lines`, counted as a watch while somebody reads them."""
-        with self.watches.labels(resource).track_inprogress():
-            async with aclosing(lines):
-                async for line in lines:
-                    yield line
+    def watching(self, resource: str) -> AbstractContextManager[object]:
+        """While one watch is open."""
+        return self.watches.labels(resource).track_inprogress()
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

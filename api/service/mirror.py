@@ -17,13 +17,14 @@ from typing import TypeVar
 
 from api.auth.identity import Identity
 from api.resources.errors import StorageError
-from api.service.feeds import Feed, Telling
+from api.service.feeds import Feed, Reminders, Telling
 from api.service.selection import Selection
 from api.service.state import Change, State
 from api.store import Compacted, Store
 
 log = logging.getLogger("routed.service")
 K = TypeVar("K")
+BOOKMARK_SECONDS = 10.0
 
 
 class Mirror:
@@ -37,6 +38,7 @@ class Mirror:
             tuple[str, str], set[Feed]
         ] = {}  # by what their readers' rights rest on
         self._following: asyncio.Task[None] | None = None
+        self._reminders = Reminders(BOOKMARK_SECONDS)
 
     async def fresh(self) -> State:
         """Everything as it is now; the caller may use it until it next waits for something."""
@@ -49,7 +51,7 @@ class Mirror:
                 revision, events, more = await self.store.since(state.revision)
             except Compacted:  # this process was stopped for long
                 self._state = None
-                self._end_feeds()
+                self.end_watches()
                 continue
             known = state.revision
             for event in events:
@@ -64,10 +66,17 @@ class Mirror:
         """Up to which every feed has been told everything."""
         return self._state.revision if self._state else 0
 
-    def feed(self, plural: str, selected: Selection, who: Identity | None = None) -> Feed:
+    def feed(
+        self,
+        plural: str,
+        selected: Selection,
+        who: Identity | None = None,
+        *,
+        reminded: bool = False,
+    ) -> Feed:
         """Every change from the present state on, for a watcher who `leave`s in the end. It ends
         when `who` (None: the service itself) is nobody any more, or its role says something else,
-        also if that has happened since it was asked."""
+        also if that has happened since it was asked. `reminded`: once in BOOKMARK_SECONDS."""
         feed = Feed(selected)
         if who is not None:
             feed.rests_on = (("identities", who.user), ("roles", who.role))
@@ -76,17 +85,21 @@ class Mirror:
         _add(self._feeds, _place(plural, selected), feed)
         for right in feed.rests_on:
             _add(self._holders, right, feed)
+        if reminded:
+            self._reminders.add(feed)
         if self._following is None:
             self._following = asyncio.create_task(self._follow())
         return feed
 
     def leave(self, plural: str, feed: Feed) -> None:
         _remove(self._feeds, _place(plural, feed.selected), feed)
+        self._reminders.discard(feed)
         for right in feed.rests_on:
             _remove(self._holders, right, feed)
 
     async def close(self) -> None:
         """End every watch."""
+        self._reminders.stop()
         if self._following is not None:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -102,7 +115,7 @@ class Mirror:
             log.error("watches ended why=%s", error)
         finally:
             self._following = None
-            self._end_feeds()
+            self.end_watches()
 
     def _publish(self, change: Change) -> None:
         plural, telling = change.plural, Telling(change)
@@ -115,7 +128,8 @@ class Mirror:
                 if said := telling.line(feed.selected):
                     feed.put(said)
 
-    def _end_feeds(self) -> None:
+    def end_watches(self) -> None:
+        """Their readers begin anew, here or elsewhere."""
         for feeds in self._feeds.values():
             for feed in feeds:
                 feed.end()

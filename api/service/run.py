@@ -23,7 +23,7 @@ from api.service.connections import Connection
 from api.service.renewal import keep_certificate
 from api.store.places import Place, open_store
 
-GRACE_SECONDS = 2  # for open watches when stopping
+GRACE_SECONDS = 2  # for what is under way when stopping
 
 
 def run(
@@ -70,7 +70,7 @@ def run(
         config.load()
         assert config.ssl is not None
         renewing = asyncio.create_task(keep_certificate(data_dir, names, config.ssl))
-        await uvicorn.Server(config).serve()
+        await _Server(config).serve()
         renewing.cancel()
 
     _check_port(host, port)
@@ -78,6 +78,14 @@ def run(
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a descriptor
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
+
+
+class _Server(uvicorn.Server):
+    """Watches end when it stops; uvicorn would wait for them as for any other answer."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.end_watches()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
 
 
 def _check_port(host: str, port: int) -> None:

@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 from starlette.datastructures import QueryParams
 
 from api.auth.identity import Identity
@@ -27,11 +26,12 @@ from api.service import options, patches, table
 from api.service.audit import DELETED, DRY, Outcome
 from api.service.bodies import body_of, bytes_of
 from api.service.codec import compact, document_of, wire
+from api.service.connections import READER
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Document, May, Objects
 from api.service.options import Options
 from api.service.selection import Selection, selection
-from api.service.watch import stream
+from api.service.watch import WatchAnswer, stream
 from api.store import Item
 
 
@@ -81,11 +81,11 @@ class Verbs:
                 bookmarks=query.get("allowWatchBookmarks") in ("1", "true"),
                 mark_initial=initial,
                 seconds=_seconds(query.get("timeoutSeconds") or "0", who),
+                reader=request.scope.get(READER),
             )
             if tabular:
                 lines = table.watched(self.kind, lines, include)
-            counted = self.metrics.counted(self.kind.plural, lines)
-            return StreamingResponse(counted, media_type="application/json")
+            return WatchAnswer(lines, self.metrics.watching(self.kind.plural))
         limit = _number("limit", query.get("limit") or "0")
         chosen = state.table(self.kind.plural).selected(selected, query.get("continue", ""))
         metadata: dict[str, Any] = {"resourceVersion": str(state.revision)}

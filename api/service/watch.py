@@ -12,8 +12,12 @@ nothing is lost, doubled or out of order in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, aclosing
+from typing import Any, Protocol
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
 
 from api.auth.identity import Identity
 from api.resources.errors import Expired
@@ -26,9 +30,37 @@ from api.service.mirror import Mirror
 from api.service.selection import Selection
 from api.store import Compacted, Store
 
-BOOKMARK_SECONDS = 10.0
 PART_BYTES = 1 << 16  # of the present state, at once
 INITIAL_END = "k8s.io/initial-events-end"
+
+
+class Reader(Protocol):
+    """Who reads an answer, and may go away meanwhile: `leave` is called then."""
+
+    gone: bool
+    leave: Callable[[], None]
+
+
+class WatchAnswer(Response):
+    """Lines as they come, in the task of the request: what starlette has for it takes two tasks
+    more for each watch."""
+
+    def __init__(
+        self, lines: AsyncGenerator[bytes, None], open_now: AbstractContextManager[object]
+    ) -> None:
+        super().__init__(media_type="application/json")
+        del self.headers["content-length"]
+        self._lines = lines
+        self._open_now = open_now
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        with self._open_now:
+            async with aclosing(self._lines) as lines:
+                await send(head)
+                async for part in lines:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def stream(
@@ -41,14 +73,21 @@ async def stream(
     bookmarks: bool,
     mark_initial: bool,
     seconds: float | None,
+    reader: Reader | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """The lines of one watch, of `who`; `after` None: the present state first."""
+    """The lines of one watch, of `who`; `after` None: the present state first. It ends after
+    `seconds`, and when the `reader` has gone."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds if seconds else None
     state = await mirror.fresh()
     revision = state.revision
     present = state.table(kind.plural).selected(selected) if after is None else []
-    feed = mirror.feed(kind.plural, selected, who)
+    feed = mirror.feed(kind.plural, selected, who, reminded=bookmarks)
+    timer = None if ends is None else loop.call_at(ends, feed.remind)
+    if reader is not None:
+        reader.leave = feed.end
+        if reader.gone:
+            feed.end()
     try:
         if after is None:
             for part in _parts(line("ADDED", wire(item)) for item in present):
@@ -61,10 +100,9 @@ async def stream(
             async for part in _past(mirror.store, kind, selected, after, revision):
                 yield part
         while not feed.ended:
-            left = BOOKMARK_SECONDS if ends is None else ends - loop.time()
-            came = await feed.wait(max(0.0, min(BOOKMARK_SECONDS, left)))
+            reminded = await feed.wait()
             lines = feed.take()
-            if not came and bookmarks:  # at what was published: nothing in between is still to come
+            if reminded and bookmarks:  # at what was published: it is in these lines or before
                 lines += _bookmark(kind, mirror.revision)
             if lines:
                 yield lines
@@ -73,6 +111,8 @@ async def stream(
     except Compacted as error:
         yield line("ERROR", compact(status_of(Expired(str(error)))))
     finally:
+        if timer is not None:
+            timer.cancel()
         mirror.leave(kind.plural, feed)
 
 

@@ -223,7 +223,7 @@ def test_what_is_committed_while_the_past_is_read_is_told_once(tmp_path: Path) -
 def test_a_bookmark_never_overtakes_an_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.service.watch.BOOKMARK_SECONDS", 0.001)
+    monkeypatch.setattr("api.service.mirror.BOOKMARK_SECONDS", 0.1)
 
     async def body(store: SqliteStore, copy: Mirror) -> None:
         watching = lines(copy, selected(), 0, bookmarks=True)
