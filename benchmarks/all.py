@@ -18,7 +18,10 @@ from pathlib import Path
 from figures import RESULTS
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("attach", "agent", "announced", "routes", "bgp_announce", "ipam_claim", "slow_clients")
+SCRIPTS = (
+    *("attach", "agent", "announced", "routes", "bgp_announce", "ipam_claim", "slow_clients"),
+    *("watches", "store_size", "hollow"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ GOALS = {
     "agent.rss.1000": Goal("value", 150.0),
     "agent.resync.1000": Goal("value", 1.0),
     "api.trickle.p99": Goal("ratio", 2.0),
+    "api.watch.rss": Goal("value", 40.0),
+    "api.watch.p50": Goal("value", 2.0),
+    "api.list.node.1m": Goal("value", 10.0),
+    "store.start.1m": Goal("value", 60.0),
+    "hollow.5xx": Goal("value", 0.0),
     "ipam.claim.16": Goal("value", 3000.0, least=True),
 }
 

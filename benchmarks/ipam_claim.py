@@ -125,10 +125,10 @@ async def prepare(path: Path, held: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def process(words: list[str], port: int) -> Iterator[int]:
+def process(words: list[str], port: int, seconds: float = 30) -> Iterator[int]:
     child = subprocess.Popen(["taskset", "-c", str(SERVER_CPU), sys.executable, *words])
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break

@@ -72,6 +72,27 @@ def demo(name: Name = "demo") -> None:
     Demo(name).run()
 
 
+@app.command()
+def hollow(
+    agents: Annotated[int, typer.Option(min=1, max=20_000, help="Agents without a host.")] = 100,
+    workloads: Annotated[int, typer.Option(min=0, max=1000, help="Of each agent.")] = 10,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Of the agents.")] = 1,
+    quiet: Annotated[float, typer.Option(min=1, help="Seconds in which nothing happens.")] = 20.0,
+) -> None:
+    """Show what a control plane does with many agents: they join, rest, and come back to it."""
+    import tempfile
+    from pathlib import Path
+
+    from routed.lab.hollow.run import HollowLab, shown
+
+    with tempfile.TemporaryDirectory(prefix="routed-hollow-") as text:
+        lab = HollowLab(Path(text), agents, workloads, processes)
+        try:
+            shown(lab, quiet, typer.echo)
+        finally:
+            lab.down()
+
+
 def _summary(lab: Lab) -> str:
     lines = [
         f"lab {lab.top.name}: {len(lab.top.hosts)} hosts, {len(lab.top.tors)} ToRs"

@@ -1,0 +1,1 @@
+"""Agents without hosts: the real agent, a thousand of them, against a real control plane."""

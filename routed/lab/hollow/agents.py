@@ -1,0 +1,161 @@
+"""The process of the agents: it is told on its standard input who they are, and says on its
+standard output, a JSON line at a time, how many of them are how far.
+
+    in   {"server": URL, "directory": D, "workloads": M, "invitations": {node: bootstrap token}}
+    out  {"at": seconds, "joined": n, "in_sync": n, "reported": n, "failed": n, "why": "..."}
+
+`at` is CLOCK_MONOTONIC, which is the same for all processes of a machine. `in_sync` are agents all
+of whose watches are whole, `reported` those all of whose workloads the service has shown them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from api.auth import kubeconfig
+from api.auth.bootstrap import Invitation, parse
+from api.client import Client, join
+from api.resources.errors import RoutedError
+from routed.agent.agent import Agent
+from routed.agent.control import Backoff, Control
+from routed.agent.records import write_atomic
+from routed.agent.request import AttachRequest
+from routed.lab.hollow.host import HollowFilter, HollowKernel, HollowSpeech
+from routed.settings import AgentSettings
+
+SAY_SECONDS = 0.1
+RETRY_SECONDS = 0.2
+
+
+@dataclass
+class Hollow:
+    """One agent; `failed` says why it is none."""
+
+    node: str
+    invitation: Invitation
+    directory: Path
+    workloads: int
+    agent: Agent | None = None
+    client: Client | None = None
+    failed: str = ""
+    attached: int = 0
+
+    async def run(self) -> None:
+        try:
+            await self._join()
+            agent = self.agent
+            assert agent is not None
+            agent.start()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(agent.serve())
+                tasks.create_task(self._attach(agent))
+        except* (RoutedError, OSError, ValueError) as group:
+            self.failed = "; ".join(map(str, group.exceptions))
+
+    async def _join(self) -> None:
+        backoff = Backoff()
+        path = self.directory / "node.kubeconfig"
+        self.directory.mkdir(parents=True, mode=0o700)
+        while True:
+            try:
+                access = await join(self.invitation, self.node)
+                break
+            except (RoutedError, OSError) as error:
+                self.failed = f"cannot join: {error}"
+            await backoff.wait()
+        self.failed = ""
+        write_atomic(path, kubeconfig.render(access).encode(), durable=False)
+        settings = AgentSettings(
+            node=self.node, kubeconfig=path, run_dir=self.directory, state_dir=self.directory
+        )
+        self.client = Client(access)
+        self.agent = Agent(
+            settings, HollowKernel(), HollowFilter(), Control(settings, self.client), HollowSpeech()
+        )
+
+    async def _attach(self, agent: Agent) -> None:
+        """What a runtime does: one workload after the other, and again what was refused."""
+        while agent.intent is None:
+            await asyncio.sleep(RETRY_SECONDS)
+        while self.attached < self.workloads:
+            name = f"w{self.attached}"
+            try:
+                await agent.attach(AttachRequest(name=name, netns=f"{self.node}-{name}"))
+            except RoutedError as error:
+                self.failed = str(error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self.failed = ""
+                self.attached += 1
+
+    @property
+    def in_sync(self) -> bool:
+        return self.agent is not None and self.agent.control.in_sync
+
+    @property
+    def reported(self) -> bool:
+        if self.agent is None:
+            return False
+        return self.in_sync and len(self.agent.control.known.reports) == self.workloads
+
+
+@dataclass
+class Fleet:
+    agents: list[Hollow] = field(default_factory=list)
+
+    def counts(self) -> dict[str, Any]:
+        failed = [one for one in self.agents if one.failed]
+        return {
+            "joined": sum(one.agent is not None for one in self.agents),
+            "in_sync": sum(one.in_sync for one in self.agents),
+            "reported": sum(one.reported for one in self.agents),
+            "failed": len(failed),
+            "why": failed[0].failed if failed else "",
+        }
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for one in self.agents:
+                tasks.create_task(one.run())
+            tasks.create_task(self._say())
+
+    async def _say(self) -> None:
+        before: dict[str, Any] = {}
+        while True:
+            now = self.counts()
+            if now != before:
+                print(json.dumps({"at": time.monotonic(), **now}), flush=True)
+                before = now
+            await asyncio.sleep(SAY_SECONDS)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.ERROR)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    said = json.loads(sys.stdin.read())
+    directory = Path(said["directory"])
+    fleet = Fleet(
+        [
+            Hollow(node, parse(text), directory / node, said["workloads"])
+            for node, text in said["invitations"].items()
+        ]
+    )
+    gc.set_threshold(20_000, 50, 100)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(fleet.run())
+
+
+if __name__ == "__main__":
+    main()

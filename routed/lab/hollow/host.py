@@ -1,0 +1,90 @@
+"""A host that is none: what an agent asks of kernel, filter and speaker is always already so.
+
+Everything above these three seams is the agent as it is: its watches, its claims, its reports, its
+heartbeats, its files. So what the control plane is asked is what real hosts ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from api.resources.net import IPNetwork
+from bgp.seam import Advertisement, Peer
+from policies.firewall import Blocking
+from routed.agent.speech import Speech
+from routed.kernel.seam import Namespace
+from routed.state import Endpoint, HostState, Report
+
+MTU = 1500
+
+
+class HollowKernel:
+    """`Kernel`: whatever is desired is read back."""
+
+    async def sync(self, desired: HostState) -> Report:
+        ready = {name: one.addresses for name, one in desired.endpoints.items()}
+        return Report(ready=ready, routed=desired.blackholes)
+
+    async def attach(self, endpoint: Endpoint) -> None:
+        pass
+
+    async def detach(self, workloads: Sequence[str]) -> None:
+        pass
+
+    def check_netns(self, name_or_path: str) -> Namespace:
+        digest = hashlib.blake2s(name_or_path.encode(), digest_size=6).digest()
+        return Namespace(f"/run/netns/{name_or_path}", (4, int.from_bytes(digest, "big")))
+
+    def uplink_mtu(self) -> int:
+        return MTU
+
+    async def watch(self) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+    async def close(self) -> None:
+        pass
+
+
+class HollowFilter:
+    """`Filter`: in place, and nobody else has one."""
+
+    def sync(self) -> bool:
+        return False
+
+    def open_docker(self) -> bool:
+        return False
+
+    def blocking(self) -> list[Blocking]:
+        return []
+
+    async def watch(self) -> AsyncIterator[None]:
+        await asyncio.Event().wait()
+        yield
+
+
+class HollowSpeech(Speech):
+    """A speaker with no switch: it takes what it is told, and hears nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("none"))
+        self.connected = True
+        self.received_whole = True
+
+    def set(self, peers: Mapping[str, Peer], wanted: Mapping[IPNetwork, Advertisement]) -> None:
+        pass
+
+    def advertise(self, wanted: Iterable[Advertisement]) -> None:
+        pass
+
+    def withdraw(self, prefixes: Iterable[IPNetwork]) -> None:
+        pass
+
+    async def settled(self) -> None:
+        pass
+
+    async def serve(self, wake: object) -> None:
+        await asyncio.Event().wait()
