@@ -4,7 +4,7 @@ and not everybody for it. A watch counts until its answer begins; its feed has i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from api.auth.identity import Identity
@@ -14,10 +14,11 @@ IN_FLIGHT = 256  # requests of one identity
 
 
 class Crowd:
-    """Counts by user; who has none under way takes no room."""
+    """Counts by user; who has none under way takes no room. `refused` is told of each refusal."""
 
-    def __init__(self, most: int = IN_FLIGHT) -> None:
+    def __init__(self, refused: Callable[[str], None], most: int = IN_FLIGHT) -> None:
         self.most = most
+        self._refused = refused
         self._busy: Counter[str] = Counter()
 
     @contextmanager
@@ -25,6 +26,7 @@ class Crowd:
         """While a request of `who` is carried out; TooManyRequests before anything of it is."""
         user = who.user
         if self._busy[user] >= self.most:
+            self._refused("under way")
             raise TooManyRequests(
                 f"cannot serve this request: {self.most} of {user} are under way; try again"
             )

@@ -44,6 +44,12 @@ class ServiceMetrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.throttled = Counter(
+            "routed_api_throttled",
+            "Requests refused because of how many there were.",
+            ["by"],
+            registry=self.registry,
+        )
         self.watches = Gauge(
             "routed_api_watches", "Open watches.", ["resource"], registry=self.registry
         )
@@ -58,6 +64,10 @@ class ServiceMetrics:
         count, seconds = known
         count.inc()
         seconds.observe(time.perf_counter() - began)
+
+    def refused(self, by: str) -> None:
+        """By which bound: the rate of an identity or an address, or what is under way."""
+        self.throttled.labels(by).inc()
 
     async def counted(
         self, resource: str, lines: AsyncGenerator[bytes, None]
