@@ -18,7 +18,16 @@ from pathlib import Path
 from figures import RESULTS
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("attach", "agent", "announced", "routes", "bgp_announce", "ipam_claim", "slow_clients")
+SCRIPTS = (
+    "attach",
+    "agent",
+    "announced",
+    "routes",
+    "bgp_announce",
+    "ipam_claim",
+    "slow_clients",
+    "full_lists",
+)
 
 
 @dataclass(frozen=True, slots=True)

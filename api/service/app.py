@@ -36,6 +36,7 @@ from api.service.compaction import keep_compact
 from api.service.crowd import Crowd
 from api.service.identities import Identities
 from api.service.index import IndexedAPI, Scope
+from api.service.listing import Streamed
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
 from api.service.state import State
@@ -144,6 +145,8 @@ class Routes:
             self._throttle.known(who)
             with self._crowd.entered(who):
                 said = await handler(request, who)
+                if isinstance(said, Streamed):
+                    said.body_iterator = self._crowd.during(who, said.body_iterator)
             outcome = outcome_of(said)
             return said
         except (IntentError, StorageError) as error:

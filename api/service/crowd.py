@@ -1,14 +1,18 @@
 """How many requests of one identity are under way: one that floods the service waits for itself,
-and not everybody for it. A watch counts until its answer begins; its feed has its own bound."""
+and not everybody for it. A list counts until it is sent, a watch until its answer begins: its feed
+has its own bound."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from api.auth.identity import Identity
 from api.resources.errors import TooManyRequests
+
+T = TypeVar("T")
 
 IN_FLIGHT = 256  # requests of one identity
 
@@ -30,6 +34,17 @@ class Crowd:
             raise TooManyRequests(
                 f"cannot serve this request: {self.most} of {user} are under way; try again"
             )
+        with self._one_more(user):
+            yield
+
+    async def during(self, who: Identity, parts: AsyncIterable[T]) -> AsyncIterator[T]:
+        """`parts`, while they are read: as a request of `who` under way, that is let in already."""
+        with self._one_more(who.user):
+            async for part in parts:
+                yield part
+
+    @contextmanager
+    def _one_more(self, user: str) -> Iterator[None]:
         self._busy[user] += 1
         try:
             yield

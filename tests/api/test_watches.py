@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from api.resources.errors import StorageError
 from api.resources.registry import KINDS
-from api.service import feeds, state
+from api.service import collection, feeds
 from api.service.codec import encoded
 from api.service.feeds import Telling
 from api.service.mirror import Mirror
@@ -285,9 +285,9 @@ def test_one_nodes_objects_are_listed_and_watched_without_decoding_any(
         def never(*given: Any) -> Any:
             raise AssertionError("decoded")
 
-        monkeypatch.setattr(state, "document_of", never)
+        monkeypatch.setattr(collection, "document_of", never)
         monkeypatch.setattr(feeds, "document_of", never)
-        items = now.table("workloads").selected(selected("spec.node=h3"))
+        items = now.table("workloads").reading(selected("spec.node=h3")).part() or []
         assert [item.key for item in items] == sorted(f"/workloads/w{n}.h3" for n in range(50))
         watching = lines(copy, selected("spec.node=h3"), None)
         assert len(await until(50, watching)) == 50

@@ -24,6 +24,7 @@ PURE = (
     "api/auth/rights.py",
     "api/service/selection.py",
     "api/service/codec.py",
+    "api/service/collection.py",
     "api/service/state.py",
     "api/service/admission.py",
     "api/service/rate.py",
