@@ -19,8 +19,17 @@ from figures import RESULTS
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (
-    *("attach", "agent", "announced", "routes", "bgp_announce", "ipam_claim", "slow_clients"),
-    *("watches", "store_size", "hollow"),
+    "attach",
+    "agent",
+    "announced",
+    "routes",
+    "bgp_announce",
+    "ipam_claim",
+    "slow_clients",
+    "full_lists",
+    "watches",
+    "store_size",
+    "hollow",
 )
 
 

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,7 @@ NODES = 200  # more than claim
 SERVER_CPU, CLIENT_CPU = 0, max(os.sched_getaffinity(0))
 POOLS = [*(f"10.{number * 32}.0.0/11" for number in range(6)), "fd00:1::/96", "fd00:2::/96"]
 BASE = "/apis/routed.dev/v1"
+Fill = Callable[[Path], Coroutine[None, None, None]]
 BODY = b"x" * 420  # about as long as a claimed block's answer
 
 BARE = f"""
@@ -142,9 +143,12 @@ def process(words: list[str], port: int, seconds: float = 30) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def service(directory: Path, held: int) -> Iterator[Server]:
+def service(directory: Path, held: int, more: Fill | None = None) -> Iterator[Server]:
+    """With `held` blocks, and what `more` puts into its store."""
     directory.mkdir()
     known = asyncio.run(prepare(directory / "routed.db", held))
+    if more is not None:
+        asyncio.run(more(directory / "routed.db"))
     port = free_port()
     words = ["-m", "routed.main", "server", "--data-dir", str(directory)]
     with process([*words, "--listen", f"127.0.0.1:{port}"], port) as pid:

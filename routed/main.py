@@ -47,7 +47,7 @@ def server(
     ] = None,
 ) -> None:
     """The control plane: IPAM, declared state, the API that agents and kubectl speak."""
-    from api.service import run
+    from api.service import Rate, Rates, run
     from routed.settings import ServerSettings, load
 
     settings = load(
@@ -62,6 +62,10 @@ def server(
         settings.advertise,
         certificate_seconds=settings.certificate_seconds,
         audit_log=settings.audit_log,
+        rates=Rates(
+            Rate(settings.requests_per_second, settings.request_burst),
+            Rate(settings.stranger_requests_per_second, settings.stranger_request_burst),
+        ),
     )
 
 

@@ -148,6 +148,25 @@ class ServerSettings(Model):
     audit_log: bool = Field(
         default=True, description="log every write to audit.log in dataDir, 128 MiB at most"
     )
+    requests_per_second: float = Field(
+        default=500,
+        ge=1,
+        le=1e6,
+        description="that one user or node may make in the long run; an administrator ten times as "
+        "many",
+    )
+    request_burst: int = Field(
+        default=1000, ge=1, le=10**6, description="that it may make at once; likewise"
+    )
+    stranger_requests_per_second: float = Field(
+        default=200,
+        ge=1,
+        le=1e6,
+        description="that may come from one address (IPv6: a /64) without valid credentials",
+    )
+    stranger_request_burst: int = Field(
+        default=2000, ge=1, le=10**6, description="of these at once"
+    )
 
     @field_validator("store")
     @classmethod

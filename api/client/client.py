@@ -34,7 +34,7 @@ R = TypeVar("R", bound=Resource)
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # a watch has a bookmark every ten
-BUSY_TRIES = 5  # more, of a request that was refused because too many are under way
+BUSY_TRIES = 5  # more, of a request that was refused because there were too many
 BUSY_SECONDS = 5.0  # at most between two
 
 
@@ -264,7 +264,7 @@ class Client:
                 if response.status_code != 429 or busy == BUSY_TRIES:
                     break
                 tries, busy = 0, busy + 1
-                await asyncio.sleep(_retry_after(response))  # nothing of it was done
+                await asyncio.sleep(retry_after(response))  # nothing of it was done
             except httpx.HTTPError as error:
                 another = await self._leave(server)
                 unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
@@ -342,7 +342,7 @@ def _error(response: httpx.Response) -> RoutedError:
     return IntentError(message, causes=causes)
 
 
-def _retry_after(response: httpx.Response) -> float:
+def retry_after(response: httpx.Response) -> float:
     """Seconds, and up to half as much again: who was refused together does not come back so."""
     said = response.headers.get("retry-after", "")
     seconds = min(float(said) if said.isdigit() else 1.0, BUSY_SECONDS)

@@ -7,6 +7,7 @@ TLS that trusts this CA alone.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import httpx
@@ -14,7 +15,14 @@ import httpx
 from api.auth import certificates
 from api.auth.bootstrap import Invitation
 from api.auth.kubeconfig import Access
-from api.client.client import ANSWER_SECONDS, CONNECT_SECONDS, Client, Unreachable
+from api.client.client import (
+    ANSWER_SECONDS,
+    BUSY_TRIES,
+    CONNECT_SECONDS,
+    Client,
+    Unreachable,
+    retry_after,
+)
 from api.resources.errors import Cause, ConfigError
 
 CA_BYTES = 65_536  # more than any
@@ -41,17 +49,9 @@ async def _authority(url: str, pin: str) -> bytes:
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE  # what it says is compared with the pin
     timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-    said = b""
     try:
-        async with (
-            httpx.AsyncClient(verify=anybody, timeout=timeout, trust_env=False) as http,
-            http.stream("GET", f"{url}/ca.crt") as answer,
-        ):
-            answer.raise_for_status()
-            async for part in answer.aiter_bytes():
-                said += part
-                if len(said) > CA_BYTES:
-                    break
+        async with httpx.AsyncClient(verify=anybody, timeout=timeout, trust_env=False) as http:
+            said = await _said(http, f"{url}/ca.crt")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         why = str(error) or type(error).__name__
         raise Unreachable(f"cannot reach the service at {url}: {why}") from error
@@ -66,3 +66,19 @@ async def _authority(url: str, pin: str) -> bytes:
         )
         raise ConfigError("the bootstrap token", [Cause("", problem)])
     return authority
+
+
+async def _said(http: httpx.AsyncClient, url: str) -> bytes:
+    """What is there, no more of it than a CA can have; asked for again while too many ask."""
+    said, busy = b"", 0
+    while True:
+        async with http.stream("GET", url) as answer:
+            if answer.status_code != 429 or busy == BUSY_TRIES:
+                answer.raise_for_status()
+                async for part in answer.aiter_bytes():
+                    said += part
+                    if len(said) > CA_BYTES:
+                        break
+                return said
+            seconds, busy = retry_after(answer), busy + 1
+        await asyncio.sleep(seconds)

@@ -110,10 +110,13 @@ class TooLarge(IntentError):
 
 
 class TooManyRequests(IntentError):
-    """Nothing was done; RFC 6585, section 4."""
+    """Nothing was done, and may be asked for again after so many seconds; RFC 6585, section 4."""
 
     status, reason = 429, "TooManyRequests"
-    RETRY_SECONDS = 1
+
+    def __init__(self, message: str, retry_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class HeadTooLarge(IntentError):

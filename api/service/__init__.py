@@ -1,5 +1,7 @@
 """The FastAPI service; `run` serves it."""
 
+from api.service.rate import Rate
 from api.service.run import run
+from api.service.throttle import Rates
 
-__all__ = ["run"]
+__all__ = ["Rate", "Rates", "run"]

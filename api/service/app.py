@@ -17,7 +17,14 @@ from api.auth.certificates import Authority
 from api.auth.identity import Identity
 from api.auth.rights import grant
 from api.resources.decode import parse_body
-from api.resources.errors import IntentError, NotFound, StorageError, TooManyRequests
+from api.resources.errors import (
+    IntentError,
+    NotFound,
+    RoutedError,
+    StorageError,
+    TooManyRequests,
+    Unauthorized,
+)
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
@@ -29,14 +36,19 @@ from api.service.compaction import keep_compact
 from api.service.crowd import Crowd
 from api.service.heartbeats import Heartbeats
 from api.service.identities import Identities
-from api.service.index import IndexedAPI
+from api.service.index import IndexedAPI, Scope
+from api.service.listing import Streamed
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
+from api.service.state import State
+from api.service.throttle import Rates, Throttle
 from api.service.verbs import Verbs, Written, forbidden, json_answer
 from api.store import Store
 
 BASE = f"/apis/{API_VERSION}"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}  # that write
+
+HEALTH = ("/healthz", "/livez", "/readyz")
 
 Handler = Callable[[Request, Identity], Awaitable[Response]]
 Route = Callable[[str, str, Handler, str], None]
@@ -48,12 +60,15 @@ def application(
     authority: Authority | None = None,
     server_url: str = "",
     audit: AuditLog | None = None,
+    rates: Rates | None = None,
 ) -> FastAPI:
     """The service on `store`; `authority` signs certificates, and `server_url` is what those who
-    get credentials are told. Without a CA nobody does. `audit` is told of writes."""
+    get credentials are told. Without a CA nobody does. `audit` is told of writes; `rates` are how
+    often somebody may ask."""
     objects = Objects(store)
     heartbeats = Heartbeats(objects)
     metrics = ServiceMetrics(audit)
+    throttle = Throttle(rates or Rates(), metrics.refused)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -69,9 +84,10 @@ def application(
             audit.close()
 
     app = IndexedAPI(title="routed", version=discovery.VERSION, lifespan=life)
+    app.before = _strangers(throttle)
 
     app.state.end_watches = objects.mirror.end_watches
-    route = Routes(app, objects, metrics, audit).add
+    route = Routes(app, objects, metrics, audit, throttle).add
     _add_kinds(route, objects, metrics)
     route(f"{BASE}/nodes/{{name}}/heartbeat", "POST", heartbeats.answer, "Say that a node lives")
     if authority is not None:
@@ -96,13 +112,19 @@ class Routes:
     """Declares what somebody has to be known for; every write is told to the audit log."""
 
     def __init__(
-        self, app: IndexedAPI, objects: Objects, metrics: ServiceMetrics, audit: AuditLog | None
+        self,
+        app: IndexedAPI,
+        objects: Objects,
+        metrics: ServiceMetrics,
+        audit: AuditLog | None,
+        throttle: Throttle,
     ) -> None:
         self._app = app
         self._mirror = objects.mirror
         self._metrics = metrics
         self._audit = audit
-        self._crowd = Crowd()
+        self._throttle = throttle
+        self._crowd = Crowd(metrics.refused)
 
     def add(self, path: str, method: str, handler: Handler, summary: str) -> None:
         resource, _, rest = path.removeprefix(f"{BASE}/").removeprefix("/").partition("/")
@@ -126,21 +148,29 @@ class Routes:
     ) -> Response:
         who, outcome = None, Outcome(500, "InternalError")
         try:
-            who = identified(await self._mirror.fresh(), request, time.time())
+            who = self._identified(await self._mirror.fresh(), request)
+            self._throttle.known(who)
             with self._crowd.entered(who):
                 said = await handler(request, who)
+                if isinstance(said, Streamed):
+                    said.body_iterator = self._crowd.during(who, said.body_iterator)
             outcome = outcome_of(said)
             return said
         except (IntentError, StorageError) as error:
             status = status_of(error)
             outcome = Outcome(status["code"], status["reason"], getattr(error, "name", ""))
-            answered = json_answer(status, status["code"])
-            if isinstance(error, TooManyRequests):
-                answered.headers["retry-after"] = str(error.RETRY_SECONDS)
-            return answered
+            return refusal(error)
         finally:  # also what is a bug
             if verb and who is not None:
                 self._tell(request, who, verb, resource, outcome)
+
+    def _identified(self, state: State, request: Request) -> Identity:
+        """Who is asking; whoever is nobody is counted by his address."""
+        try:
+            return identified(state, request, time.time())
+        except Unauthorized:
+            self._throttle.stranger(address_of(request.scope))
+            raise
 
     def _tell(
         self, request: Request, who: Identity, verb: str, resource: str, outcome: Outcome
@@ -208,6 +238,35 @@ def _add_open(app: FastAPI, path: str, text: bytes) -> None:
     app.add_route(path, read)
 
 
+def _strangers(throttle: Throttle) -> Callable[[Scope], Response | None]:
+    """What refuses requests that nobody has to be known for, but for those about health."""
+
+    def refused(scope: Scope) -> Response | None:
+        if scope["path"] in HEALTH:
+            return None
+        try:
+            throttle.stranger(address_of(scope))
+        except TooManyRequests as error:
+            return refusal(error)
+        return None
+
+    return refused
+
+
+def refusal(error: RoutedError) -> Response:
+    status = status_of(error)
+    answered = json_answer(status, status["code"])
+    if isinstance(error, TooManyRequests):
+        answered.headers["retry-after"] = str(error.retry_seconds)
+    return answered
+
+
+def address_of(scope: Scope) -> str:
+    """Of the client; a proxy's, where there is one."""
+    client = scope["client"]
+    return str(client[0]) if client else ""
+
+
 def outcome_of(said: Response) -> Outcome:
     if isinstance(said, Written):
         return Outcome(said.status_code, "", said.name, said.revision)
@@ -220,8 +279,7 @@ def _source(request: Request) -> str:
 
 
 async def _missing(request: Request) -> Response:
-    status = status_of(NotFound(f"the server has no path {request.url.path}"))
-    return json_answer(status, 404)
+    return refusal(NotFound(f"the server has no path {request.url.path}"))
 
 
 def _add_health(app: FastAPI, objects: Objects) -> None:
@@ -231,6 +289,7 @@ def _add_health(app: FastAPI, objects: Objects) -> None:
         await objects.mirror.fresh()
         return Response("ok", media_type="text/plain")
 
-    _add_open(app, "/healthz", b"ok")
-    _add_open(app, "/livez", b"ok")
-    app.add_route("/readyz", readyz)
+    health, live, ready = HEALTH
+    _add_open(app, health, b"ok")
+    _add_open(app, live, b"ok")
+    app.add_route(ready, readyz)

@@ -19,10 +19,12 @@ NAME = "/{name}"
 
 
 class IndexedAPI(FastAPI):
-    """`add` declares a path without a parameter, or with one: ``/{name}``, and fixed after it."""
+    """`add` declares a path without a parameter, or with one: ``/{name}``, and fixed after it.
+    `before` may answer what goes FastAPI's way in its place."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.before: Callable[[Scope], Response | None] = lambda scope: None
         self._plain: dict[tuple[str, str], Answer] = {}
         self._named: dict[tuple[str, str, str], Answer] = {}
 
@@ -36,11 +38,14 @@ class IndexedAPI(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         answer = self._found(scope) if scope["type"] == "http" else None
-        if answer is None:
-            await super().__call__(scope, receive, send)
-        else:
+        if answer is not None:
             response = await answer(Request(scope, receive, send))
-            await response(scope, receive, send)
+        elif scope["type"] != "http" or (refusal := self.before(scope)) is None:
+            await super().__call__(scope, receive, send)
+            return
+        else:
+            response = refusal
+        await response(scope, receive, send)
 
     def _found(self, scope: Scope) -> Answer | None:
         method, path = scope["method"], scope["path"]

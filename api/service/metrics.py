@@ -43,6 +43,12 @@ class ServiceMetrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.throttled = Counter(
+            "routed_api_throttled",
+            "Requests refused because of how many there were.",
+            ["by"],
+            registry=self.registry,
+        )
         self.watches = Gauge(
             "routed_api_watches", "Open watches.", ["resource"], registry=self.registry
         )
@@ -61,6 +67,10 @@ class ServiceMetrics:
     def watching(self, resource: str) -> AbstractContextManager[object]:
         """While one watch is open."""
         return self.watches.labels(resource).track_inprogress()
+
+    def refused(self, by: str) -> None:
+        """By which bound: the rate of an identity or an address, or what is under way."""
+        self.throttled.labels(by).inc()
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

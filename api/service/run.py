@@ -23,6 +23,7 @@ from api.service.app import application
 from api.service.audit import AuditLog
 from api.service.connections import Connection
 from api.service.renewal import keep_certificate
+from api.service.throttle import Rates
 from api.store.places import Place, open_store
 
 M_MMAP_THRESHOLD = -3  # malloc.h
@@ -38,6 +39,7 @@ def run(
     *,
     certificate_seconds: int,
     audit_log: bool,
+    rates: Rates,
 ) -> None:
     """Serve until SIGTERM or SIGINT. ConfigError if it cannot start."""
     host, port = _listen(listen)
@@ -57,7 +59,7 @@ def run(
             access = Access(url, authority.pem, tokens.ADMIN.user, token)
             ca.write_secret(admin, kubeconfig.render(access).encode())
         config = uvicorn.Config(
-            application(store, authority=authority, server_url=url, audit=audit),
+            application(store, authority=authority, server_url=url, audit=audit, rates=rates),
             host=host,
             port=port,
             ssl_certfile=str(certificates.certificate),

@@ -11,9 +11,8 @@ before it would leave, and take all of that back (api.service.turns).
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from sys import intern
 from typing import Any, TypeVar
 
@@ -23,8 +22,7 @@ from api.auth.identity import Identity, of_document
 from api.ipam.space import Held, Space
 from api.resources.ippool import IPPool, IPPoolSpec
 from api.resources.net import IPAddress, IPNetwork, parse_address, parse_cidr
-from api.service.codec import document_of
-from api.service.selection import Selection
+from api.service.collection import Table
 from api.store import Event, Item
 
 
@@ -115,55 +113,6 @@ class World:
         elif plural in credentials.PLURALS:
             before = self.credentials.put(plural, name, fact)
         return before
-
-
-@dataclass(slots=True)
-class Table:
-    """The objects of one kind."""
-
-    items: dict[str, Item] = field(default_factory=dict)
-    nodes: dict[str, str] = field(default_factory=dict)  # by name: spec.node
-    _of_node: dict[str, set[str]] = field(default_factory=dict)
-    _sorted: list[str] | None = None
-
-    def names(self, node: str = "") -> list[str]:
-        """Of all objects, or of those with this spec.node, in order."""
-        if node:
-            return sorted(self._of_node.get(node, ()))
-        if self._sorted is None:
-            self._sorted = sorted(self.items)
-        return self._sorted
-
-    def selected(self, wanted: Selection, after: str = "") -> list[Item]:
-        """The objects that `wanted` selects, by name, from the first name beyond `after` on."""
-        if wanted.name:
-            names = [wanted.name] if wanted.name in self.items else []
-        else:
-            names = self.names(wanted.node)
-        items = [self.items[name] for name in names[bisect_right(names, after) if after else 0 :]]
-        if wanted.tests or (wanted.name and wanted.node):
-            return [item for item in items if wanted(document_of(item.value, item.revision))]
-        return items
-
-    def put(self, name: str, item: Item | None, node: str) -> tuple[Item | None, str]:
-        """Have `item` in place; what was there, and its node."""
-        before, node_before = self.items.get(name), self.nodes.get(name, "")
-        if (before is None) != (item is None):
-            self._sorted = None
-        if item is None:
-            self.items.pop(name, None)
-            self.nodes.pop(name, None)
-        else:
-            self.items[name] = item
-        if node != node_before:
-            if node_before:
-                self._of_node[node_before].discard(name)
-                if not self._of_node[node_before]:
-                    del self._of_node[node_before]
-            if node:
-                self._of_node.setdefault(node, set()).add(name)
-                self.nodes[name] = node
-        return before, node_before
 
 
 class State:

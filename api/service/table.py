@@ -7,7 +7,7 @@ object's metadata, or all of it, or nothing, as the client asks.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,14 +53,19 @@ def table(
     columns: bool = True,
 ) -> Document:
     """The table of `documents`; `metadata` is the list's."""
-    now = datetime.now(UTC)
     return {
         "kind": "Table",
         "apiVersion": API,
         "metadata": metadata,
         "columnDefinitions": _columns(kind) if columns else [],
-        "rows": [_row(kind, document, include, now) for document in documents],
+        "rows": list(map(rows(kind, include), documents)),
     }
+
+
+def rows(kind: Kind, include: str) -> Callable[[Document], Document]:
+    """What makes the row of an object."""
+    now = datetime.now(UTC)
+    return lambda document: _row(kind, document, include, now)
 
 
 def one(kind: Kind, document: Document, include: str) -> Document:

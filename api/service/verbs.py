@@ -19,10 +19,9 @@ from api.resources.errors import (
     NotFound,
     Unsupported,
 )
-from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
 from api.resources.status import success
-from api.service import options, patches, table
+from api.service import listing, options, patches, table
 from api.service.audit import DELETED, DRY, Outcome
 from api.service.bodies import body_of, bytes_of
 from api.service.codec import compact, document_of, wire
@@ -87,18 +86,14 @@ class Verbs:
                 lines = table.watched(self.kind, lines, include)
             return WatchAnswer(lines, self.metrics.watching(self.kind.plural))
         limit = _number("limit", query.get("limit") or "0")
-        chosen = state.table(self.kind.plural).selected(selected, query.get("continue", ""))
-        metadata: dict[str, Any] = {"resourceVersion": str(state.revision)}
-        if limit and len(chosen) > limit:
-            metadata["remainingItemCount"] = len(chosen) - limit
-            chosen = chosen[:limit]
-            metadata["continue"] = chosen[-1].key.rpartition("/")[2]
-        if tabular:
-            documents = (document_of(item.value, item.revision) for item in chosen)
-            return json_answer(table.table(self.kind, documents, metadata, include))
-        head = {"apiVersion": API_VERSION, "kind": f"{self.kind.kind}List", "metadata": metadata}
-        items = b",".join([wire(item) for item in chosen])
-        return answer(b'%s,"items":[%s]}' % (compact(head)[:-1], items))
+        return await listing.answered(
+            self.kind,
+            state,
+            selected,
+            limit=limit,
+            token=query.get("continue", ""),
+            include=include if tabular else None,
+        )
 
     async def create(self, request: Request, who: Identity) -> Response:
         granted = self._granted(who, "create")
@@ -180,13 +175,13 @@ class Verbs:
         selected = self._selected(query, granted)
         may = self._judge(who, "delete", granted)
         state = await self.objects.mirror.fresh()
-        for item in state.table(self.kind.plural).selected(selected):
-            name = item.key.rpartition("/")[2]
-            with contextlib.suppress(NotFound):  # somebody else was quicker
-                metadata = await self._deleted(who, name, preconditions, may, how)
-                if not how.dry:
-                    gone = Outcome(200, "", name, metadata["resourceVersion"])
-                    request.scope.setdefault(DELETED, []).append(gone)
+        async for part in listing.selected(state.table(self.kind.plural).reading(selected)):
+            for name in (item.key.rpartition("/")[2] for item in part):
+                with contextlib.suppress(NotFound):  # somebody else was quicker
+                    metadata = await self._deleted(who, name, preconditions, may, how)
+                    if not how.dry:
+                        gone = Outcome(200, "", name, metadata["resourceVersion"])
+                        request.scope.setdefault(DELETED, []).append(gone)
         return json_answer(success(self.kind.plural, "", ""))
 
     async def _deleted(

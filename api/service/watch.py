@@ -12,7 +12,7 @@ nothing is lost, doubled or out of order in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Protocol
 
@@ -24,13 +24,13 @@ from api.resources.errors import Expired
 from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
 from api.resources.status import status_of
+from api.service import listing
 from api.service.codec import compact, line, wire
 from api.service.feeds import Telling, change_of
 from api.service.mirror import Mirror
 from api.service.selection import Selection
 from api.store import Compacted, Store
 
-PART_BYTES = 1 << 16  # of the present state, at once
 INITIAL_END = "k8s.io/initial-events-end"
 
 
@@ -81,7 +81,7 @@ async def stream(
     ends = loop.time() + seconds if seconds else None
     state = await mirror.fresh()
     revision = state.revision
-    present = state.table(kind.plural).selected(selected) if after is None else []
+    present = state.table(kind.plural).reading(selected) if after is None else None
     feed = mirror.feed(kind.plural, selected, who, reminded=bookmarks)
     timer = None if ends is None else loop.call_at(ends, feed.remind)
     if reader is not None:
@@ -90,10 +90,12 @@ async def stream(
             feed.end()
     try:
         if after is None:
-            for part in _parts(line("ADDED", wire(item)) for item in present):
+            assert present is not None
+            async for items in listing.selected(present):
                 if feed.ended:
                     return
-                yield part
+                yield b"".join([line("ADDED", wire(item)) for item in items])
+            present = None  # as long as it is held, it is told of every change
             if bookmarks or mark_initial:
                 yield _bookmark(kind, revision, initial=mark_initial)
         else:
@@ -114,19 +116,6 @@ async def stream(
         if timer is not None:
             timer.cancel()
         mirror.leave(kind.plural, feed)
-
-
-def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines, some together, so that a long set is not a write for each object."""
-    held, size = [], 0
-    for one in lines:
-        held.append(one)
-        size += len(one)
-        if size >= PART_BYTES:
-            yield b"".join(held)
-            held, size = [], 0
-    if held:
-        yield b"".join(held)
 
 
 async def _past(

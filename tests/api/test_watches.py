@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from api.resources.errors import StorageError
 from api.resources.registry import KINDS
-from api.service import feeds, state
+from api.service import collection, feeds
 from api.service.codec import encoded
 from api.service.feeds import Telling
 from api.service.mirror import Mirror
@@ -285,9 +285,9 @@ def test_one_nodes_objects_are_listed_and_watched_without_decoding_any(
         def never(*given: Any) -> Any:
             raise AssertionError("decoded")
 
-        monkeypatch.setattr(state, "document_of", never)
+        monkeypatch.setattr(collection, "document_of", never)
         monkeypatch.setattr(feeds, "document_of", never)
-        items = now.table("workloads").selected(selected("spec.node=h3"))
+        items = now.table("workloads").reading(selected("spec.node=h3")).part() or []
         assert [item.key for item in items] == sorted(f"/workloads/w{n}.h3" for n in range(50))
         watching = lines(copy, selected("spec.node=h3"), None)
         assert len(await until(50, watching)) == 50
@@ -380,5 +380,21 @@ def test_nobody_is_kept_who_has_left(tmp_path: Path) -> None:
             await anext(watching)
             await watching.aclose()  # type: ignore[attr-defined]
         assert copy._feeds == {}
+
+    with_mirror(tmp_path, body)
+
+
+def test_a_watch_that_has_shown_the_present_holds_nothing_of_it(tmp_path: Path) -> None:
+    async def body(store: SqliteStore, copy: Mirror) -> None:
+        await store.commit({}, workload("one", "h1"))
+        watching = [lines(copy, selected(), after, bookmarks=True) for after in (None, 1)]
+        assert len(await until(2, watching[0])) == 2
+        table = (await copy.fresh()).table("workloads")
+        waiting = [asyncio.ensure_future(until(1, one)) for one in watching]
+        await store.commit({}, workload("two", "h1"))
+        assert [await one for one in waiting] == [[("ADDED", "two", 2)]] * 2
+        assert [one() for one in table._readings if one() is not None] == []
+        for one in watching:
+            await one.aclose()  # type: ignore[attr-defined]
 
     with_mirror(tmp_path, body)

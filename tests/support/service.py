@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import yaml
 
 from api.auth import kubeconfig
 from api.auth.kubeconfig import Access
@@ -75,11 +76,15 @@ def process(words: list[str], ready: Path, port: int, log: Path) -> Iterator[int
 
 
 @contextlib.contextmanager
-def running_service(directory: Path) -> Iterator[Service]:
+def running_service(directory: Path, **settings: object) -> Iterator[Service]:
     """`routed server` on a port of its own, with its data in `directory`."""
     port = free_port()
     words = [sys.executable, "-m", "routed.main", "server", "--data-dir", str(directory)]
     words += ["--listen", f"127.0.0.1:{port}"]
+    if settings:
+        config = directory / "server.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        words += ["--config", str(config)]
     admin = directory / "admin.kubeconfig"
     with process(words, admin, port, directory / "log") as pid:
         yield Service(directory, admin, pid)
