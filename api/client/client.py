@@ -176,7 +176,8 @@ class Client:
         return response.text
 
     async def raw(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """A call below the group's root with documents as they are: what `routectl` uses."""
+        """A call below the group's root with documents as they are: what `routectl` uses. Unknown
+        fields are refused, unless `validation` is Warn or Ignore: then they are left out."""
         return await self._call(method, path, **options)
 
     async def watch(
@@ -246,7 +247,11 @@ class Client:
             raise Unreachable(f"cannot watch {plural} at {self.server}: {_why(error)}") from error
         raise Unreachable(f"the service at {self.server} ended the watch of {plural}")
 
-    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    async def _call(
+        self, method: str, path: str, *, validation: str = "Strict", **options: Any
+    ) -> dict[str, Any]:
+        if method in ("POST", "PUT", "PATCH"):
+            options["params"] = {**options.get("params", {}), "fieldValidation": validation}
         response = await self._send(method, path, **options)
         try:
             document: dict[str, Any] = response.json()

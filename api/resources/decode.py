@@ -1,8 +1,8 @@
 """Documents to typed resources: everything wrong with one is reported at once.
 
-An unknown field is a decoding error (400, as `kubectl --validate=strict` expects it); any other
-mistake makes the object Invalid (422) with a cause per field, whose path reads as users write it
-(``spec.peers[2].asNumber``).
+An unknown field is a decoding error (400, as `kubectl --validate=strict` expects it), or is left
+out for whoever asks for that; any other mistake makes the object Invalid (422) with a cause per
+field, whose path reads as users write it (``spec.peers[2].asNumber``).
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resou
             f"not {API_VERSION} {kind.kind}"
         )
     try:
-        held = kind.model.model_validate(document)
+        held = _typed(kind, document)
     except ValidationError as error:
         extra = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
         if unknown is not None and extra:
-            unknown += [f'unknown field "{cause_of(problem).field}"' for problem in extra]
+            unknown += [_unknown(problem) for problem in extra]
             return decode(kind, _without(document, [p["loc"] for p in extra]), unknown)
         causes = [cause_of(problem) for problem in error.errors()]
         if len(extra) == len(causes):
@@ -100,6 +100,29 @@ def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resou
     if causes:
         raise invalid(kind, name, causes)
     return held
+
+
+def _typed(kind: Kind, document: Any) -> Resource:
+    """By the names on the wire alone: those of Python are unknown fields like any other."""
+    return kind.model.model_validate(document, by_alias=True, by_name=False)
+
+
+def known(kind: Kind, document: Any, unknown: list[str] | None) -> Any:
+    """`document`, which need not be whole, without the fields that are not known: they are added to
+    `unknown`. None: they stay, and `decode` refuses them."""
+    if unknown is None:
+        return document
+    try:
+        _typed(kind, document)
+    except ValidationError as error:
+        extra = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        unknown += [_unknown(problem) for problem in extra]
+        return _without(document, [problem["loc"] for problem in extra])
+    return document
+
+
+def _unknown(problem: Any) -> str:
+    return f'unknown field "{cause_of(problem).field}"'
 
 
 def _without(document: Any, places: list[tuple[int | str, ...]]) -> Any:

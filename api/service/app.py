@@ -29,6 +29,7 @@ from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
 from api.service import access, discovery, envelope
+from api.service.answers import Written, json_answer
 from api.service.asking import identified
 from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
 from api.service.bodies import bytes_of
@@ -37,12 +38,14 @@ from api.service.crowd import Crowd
 from api.service.heartbeats import Heartbeats
 from api.service.identities import Identities
 from api.service.index import IndexedAPI, Scope
+from api.service.judging import forbidden
 from api.service.listing import Streamed
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
+from api.service.reading import Reading
 from api.service.state import State
 from api.service.throttle import Rates, Throttle
-from api.service.verbs import Verbs, Written, forbidden, json_answer
+from api.service.writing import Writing
 from api.store import Store
 
 BASE = f"/apis/{API_VERSION}"
@@ -188,18 +191,18 @@ class Routes:
 
 def _add_kinds(route: Route, objects: Objects, metrics: ServiceMetrics) -> None:
     for kind in KINDS.values():
-        verbs = Verbs(objects, kind, metrics)
+        reads, writes = Reading(objects, kind, metrics), Writing(objects, kind)
         at, one = f"{BASE}/{kind.plural}", f"{BASE}/{kind.plural}/{{name}}"
-        route(at, "GET", verbs.list, f"List or watch {kind.plural}")
-        route(at, "POST", verbs.create, f"Create a {kind.kind}")
-        route(at, "DELETE", verbs.delete_all, f"Delete {kind.plural} by selector")
-        route(one, "GET", verbs.get, f"Read a {kind.kind}")
-        route(one, "PUT", verbs.update, f"Replace a {kind.kind}")
-        route(one, "PATCH", verbs.patch, f"Patch a {kind.kind}")
-        route(one, "DELETE", verbs.delete, f"Delete a {kind.kind}")
-        route(f"{one}/status", "GET", verbs.get, f"Read the status of a {kind.kind}")
-        route(f"{one}/status", "PUT", verbs.update_status, f"Replace the status of a {kind.kind}")
-        route(f"{one}/status", "PATCH", verbs.patch_status, f"Patch the status of a {kind.kind}")
+        route(at, "GET", reads.list, f"List or watch {kind.plural}")
+        route(at, "POST", writes.create, f"Create a {kind.kind}")
+        route(at, "DELETE", writes.delete_all, f"Delete {kind.plural} by selector")
+        route(one, "GET", reads.get, f"Read a {kind.kind}")
+        route(one, "PUT", writes.update, f"Replace a {kind.kind}")
+        route(one, "PATCH", writes.patch, f"Patch a {kind.kind}")
+        route(one, "DELETE", writes.delete, f"Delete a {kind.kind}")
+        route(f"{one}/status", "GET", reads.get, f"Read the status of a {kind.kind}")
+        route(f"{one}/status", "PUT", writes.update_status, f"Replace the status of a {kind.kind}")
+        route(f"{one}/status", "PATCH", writes.patch_status, f"Patch the status of a {kind.kind}")
 
 
 def _add_identities(route: Route, identities: Identities) -> None:

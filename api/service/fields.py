@@ -39,6 +39,12 @@ class Manager:
 Managed = dict[Manager, frozenset[Path]]
 
 
+def of_subresource(document: Document, subresource: str) -> Document:
+    """What of `document` is written there: the status, or ("") all but the status."""
+    names = ("apiVersion", "kind", "status") if subresource else document.keys() - {"status"}
+    return {name: value for name, value in document.items() if name in names}
+
+
 def leaves(document: Mapping[str, Any]) -> frozenset[Path]:
     """The fields that `document` sets, without those that are the service's."""
     return frozenset(

@@ -23,10 +23,11 @@ from api.auth.rights import grant
 from api.resources.errors import BadRequest, Cause, Forbidden, Invalid, NotFound
 from api.resources.meta import dns_subdomain
 from api.resources.status import success
+from api.service.answers import json_answer
 from api.service.bodies import body_of
+from api.service.judging import forbidden
 from api.service.objects import Objects
 from api.service.turns import TRIES, too_many
-from api.service.verbs import forbidden, json_answer
 from api.store import StoreConflict
 
 Puts = dict[str, bytes | None]

@@ -9,18 +9,18 @@ concerns its object alone. No-op writes make no revision; generation grows with 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from api.auth.identity import of_node
 from api.resources.decode import decode, invalid
-from api.resources.errors import AlreadyExists, BadRequest, Cause, Conflict, NotFound
-from api.resources.meta import API_VERSION, Resource
+from api.resources.errors import AlreadyExists, Cause, Conflict, NotFound
+from api.resources.meta import Resource
 from api.resources.registry import Kind
-from api.service import fields
 from api.service.admission import admit, release, report, revise
 from api.service.codec import document_of, encoded, key_of, stored
-from api.service.fields import APPLY, Managed, Manager
+from api.service.fields import Managed
+from api.service.judging import May
 from api.service.making import (
     born,
     managed,
@@ -41,10 +41,6 @@ from api.service.turns import TRIES, Decision, Turns, too_many
 from api.store import Item, Store, StoreConflict
 
 Document = dict[str, Any]
-# Raises Forbidden: it is asked of an object as it is, and as it would become.
-May = Callable[[Document], None]
-
-
 Says = Callable[[Document], bool]
 
 
@@ -100,9 +96,10 @@ class Objects:
         if not says(asked):
             wanted = without_status(wanted)
         wanted = managed({}, wanted, options, status=False)
-        return await self._created(kind, wanted, options)
+        return await self.created(kind, wanted, options)
 
-    async def _created(self, kind: Kind, wanted: Resource, options: Options) -> tuple[Item, bool]:
+    async def created(self, kind: Kind, wanted: Resource, options: Options) -> tuple[Item, bool]:
+        """`wanted` as it is created in its turn, and whether it is new."""
         new = False
 
         def creation(state: State) -> Decision:
@@ -139,13 +136,13 @@ class Objects:
         """Replace spec and metadata, or with `status` the status only. The object must name the
         resourceVersion it is based on; Conflict if that is not the present one."""
         wanted = decode(kind, document, options.unknown)
-        _is_called(kind, name, wanted.metadata.name)
+        is_called(kind, name, wanted.metadata.name)
         based_on = wanted.metadata.resource_version
         if not based_on:
             raise invalid(
                 kind, name, [Cause("metadata.resourceVersion", "must be specified for an update")]
             )
-        return await self._replace(
+        return await self.replaced(
             kind, name, lambda held: Wanted(wanted, based_on), may, status, options
         )
 
@@ -164,51 +161,14 @@ class Objects:
 
         def wanted(held: Document) -> Wanted:
             made = patched(media_type, held, change)
-            _is_called(kind, name, at(made, "metadata.name"))
+            is_called(kind, name, at(made, "metadata.name"))
             based_on = at(made, "metadata.resourceVersion")
             same = based_on == held["metadata"]["resourceVersion"]
             return Wanted(decode(kind, made, options.unknown), "" if same else str(based_on or ""))
 
-        return await self._replace(kind, name, wanted, may, status, options)
+        return await self.replaced(kind, name, wanted, may, status, options)
 
-    async def apply(
-        self,
-        kind: Kind,
-        name: str,
-        document: Any,
-        may: May,
-        *,
-        status: bool = False,
-        options: Options,
-    ) -> tuple[Item, bool]:
-        """Server-side apply; whether the object is new."""
-        who = Manager(options.manager, APPLY, "status" if status else "")
-        if not isinstance(document, dict):
-            raise BadRequest(f"cannot apply {kind.kind} {name}: it must be an object")
-        _is_called(kind, name, at(document, "metadata.name"))
-
-        def wanted(held: Document) -> Wanted:
-            whose = fields.read(at(held, "metadata.managedFields") or [])
-            made, whose = fields.applied(held, document, who, whose, force=options.force)
-            return Wanted(decode(kind, made, options.unknown), "", whose)
-
-        for _ in range(TRIES):
-            if (await self.mirror.fresh()).item(kind.plural, name) is None and not status:
-                if kind.plural == "ipblocks":
-                    raise BadRequest(f"cannot apply {name}: a block is claimed by creating one")
-                names = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": {"name": name}}
-                new = wanted(names)
-                new = replace(new, made=without_status(unborn(new.made)))
-                may(new.made.wire())
-                assert new.whose is not None
-                try:
-                    return await self._created(kind, with_managed(new.made, new.whose), options)
-                except AlreadyExists:
-                    continue
-            return await self._replace(kind, name, wanted, may, status, options), False
-        raise too_many()
-
-    async def _replace(
+    async def replaced(
         self,
         kind: Kind,
         name: str,
@@ -217,6 +177,7 @@ class Objects:
         status: bool,
         options: Options,
     ) -> Item:
+        """The object with what `wanted_of` makes of it as it is at that moment in its place."""
         for _ in range(TRIES):
             state = await self.mirror.fresh()
             item = _item(state, kind, name)
@@ -307,7 +268,8 @@ def _item(state: State, kind: Kind, name: str) -> Item:
     return item
 
 
-def _is_called(kind: Kind, name: str, found: Any) -> None:
+def is_called(kind: Kind, name: str, found: Any) -> None:
+    """Invalid if an object is sent to the URL of another."""
     if found != name:
         message = f"must be {name!r}, the name in the URL"
         raise invalid(kind, name, [Cause("metadata.name", message)])

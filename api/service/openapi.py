@@ -28,7 +28,7 @@ PATCHES = (
 _WRITING = {
     "dryRun": "All: say what would be, change nothing",
     "fieldManager": "who sets the fields",
-    "fieldValidation": "Strict, Warn or Ignore: what becomes of unknown fields",
+    "fieldValidation": "Strict, Warn (if not said) or Ignore: what becomes of unknown fields",
 }
 _READING = {
     "labelSelector": "such as app=web,tier in (a,b)",

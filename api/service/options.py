@@ -29,14 +29,16 @@ class Options:
 
 
 PLAIN = Options()
+OUR_OWN = b"fieldValidation=Strict"  # the query of api.client's writes: it is PLAIN
 
 
 def of(query: Mapping[str, str]) -> Options:
-    """BadRequest names the parameter."""
+    """BadRequest names the parameter. Who says nothing of unknown fields is warned of them, as by
+    Kubernetes."""
     dry = query.get("dryRun", "")
     if dry not in ("", "All"):
         raise BadRequest(f"cannot read dryRun {dry[:40]!r}: it can only be All")
-    validation = query.get("fieldValidation") or "Strict"
+    validation = query.get("fieldValidation") or "Warn"
     if validation not in VALIDATION:
         raise BadRequest(
             f"cannot read fieldValidation {validation[:40]!r}: one of {', '.join(VALIDATION)}"

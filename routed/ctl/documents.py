@@ -21,8 +21,22 @@ Document = dict[str, Any]
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def read(files: Sequence[Path]) -> list[tuple[Kind, Document]]:
-    """Every object of `files`, checked."""
+# what becomes of unknown fields, by what kubectl calls it and we do
+VALIDATION = {"strict": "Strict", "true": "Strict", "warn": "Warn", "ignore": "Ignore",
+              "false": "Ignore"}  # fmt: skip
+
+
+def validation(text: str) -> str:
+    """The service's word for `--validate`; ConfigError if there is none."""
+    if text not in VALIDATION:
+        known = ", ".join(VALIDATION)
+        raise ConfigError("--validate", [Cause("", f"{text!r} is none of {known}")])
+    return VALIDATION[text]
+
+
+def read(files: Sequence[Path], unknown: list[str] | None = None) -> list[tuple[Kind, Document]]:
+    """Every object of `files`, checked. Fields that are not known are mistakes, or go to
+    `unknown`."""
     if not files:
         raise ConfigError("the command line", [Cause("-f", "say which file (or - for stdin)")])
     problems: list[Cause] = []
@@ -33,8 +47,9 @@ def read(files: Sequence[Path]) -> list[tuple[Kind, Document]]:
             kind = _kind(where, document, problems)
             if kind is None:
                 continue
+            strange: list[str] | None = None if unknown is None else []
             try:
-                decode(kind, document)
+                decode(kind, document, strange)
                 found.append((kind, document))
             except IntentError as error:
                 name = (document.get("metadata") or {}).get("name", "")
@@ -45,6 +60,8 @@ def read(files: Sequence[Path]) -> list[tuple[Kind, Document]]:
                     )
                     for cause in causes
                 )
+            if unknown is not None and strange:
+                unknown += [f"{where}: {text}" for text in strange]
     if not found and not problems:
         problems.append(Cause("", "no objects in it"))
     if problems:

@@ -37,6 +37,7 @@ Selector = Annotated[str, typer.Option("-l", "--selector", help="Label selector,
 Files = Annotated[
     list[Path] | None, typer.Option("-f", "--filename", help="File, directory, or - for stdin.")
 ]
+Validate = Annotated[str, typer.Option(help="strict, warn, ignore: what of unknown fields.")]
 Forced = Annotated[bool, typer.Option("--force", help="The node is off for good.")]
 Statement = Annotated[str, typer.Option(metavar="TEXT", help="With --force: how you know.")]
 Socket = Annotated[Path | None, typer.Option("--agent", metavar="SOCK", help="The agent's socket.")]
@@ -85,15 +86,15 @@ def describe(kind: str, names: Annotated[list[str] | None, typer.Argument()] = N
 
 
 @app.command()
-def apply(filename: Files = None) -> None:
+def apply(filename: Files = None, validate: Validate = "strict") -> None:
     """Create or change objects so that they are as the files say."""
-    _remote().apply(filename or [])
+    _remote().apply(filename or [], validate)
 
 
 @app.command()
-def create(filename: Files = None) -> None:
+def create(filename: Files = None, validate: Validate = "strict") -> None:
     """Create the objects of files; those that exist are refused."""
-    _remote().create(filename or [])
+    _remote().create(filename or [], validate)
 
 
 @app.command()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
-import yaml
 
 from api.auth.ca import write_secret
 from api.client import Client
@@ -24,7 +23,7 @@ from api.resources.errors import (
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind, by_name
 from routed.ctl import documents, space
-from routed.ctl.tables import aligned, formatted, said, table
+from routed.ctl.tables import aligned, described, formatted, said, table
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -71,23 +70,27 @@ class Remote:
         kind = _kind(kind_name)
         found = self._run(lambda client: _find(client, kind, names, ""))
         for document in found:
-            typer.echo(_described(document))
+            typer.echo(described(document))
 
-    def apply(self, files: Sequence[Path]) -> None:
-        wanted = documents.read(files)
+    def apply(self, files: Sequence[Path], validate: str) -> None:
+        validation = documents.validation(validate)
+        wanted = _read(files, validation)
 
         async def work(client: Client) -> None:
             for kind, document in wanted:
-                typer.echo(f"{_said(kind, document)} {await _applied(client, kind, document)}")
+                done = await _applied(client, kind, document, validation)
+                typer.echo(f"{_said(kind, document)} {done}")
 
         self._run(work)
 
-    def create(self, files: Sequence[Path]) -> None:
-        wanted = documents.read(files)
+    def create(self, files: Sequence[Path], validate: str) -> None:
+        validation = documents.validation(validate)
+        wanted = _read(files, validation)
 
         async def work(client: Client) -> None:
             for kind, document in wanted:
-                await client.raw("POST", f"/{kind.plural}", json=document)
+                path = f"/{kind.plural}"
+                await client.raw("POST", path, json=document, validation=validation)
                 typer.echo(f"{_said(kind, document)} created")
 
         self._run(work)
@@ -206,6 +209,15 @@ def _kind(name: str) -> Kind:
     return kind
 
 
+def _read(files: Sequence[Path], validation: str) -> list[tuple[Kind, Document]]:
+    """The objects of `files`; of what is left out of them the user is told, if that was asked."""
+    unknown: list[str] | None = None if validation == "Strict" else []
+    found = documents.read(files, unknown)
+    for text in (unknown or []) if validation == "Warn" else []:
+        typer.echo(f"Warning: {text}", err=True)
+    return found
+
+
 def _said(kind: Kind, document: Document) -> str:
     return said(kind, document["metadata"]["name"])
 
@@ -234,7 +246,7 @@ async def _one(client: Client, kind: Kind, name: str) -> Document:
         raise NotFound(f"{error}; {hint}", kind=kind.kind, name=name) from error
 
 
-async def _applied(client: Client, kind: Kind, document: Document) -> str:
+async def _applied(client: Client, kind: Kind, document: Document, validation: str) -> str:
     """created, configured or unchanged; repeated while others write in between."""
     path = f"/{kind.plural}/{document['metadata']['name']}"
     for attempt in range(TRIES):
@@ -242,7 +254,8 @@ async def _applied(client: Client, kind: Kind, document: Document) -> str:
             held = await client.raw("GET", path)
         except NotFound:
             try:
-                await client.raw("POST", f"/{kind.plural}", json=document)
+                path_of_all = f"/{kind.plural}"
+                await client.raw("POST", path_of_all, json=document, validation=validation)
             except AlreadyExists:
                 continue
             return "created"
@@ -251,7 +264,8 @@ async def _applied(client: Client, kind: Kind, document: Document) -> str:
         based = {"name": held["metadata"]["name"]}
         based["resourceVersion"] = held["metadata"]["resourceVersion"]
         try:
-            made = await client.raw("PUT", path, json={**wanted, "metadata": {**based, **meta}})
+            change = {**wanted, "metadata": {**based, **meta}}
+            made = await client.raw("PUT", path, json=change, validation=validation)
         except Conflict:
             if attempt == TRIES - 1:
                 raise
@@ -275,18 +289,3 @@ async def _watch(
             header = False
         else:
             typer.echo(formatted(kind, [document], output, single=True))
-
-
-def _described(document: Document) -> str:
-    metadata = document["metadata"]
-    lines = [f"Name:     {metadata['name']}"]
-    for title in ("labels", "annotations"):
-        held = metadata.get(title) or {}
-        text = ", ".join(f"{k}={v}" for k, v in sorted(held.items())) or "<none>"
-        lines.append(f"{title.capitalize() + ':':<10}{text}")
-    lines.append(f"Created:  {metadata.get('creationTimestamp', '<unknown>')}")
-    for title in ("spec", "status"):
-        body = yaml.safe_dump(document.get(title) or {}, sort_keys=False).rstrip()
-        lines.append(f"{title.capitalize()}:")
-        lines += [f"  {line}" for line in body.splitlines()]
-    return "\n".join(lines) + "\n"

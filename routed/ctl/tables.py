@@ -59,3 +59,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("   ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def described(document: Document) -> str:
+    """All of one object, for people."""
+    metadata = document["metadata"]
+    lines = [f"Name:     {metadata['name']}"]
+    for title in ("labels", "annotations"):
+        held = metadata.get(title) or {}
+        text = ", ".join(f"{k}={v}" for k, v in sorted(held.items())) or "<none>"
+        lines.append(f"{title.capitalize() + ':':<10}{text}")
+    lines.append(f"Created:  {metadata.get('creationTimestamp', '<unknown>')}")
+    for title in ("spec", "status"):
+        body = yaml.safe_dump(document.get(title) or {}, sort_keys=False).rstrip()
+        lines.append(f"{title.capitalize()}:")
+        lines += [f"  {line}" for line in body.splitlines()]
+    return "\n".join(lines) + "\n"

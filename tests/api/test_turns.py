@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import Watched
 
 from api.resources.errors import Conflict, Invalid, NotFound, PoolExhausted, StorageError
 from api.resources.registry import KINDS
@@ -19,22 +20,6 @@ from api.store import Item
 from api.store.sqlite import SqliteStore
 
 Puts = Mapping[str, bytes | None]
-
-
-class Watched(SqliteStore):
-    """Counts commits; `before` runs ahead of each, as another process would; `broken` fails."""
-
-    commits = 0
-    broken = False
-    before: Callable[[Puts], Awaitable[None]] | None = None
-
-    async def commit(self, expect: Mapping[str, int], puts: Puts) -> dict[str, int]:
-        self.commits += 1
-        if self.before is not None:
-            await self.before(puts)
-        if self.broken:
-            raise StorageError("cannot write to the store: no room", full=True)
-        return await super().commit(expect, puts)
 
 
 def with_service(path: Path, body: Callable[[Objects, Watched], Awaitable[None]]) -> None:

@@ -189,3 +189,24 @@ def test_the_examples_of_the_kinds_are_taken(ctl: Ctl) -> None:
     assert {f"{name}.yaml" for name in [*order, "ipblock"]} == {
         path.name for path in (EXAMPLES / "kinds").iterdir()
     }
+
+
+def test_unknown_fields_are_refused_told_of_or_left_out(ctl: Ctl) -> None:
+    peer = "kind: BGPPeer\nmetadata: {name: odd}\nspec: {peerIP: 192.0.2.7, asNumber: 1, %s}\n"
+    strange = peer % "colour: red"
+    for verb in ("create", "apply"):
+        done = ctl(verb, "-f", "-", stdin=strange)
+        assert done.returncode == 2
+        assert "spec.colour: is not a known field" in done.stderr
+    warned = ctl("create", "--validate", "warn", "-f", "-", stdin=strange)
+    assert "odd created" in ok(warned)
+    assert warned.stderr == 'Warning: stdin: document 1: unknown field "spec.colour"\n'
+    strange = peer % "holdTime: 30, colour: red"
+    silent = ctl("apply", "--validate", "ignore", "-f", "-", stdin=strange)
+    assert ("odd configured" in ok(silent), silent.stderr) == (True, "")
+    assert "holdTime: 30" in ok(ctl("get", "peer", "odd", "-o", "yaml"))
+    assert "colour" not in ok(ctl("get", "peer", "odd", "-o", "yaml"))
+    bad = peer % "holdTime: 2, colour: red"
+    assert ctl("apply", "--validate", "ignore", "-f", "-", stdin=bad).returncode == 2
+    assert ctl("apply", "--validate", "maybe", "-f", "-", stdin=peer % "").returncode == 2
+    ok(ctl("delete", "peer", "odd"))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from api.resources.errors import StorageError
 from api.store import Store
 from api.store.etcd.store import EtcdStore
 from api.store.sqlite import SqliteStore
 from support.etcd import Cluster
 
 _number = itertools.count()
+Puts = Mapping[str, bytes | None]
 
 
 @dataclass
@@ -51,3 +53,19 @@ class Backend:
                 self.opened.clear()
 
         self.loop.run(whole())
+
+
+class Watched(SqliteStore):
+    """Counts commits; `before` runs ahead of each, as another process would; `broken` fails."""
+
+    commits = 0
+    broken = False
+    before: Callable[[Puts], Awaitable[None]] | None = None
+
+    async def commit(self, expect: Mapping[str, int], puts: Puts) -> dict[str, int]:
+        self.commits += 1
+        if self.before is not None:
+            await self.before(puts)
+        if self.broken:
+            raise StorageError("cannot write to the store: no room", full=True)
+        return await super().commit(expect, puts)
