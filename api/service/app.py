@@ -21,7 +21,9 @@ from api.resources.errors import IntentError, NotFound, StorageError, TooManyReq
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
+from api.resources.versions import VERSION
 from api.service import access, discovery, envelope
+from api.service.agents import Agents
 from api.service.asking import identified
 from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
 from api.service.bodies import bytes_of
@@ -65,7 +67,7 @@ def application(
         if audit is not None:
             audit.close()
 
-    app = IndexedAPI(title="routed", version=discovery.VERSION, lifespan=life)
+    app = IndexedAPI(title="routed", version=VERSION, lifespan=life)
 
     route = Routes(app, objects, metrics, audit).add
     _add_kinds(route, objects, metrics)
@@ -98,6 +100,7 @@ class Routes:
         self._metrics = metrics
         self._audit = audit
         self._crowd = Crowd()
+        self._agents = Agents()
 
     def add(self, path: str, method: str, handler: Handler, summary: str) -> None:
         resource, _, rest = path.removeprefix(f"{BASE}/").removeprefix("/").partition("/")
@@ -120,6 +123,8 @@ class Routes:
         who, outcome = None, Outcome(500, "InternalError")
         try:
             who = identified(await self._mirror.fresh(), request, time.time())
+            if who.node:
+                self._agents.asked(who.node, request.headers.get("user-agent", ""))
             with self._crowd.entered(who):
                 said = await handler(request, who)
             outcome = outcome_of(said)

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from api.auth.ca import write_secret
-from api.client import Client
+from api.client import Client, Unread
 from api.ipam import local
 from api.resources.errors import (
     AlreadyExists,
@@ -269,7 +269,8 @@ async def _watch(
     async for event in client.watch(kind.plural, label_selector=selector, field_selector=fields):
         if event.object is None:
             continue
-        document = event.object.wire()
+        held = event.object
+        document = held.document if isinstance(held, Unread) else held.wire()
         if output in ("", "wide"):
             typer.echo(table(kind, [document], wide=output == "wide", header=header))
             header = False
