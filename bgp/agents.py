@@ -1,7 +1,8 @@
 """The speaker's socket: agents connect, are shown everything, and state what they want.
 
 A reader that does not keep up is dropped, never waited for: it reconnects and is shown everything
-again. A message that cannot be read ends its connection and changes nothing.
+again. A message that cannot be read ends its connection and changes nothing; one that only a newer
+speaker would know is passed over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from api.resources.errors import SpeakerError
 from api.resources.net import IPNetwork
+from api.resources.versions import VERSION
 from bgp import wire
 from bgp.seam import Advertisement, Peer
 
@@ -85,7 +87,7 @@ class Agents:
     def _show(self, writer: asyncio.StreamWriter) -> None:
         """The snapshot: begin, every session and path, end."""
         self._revision += 1
-        lines = [wire.event(wire.Begin(self._revision))]
+        lines = [wire.event(wire.Begin(self._revision, VERSION))]
         lines += [wire.event(session) for session in self.speaker.sessions.values()]
         for inbound in self.speaker.inbound.values():
             lines += [wire.event(path) for path in inbound.paths.values()]
@@ -102,6 +104,7 @@ class _Listener:
         self.writer = writer
         self._peers: dict[str, Peer] | None = None
         self._wanted: dict[IPNetwork, Advertisement | None] = {}
+        self._unknown: set[str] = set()
 
     async def take(self, message: wire.Message) -> None:
         growing, speaker = self._peers is not None, self.speaker
@@ -137,5 +140,9 @@ class _Listener:
         elif isinstance(message, wire.Stop):
             await speaker.leave()
             speaker.agents.answer(self.writer, wire.Stopped())
+        elif isinstance(message, wire.Unknown):
+            if message.name not in self._unknown:
+                self._unknown.add(message.name)
+                log.warning("a newer agent said what is not known here: %s", message.name)
         else:
             raise SpeakerError(f"cannot take {type(message).__name__} from an agent")

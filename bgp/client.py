@@ -23,6 +23,7 @@ from bgp.wire import (
     Message,
     Sync,
     Synced,
+    Unknown,
     Unpeer,
     Withdraw,
     op,
@@ -130,7 +131,8 @@ class SpeakerClient:
                     if waiting is not None and not waiting.done():
                         waiting.set_result(None)
                     continue
-                yield message
+                if not isinstance(message, Unknown):  # what a newer speaker says
+                    yield message
             raise SpeakerError("the speaker closed the connection")
         except (OSError, ValueError) as error:
             raise SpeakerError(f"lost the speaker: {error}") from error

@@ -14,10 +14,14 @@ agent -> speaker
     {"op":"stop"}                withdraw everything, wait until sent, answer {"event":"stopped"}
 
 speaker -> agent
-    {"event":"begin","revision":R} {"event":"session",...Session} {"event":"path",...Path}
+    {"event":"begin","revision":R,"version":V}
+    {"event":"session",...Session} {"event":"path",...Path}
     {"event":"end","revision":R}
     then {"event":"session"|"path"|"unpath"|"synced"}
     {"event":"linkdown","prefix":P,"link":L}  the speaker withdrew P itself: its link is gone
+
+Either passes over messages and fields that it does not know (`bgp.wire`); V is the speaker's
+version.
 
 `complete` says that the agent has had its first full sync: from then on the speaker itself sends
 End-of-RIB (RFC 4724) whenever a session comes up, also while no agent is there.

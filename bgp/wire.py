@@ -1,6 +1,9 @@
 """The seam's messages as JSON lines: typed values in, typed values out.
 
-A line that cannot be read is a SpeakerError that says why; nothing of it is used.
+A line that cannot be read is a SpeakerError that says why; nothing of it is used. Agent and speaker
+may be of two releases, for the speaker is restarted seldom: a message that is not known is
+`Unknown`, which its reader passes over, and a field that is not known is left out. So whatever is
+added later must be harmless to leave out, or be said only to who states a version that knows it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ V = TypeVar("V", Peer, Advertisement, Session, Path)
 
 @dataclass(frozen=True, slots=True)
 class Begin:
+    """`version`: of who says it; "": of a speaker or agent of 0.1."""
+
     revision: int
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,16 @@ class LinkDown:
     link: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a newer reader would understand."""
+
+    name: str
+
+
 Message = (
     Begin | End | Peer | Unpeer | Advertisement | Withdraw | Sync | Stop
-    | Session | Path | Unpath | Synced | Stopped | LinkDown
+    | Session | Path | Unpath | Synced | Stopped | LinkDown | Unknown
 )  # fmt: skip
 
 _OPS: dict[str, type[Any]] = {
@@ -136,24 +149,33 @@ def document(value: Any) -> dict[str, Any]:
 
 
 def build(cls: type[V], fields: dict[str, Any]) -> V:
-    """The inverse of `document`; SpeakerError if a field is missing, unknown or wrong."""
+    """The inverse of `document`, without what is not known; SpeakerError if a field is missing or
+    wrong."""
+    known = _FIELDS[cls]
     try:
-        return cls(**{name: _typed(name, value) for name, value in fields.items()})
+        return cls(**{name: _typed(name, fields[name]) for name in known if name in fields})
     except (TypeError, ValueError) as error:
         raise SpeakerError(f"cannot read a {cls.__name__}: {error}") from error
 
 
 def _line(label: str, name: str, message: Message) -> bytes:
     fields = {label: name, **document(message)}
+    if fields.get("version") == "":  # speakers before 0.1 end a connection over it
+        del fields["version"]
     return _encode(fields).encode() + b"\n"
 
 
 def _parse(line: bytes, label: str, known: dict[str, type[Any]]) -> Message:
     try:
         fields = json.loads(line)
-        cls = known[fields.pop(label)]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        name = fields[label]
+        cls = known.get(name)
+        if not isinstance(name, str):
+            raise TypeError(f"{label} {name!r} is no text")
+    except (ValueError, KeyError, TypeError) as error:
         raise SpeakerError(f"cannot read a message of the speaker's socket: {error}") from error
+    if cls is None:
+        return Unknown(name)
     message: Message = build(cls, fields)
     return message
 

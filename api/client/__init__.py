@@ -1,6 +1,7 @@
 """The client of the service, for agents and `routectl`."""
 
-from api.client.client import Client, Unreachable, WatchEvent, context_of
+from api.client.answers import Unreachable, Unread, WatchEvent
+from api.client.client import Client, context_of
 from api.client.joining import join
 
-__all__ = ["Client", "Unreachable", "WatchEvent", "context_of", "join"]
+__all__ = ["Client", "Unreachable", "Unread", "WatchEvent", "context_of", "join"]

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import ValidationError
 
 from api.auth import kubeconfig
 from api.auth.kubeconfig import Access
-from api.resources import errors
-from api.resources.errors import Cause, ConfigError, IntentError, RoutedError, StorageError
+from api.client.answers import Unreachable, Unread, WatchEvent, failure, shown, typed
+from api.resources.errors import Cause, ConfigError, Incompatible
 from api.resources.meta import API_VERSION, Resource
 from api.resources.registry import KINDS, by_kind
+from api.resources.versions import HEADER, VERSION
 
+log = logging.getLogger("routed.client")
 R = TypeVar("R", bound=Resource)
 
 CONNECT_SECONDS = 3.0
@@ -36,35 +38,10 @@ ANSWER_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # a watch has a bookmark every ten
 BUSY_TRIES = 5  # more, of a request that was refused because there were too many
 BUSY_SECONDS = 5.0  # at most between two
-
-
-class Unreachable(RoutedError):
-    """The service gave no answer that can be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class WatchEvent:
-    """`type` is BEGIN, END (the full set between them), ADDED, MODIFIED or DELETED."""
-
-    type: str
-    object: Resource | None = None
-
-
-_BY_REASON: dict[str, type[IntentError]] = {
-    cls.reason: cls
-    for cls in (
-        errors.BadRequest,
-        errors.Unauthorized,
-        errors.Forbidden,
-        errors.NotFound,
-        errors.AlreadyExists,
-        errors.Conflict,
-        errors.Expired,
-        errors.TooLarge,
-        errors.Invalid,
-        errors.PoolExhausted,
-    )
-}
+MERGE = "application/merge-patch+json"
+CHANGES = ("ADDED", "MODIFIED", "DELETED")
+LENIENT = {"fieldValidation": "Warn"}
+BY_TYPE = "application/strategic-merge-patch+json"  # conditions that are not named stay
 
 
 class Client:
@@ -72,13 +49,27 @@ class Client:
 
     `servers` are other replicas of the service: one that does not answer is left for the next, and
     a watch goes on there at the revision that it has reached, without the full set again.
+
+    `program` is what we call ourselves. `judge` says what is against working with a service of a
+    version ("": nothing); what such a service shows is not taken in, but `Incompatible` raised.
+    What all releases have in common is not judged: `version`, `certificate`.
     """
 
-    def __init__(self, access: Access, servers: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        access: Access,
+        servers: Sequence[str] = (),
+        *,
+        program: str = "routed",
+        judge: Callable[[str], str] = lambda version: "",
+    ) -> None:
         self.access = access
+        self.judge = judge
+        self._agent = f"{program}/{VERSION}"
         self._servers = tuple(dict.fromkeys((access.server, *servers)))
-        self._http = _http(access)
+        self._http = self._connect(access)
         self._busy: Counter[httpx.AsyncClient] = Counter()
+        self._warned: set[str] = set()
 
     @property
     def server(self) -> str:
@@ -86,18 +77,18 @@ class Client:
 
     @classmethod
     def from_kubeconfig(
-        cls, path: Path, server: str | None = None, servers: Sequence[str] = ()
+        cls, path: Path, server: str | None = None, servers: Sequence[str] = (), **more: Any
     ) -> Client:
         """ConfigError if the file cannot be used; `server` overrides its URL."""
         access = kubeconfig.read(path)
-        return cls(replace(access, server=server) if server else access, servers)
+        return cls(replace(access, server=server) if server else access, servers, **more)
 
     async def use(self, access: Access) -> None:
         """From now on with other credentials. What is under way, watches too, goes on as it
         began, for as long as the service lets it."""
         if len(self._servers) > 1:
             access = replace(access, server=self.server)
-        before, self.access, self._http = self._http, access, _http(access)
+        before, self.access, self._http = self._http, access, self._connect(access)
         if not self._busy[before]:
             await before.aclose()
 
@@ -107,7 +98,7 @@ class Client:
             at = self._servers.index(server)
             following = self._servers[(at + 1) % len(self._servers)]
             before, self.access = self._http, replace(self.access, server=following)
-            self._http = _http(self.access)
+            self._http = self._connect(self.access)
             if not self._busy[before]:
                 await before.aclose()
         return len(self._servers) > 1
@@ -130,25 +121,60 @@ class Client:
                 if http is not self._http:
                     await http.aclose()
 
+    def _connect(self, access: Access) -> httpx.AsyncClient:
+        bearer = {"Authorization": f"Bearer {access.token}"} if access.token else {}
+        return httpx.AsyncClient(
+            base_url=f"{access.server}/apis/{API_VERSION}",
+            verify=context_of(access),
+            headers={"User-Agent": self._agent, **bearer},
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,
+        )
+
+    def _judge(self, response: httpx.Response) -> None:
+        if why := self.judge(response.headers.get(HEADER, "")):
+            raise Incompatible(f"cannot work with the service at {self.server}: {why}")
+
+    async def version(self) -> str:
+        """Of the service; "" if it does not say."""
+        response = await self._send("GET", f"{self.server}/version", judged=False)
+        try:
+            return str(response.json()["gitVersion"]).partition("-routed.")[2]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unreachable(f"{self.server} answered GET /version without a version") from error
+
     async def get(self, model: type[R], name: str) -> R:
-        return _typed(model, await self._call("GET", f"/{_plural(model)}/{name}"))
+        return typed(model, await self._call("GET", f"/{_plural(model)}/{name}"))
 
     async def list(self, model: type[R], *, labels: str = "", fields: str = "") -> list[R]:
         query = {"labelSelector": labels, "fieldSelector": fields}
         document = await self._call("GET", f"/{_plural(model)}", params=query)
-        return [_typed(model, item) for item in document["items"]]
+        return [typed(model, item) for item in document["items"]]
 
-    async def create(self, held: R) -> R:
-        document = await self._call("POST", f"/{_plural(type(held))}", json=held.wire())
-        return _typed(type(held), document)
+    async def create(self, held: R, *, strict: bool = True) -> R:
+        """What a service of another release does not know of it is refused, or, if it is not
+        `strict`, left out."""
+        query = {} if strict else LENIENT
+        path = f"/{_plural(type(held))}"
+        return typed(type(held), await self._call("POST", path, json=held.wire(), params=query))
 
-    async def update(self, held: R) -> R:
-        path = f"/{_plural(type(held))}/{held.metadata.name}"
-        return _typed(type(held), await self._call("PUT", path, json=held.wire()))
-
-    async def update_status(self, held: R) -> R:
-        path = f"/{_plural(type(held))}/{held.metadata.name}/status"
-        return _typed(type(held), await self._call("PUT", path, json=held.wire()))
+    async def patch(
+        self,
+        model: type[R],
+        name: str,
+        change: Mapping[str, Any],
+        *,
+        status: bool = False,
+        judged: bool = True,
+    ) -> R:
+        """Change these fields and no other; with `status` of the status, where conditions that
+        `change` does not name stay as well. Fields that the service does not know are left out."""
+        path = f"/{_plural(model)}/{name}{'/status' if status else ''}"
+        headers = {"Content-Type": BY_TYPE if status else MERGE}
+        document = await self._call(
+            "PATCH", path, json=change, headers=headers, params=LENIENT, judged=judged
+        )
+        return typed(model, document)
 
     async def delete(self, model: type[Resource], name: str, *, uid: str = "") -> None:
         options = {"preconditions": {"uid": uid}} if uid else {}
@@ -162,7 +188,9 @@ class Client:
 
     async def certificate(self, node: str, request: str) -> bytes:
         """The certificate of `node` for a request in PEM."""
-        made = await self._call("POST", f"/nodes/{node}/certificate", json={"request": request})
+        made = await self._call(
+            "POST", f"/nodes/{node}/certificate", json={"request": request}, judged=False
+        )
         return str(made["certificate"]).encode()
 
     async def heartbeat(self, node: str) -> float:
@@ -201,8 +229,8 @@ class Client:
             try:
                 async for kind, held in self._lines(plural, query):
                     tries = 0
-                    if isinstance(held, Resource):
-                        reached = held.metadata.resource_version if reached else ""
+                    if not isinstance(held, str):
+                        reached = _revision(held) if reached else ""
                         yield WatchEvent(kind, held)
                     elif kind != "BOOKMARK":
                         yield WatchEvent(kind)
@@ -220,7 +248,7 @@ class Client:
 
     async def _lines(
         self, plural: str, query: dict[str, str]
-    ) -> AsyncGenerator[tuple[str, Resource | str], None]:
+    ) -> AsyncGenerator[tuple[str, Resource | Unread | str], None]:
         """One connection: type and object of each line, or the revision of a bookmark."""
         model = KINDS[plural].model
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
@@ -231,7 +259,8 @@ class Client:
             ):
                 if got.status_code != 200:
                     await got.aread()
-                    raise _error(got)
+                    raise failure(got)
+                self._judge(got)
                 if "sendInitialEvents" in query:
                     yield "BEGIN", ""
                 async for line in got.aiter_lines():
@@ -242,8 +271,9 @@ class Client:
                         continue
                     if kind == "ERROR":
                         raise Unreachable(f"the watch of {plural} ended: {held.get('message')}")
-                    yield kind, _typed(model, held)
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+                    if kind in CHANGES:  # else something new, which we did not ask for
+                        yield kind, shown(model, held)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise Unreachable(f"cannot watch {plural} at {self.server}: {_why(error)}") from error
         raise Unreachable(f"the service at {self.server} ended the watch of {plural}")
 
@@ -251,7 +281,7 @@ class Client:
         self, method: str, path: str, *, validation: str = "Strict", **options: Any
     ) -> dict[str, Any]:
         if method in ("POST", "PUT", "PATCH"):
-            options["params"] = {**options.get("params", {}), "fieldValidation": validation}
+            options["params"] = {"fieldValidation": validation, **options.get("params", {})}
         response = await self._send(method, path, **options)
         try:
             document: dict[str, Any] = response.json()
@@ -259,7 +289,9 @@ class Client:
             raise Unreachable(f"{self.server} answered {method} {path} without JSON") from error
         return document
 
-    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, *, judged: bool = True, **options: Any
+    ) -> httpx.Response:
         tries = busy = 0
         while True:
             server, tries = self.server, tries + 1
@@ -277,18 +309,14 @@ class Client:
                     continue
                 raise Unreachable(f"cannot reach the service at {server}: {_why(error)}") from error
         if response.status_code >= 400:
-            raise _error(response)
+            raise failure(response)
+        for text in response.headers.get_list("warning"):
+            if text not in self._warned:
+                self._warned.add(text)
+                log.warning("the service leaves out what it does not know: %s %s", path, text)
+        if judged:
+            self._judge(response)
         return response
-
-
-def _http(access: Access) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=f"{access.server}/apis/{API_VERSION}",
-        verify=context_of(access),
-        headers={"Authorization": f"Bearer {access.token}"} if access.token else {},
-        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-        trust_env=False,
-    )
 
 
 def context_of(access: Access) -> ssl.SSLContext:
@@ -316,42 +344,15 @@ def _memory(data: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _typed(model: type[R], document: Any) -> R:
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise Unreachable(
-            f"the service sent a {model.KIND} that cannot be read: {error}"
-        ) from error
-
-
-def _error(response: httpx.Response) -> RoutedError:
-    try:
-        status = response.json()
-        message, reason = str(status["message"]), str(status["reason"])
-    except (ValueError, KeyError, TypeError):
-        return Unreachable(f"the service answered {response.status_code} without a Status")
-    details = status.get("details") or {}
-    causes = [
-        Cause(c.get("field", ""), c.get("message", ""), c.get("reason", ""))
-        for c in details.get("causes", [])
-    ]
-    if reason in _BY_REASON:
-        return _BY_REASON[reason](
-            message, causes=causes, kind=details.get("kind", ""), name=details.get("name", "")
-        )
-    if response.status_code == 429:
-        return Unreachable(message)
-    if response.status_code in (503, 507):
-        return StorageError(message, full=response.status_code == 507)
-    return IntentError(message, causes=causes)
-
-
 def retry_after(response: httpx.Response) -> float:
     """Seconds, and up to half as much again: who was refused together does not come back so."""
     said = response.headers.get("retry-after", "")
     seconds = min(float(said) if said.isdigit() else 1.0, BUSY_SECONDS)
     return seconds * random.uniform(1.0, 1.5)  # noqa: S311 - jitter
+
+
+def _revision(held: Resource | Unread) -> str:
+    return held.revision if isinstance(held, Unread) else held.metadata.resource_version
 
 
 def _plural(model: type[Resource]) -> str:

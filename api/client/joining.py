@@ -15,14 +15,8 @@ import httpx
 from api.auth import certificates
 from api.auth.bootstrap import Invitation
 from api.auth.kubeconfig import Access
-from api.client.client import (
-    ANSWER_SECONDS,
-    BUSY_TRIES,
-    CONNECT_SECONDS,
-    Client,
-    Unreachable,
-    retry_after,
-)
+from api.client.answers import Unreachable
+from api.client.client import ANSWER_SECONDS, BUSY_TRIES, CONNECT_SECONDS, Client, retry_after
 from api.resources.errors import Cause, ConfigError
 
 CA_BYTES = 65_536  # more than any

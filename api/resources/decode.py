@@ -72,7 +72,8 @@ def _is_plain(body: bytes) -> bool:
 
 def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resource:
     """The resource in `document`; BadRequest or Invalid name the object and each field. With
-    `unknown`, fields that are not known are left out and added to it."""
+    `unknown`, fields that are not known are left out and added to it, and values of the status,
+    which is only a report."""
     if not isinstance(document, dict):
         raise BadRequest(f"cannot read the {kind.kind}: it must be an object")
     metadata = document.get("metadata")
@@ -88,9 +89,12 @@ def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resou
         held = _typed(kind, document)
     except ValidationError as error:
         extra = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
-        if unknown is not None and extra:
+        if unknown is not None:
+            odd = [p for p in error.errors() if (p["type"], p["loc"][:1]) == ("enum", ("status",))]
             unknown += [_unknown(problem) for problem in extra]
-            return decode(kind, _without(document, [p["loc"] for p in extra]), unknown)
+            unknown += [f'unknown value of "{cause_of(problem).field}"' for problem in odd]
+            if places := [problem["loc"] for problem in (*extra, *odd)]:
+                return decode(kind, without(document, places), unknown)
         causes = [cause_of(problem) for problem in error.errors()]
         if len(extra) == len(causes):
             fields = ", ".join(f'unknown field "{cause.field}"' for cause in causes)
@@ -117,7 +121,7 @@ def known(kind: Kind, document: Any, unknown: list[str] | None) -> Any:
     except ValidationError as error:
         extra = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
         unknown += [_unknown(problem) for problem in extra]
-        return _without(document, [problem["loc"] for problem in extra])
+        return without(document, [problem["loc"] for problem in extra])
     return document
 
 
@@ -125,7 +129,7 @@ def _unknown(problem: Any) -> str:
     return f'unknown field "{cause_of(problem).field}"'
 
 
-def _without(document: Any, places: list[tuple[int | str, ...]]) -> Any:
+def without(document: Any, places: list[tuple[int | str, ...]]) -> Any:
     made = copy.deepcopy(document)
     for place in places:
         around = made

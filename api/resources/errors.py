@@ -14,6 +14,8 @@
     │   ├── Invalid           422, with a cause per field
     │   └── PoolExhausted     409, reason PoolExhausted; names pool, used, free, cooling, reserved
     ├── StorageError     the store cannot take a write: 507 (full) or 503
+    ├── Unreadable       an object of another release (api.resources.reading)
+    ├── Incompatible     a program of a release too far from ours
     ├── ApplyError       the kernel refused: key, operation, errno
     └── SpeakerError     the speaker or ExaBGP refused or is out of reach
 
@@ -30,6 +32,10 @@ from dataclasses import dataclass
 
 class RoutedError(Exception):
     """Root of every error that routed raises on purpose."""
+
+
+class Incompatible(RoutedError):
+    """The other program's release is too far from ours (api.resources.versions)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class NodeSpec(Model):
 
 class NodeStatus(Status):
     versions: dict[str, str] = Field(default_factory=dict)
-    """Of the programs that run on it."""
+    """Of the programs that run on it: `routed`, the agent's, and `speaker`."""
 
 
 @resource(
@@ -42,6 +42,7 @@ class NodeStatus(Status):
         Column("ADDRESSES", "spec.addresses"),
         Column("UNSCHEDULABLE", "spec.unschedulable", 1),
         Column("VERSION", "status.versions.routed", 1),
+        Column("SKEW", "status.conditions[VersionSkew]", 1),
     ),
     kept=("as_number", "addresses", "router_id"),
 )
@@ -54,4 +55,4 @@ class Node(Resource):
     spec: NodeSpec = Field(default_factory=NodeSpec)
     """What it is to be."""
     status: NodeStatus = Field(default_factory=NodeStatus)
-    """What its agent says: Ready, BGPEstablished, ForwardBlocked."""
+    """What its agent says: Ready, BGPEstablished, ForwardBlocked, VersionSkew."""

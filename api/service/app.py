@@ -28,7 +28,9 @@ from api.resources.errors import (
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
+from api.resources.versions import VERSION
 from api.service import access, discovery, envelope
+from api.service.agents import Agents
 from api.service.answers import Written, json_answer
 from api.service.asking import identified
 from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
@@ -86,7 +88,7 @@ def application(
         if audit is not None:
             audit.close()
 
-    app = IndexedAPI(title="routed", version=discovery.VERSION, lifespan=life)
+    app = IndexedAPI(title="routed", version=VERSION, lifespan=life)
     app.before = _strangers(throttle)
 
     app.state.end_watches = objects.mirror.end_watches
@@ -128,6 +130,7 @@ class Routes:
         self._audit = audit
         self._throttle = throttle
         self._crowd = Crowd(metrics.refused)
+        self._agents = Agents()
 
     def add(self, path: str, method: str, handler: Handler, summary: str) -> None:
         resource, _, rest = path.removeprefix(f"{BASE}/").removeprefix("/").partition("/")
@@ -153,6 +156,8 @@ class Routes:
         try:
             who = self._identified(await self._mirror.fresh(), request)
             self._throttle.known(who)
+            if who.node:
+                self._agents.asked(who.node, request.headers.get("user-agent", ""))
             with self._crowd.entered(who):
                 said = await handler(request, who)
                 if isinstance(said, Streamed):

@@ -8,7 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
+from api.resources.errors import StorageError
 from api.resources.meta import Resource
+from api.resources.reading import Unreadable, read
 from api.store import Item
 
 R = TypeVar("R", bound=Resource)
@@ -61,5 +65,22 @@ def document_of(value: bytes, revision: int) -> dict[str, Any]:
 
 
 def kept(model: type[R], item: Item) -> R:
-    """The typed object of a stored item."""
-    return model.model_validate(document_of(item.value, item.revision))
+    """The typed object of a stored item; StorageError if a newer replica wrote what we cannot
+    read."""
+    return understood(model, document_of(item.value, item.revision))[0]
+
+
+def understood(model: type[R], document: dict[str, Any]) -> tuple[R, bool]:
+    """The object of a stored document, and whether there is more in that than this release knows:
+    a newer replica wrote it. StorageError if it cannot be read at all."""
+    try:
+        return model.model_validate(document), False
+    except ValidationError:
+        pass
+    try:
+        return read(model, document), True
+    except Unreadable as error:
+        raise StorageError(
+            f"cannot change {model.KIND} {document['metadata']['name']}: {error}; a newer control "
+            "plane wrote it, ask that one"
+        ) from error

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse, Response
 
 from api.resources.meta import API_GROUP, API_VERSION
 from api.resources.registry import KINDS
+from api.resources.versions import VERSION
 from api.service import gnostic, openapi
 
-VERSION = "0.1.0"
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 

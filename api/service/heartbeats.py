@@ -34,6 +34,7 @@ from api.service.answers import json_answer
 from api.service.codec import document_of
 from api.service.judging import forbidden
 from api.service.objects import Objects, anything
+from api.service.patches import STRATEGIC
 
 log = logging.getLogger("routed.service")
 
@@ -164,8 +165,11 @@ class Heartbeats:
         conditions = document["status"]["conditions"]
         if all(condition["status"] == "Unknown" for condition in conditions):
             return False
-        document["status"]["conditions"] = [_silent(one) for one in conditions]
-        await self.objects.update(NODES, node, document, anything, status=True)
+        change = {
+            "metadata": {"resourceVersion": str(item.revision)},  # as it was looked at
+            "status": {"conditions": [_silent(one) for one in conditions]},
+        }
+        await self.objects.patch(NODES, node, change, anything, media_type=STRATEGIC, status=True)
         return True
 
 

@@ -8,6 +8,7 @@ concerns its object alone. No-op writes make no revision; generation grows with 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ from api.auth.identity import of_node
 from api.resources.decode import decode, invalid
 from api.resources.errors import AlreadyExists, Cause, Conflict, NotFound
 from api.resources.meta import Resource
+from api.resources.reading import keeping
 from api.resources.registry import Kind
 from api.service.admission import admit, release, report, revise
-from api.service.codec import document_of, encoded, key_of, stored
+from api.service.codec import document_of, encoded, key_of, stored, understood
 from api.service.fields import Managed
 from api.service.judging import May
 from api.service.making import (
@@ -183,7 +185,9 @@ class Objects:
             item = _item(state, kind, name)
             document = document_of(item.value, item.revision)
             may(document)
-            held = kind.model.model_validate(document)
+            held, newer = understood(kind.model, document)
+            if newer:  # the change is of what is known here; the rest stays
+                document = held.wire()
             wanted = wanted_of(document)
             if wanted.based_on and wanted.based_on != str(item.revision):
                 raise Conflict(
@@ -199,6 +203,8 @@ class Objects:
             else:
                 made = managed(document, made, options, status)
             after = stored(made)
+            if newer:
+                after = keeping(json.loads(item.value), stored(held), after)
             may(after)
             value = encoded(after)
             if value == item.value:
@@ -254,7 +260,8 @@ class Objects:
             if "deletionTimestamp" in gone["metadata"]:
                 return Decision(item.key, stays=True)
             gone["metadata"]["deletionTimestamp"] = now()
-            made = stored(kind.model.model_validate(gone))
+            made = {**gone, "metadata": dict(gone["metadata"])}
+            del made["metadata"]["resourceVersion"]
             return Decision(item.key, encoded(made), fact_of(kind.plural, made), expect)
 
         await (self.turns.dry if options.dry else self.turns.decided)(deletion)

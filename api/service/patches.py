@@ -1,7 +1,8 @@
 """What a PATCH makes of an object, by its media type. Pure, on documents.
 
-A strategic merge patch needs tags that our kinds do not have: it is taken as a merge patch, as for
-custom resources.
+Of the tags that a strategic merge patch goes by, our kinds have one: conditions are a map by their
+`type` (Kubernetes API conventions, "Typical status properties"), so those that it does not name
+stay. Everything else of it is a merge patch.
 """
 
 from __future__ import annotations
@@ -35,7 +36,25 @@ def patched(media_type: str, held: Document, change: Any) -> Document:
     if not isinstance(change, dict):
         raise BadRequest("cannot patch: a merge patch is an object")
     made: Document = merge(held, change)
+    if media_type == STRATEGIC:
+        before, named = _conditions(held), _conditions(change)
+        if before is not None and named is not None:
+            by_type = {one["type"]: merge(before.get(one["type"]), one) for one in named.values()}
+            made["status"]["conditions"] = list({**before, **by_type}.values())
     return made
+
+
+def _conditions(document: Document) -> Document | None:
+    """By their type; None if there are none, or they are no such list."""
+    status = document.get("status")
+    found = status.get("conditions") if isinstance(status, dict) else None
+    if not isinstance(found, list):
+        return None
+    try:
+        by_type = {one["type"]: one for one in found}
+    except (TypeError, KeyError):
+        return None
+    return by_type if len(by_type) == len(found) else None
 
 
 def yaml_document(body: bytes) -> Any:

@@ -19,6 +19,7 @@ from api.auth import ca, kubeconfig, tokens
 from api.auth.certificates import Authority
 from api.auth.kubeconfig import Access
 from api.resources.errors import Cause, ConfigError
+from api.resources.versions import HEADER, VERSION
 from api.service.app import application
 from api.service.audit import AuditLog
 from api.service.connections import Connection
@@ -71,6 +72,7 @@ def run(
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            headers=[(HEADER, VERSION)],
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         config.load()

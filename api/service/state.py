@@ -20,8 +20,9 @@ from api.auth import bootstrap, credentials
 from api.auth.credentials import Credentials
 from api.auth.identity import Identity, of_document
 from api.ipam.space import Held, Space
-from api.resources.ippool import IPPool, IPPoolSpec
+from api.resources.ippool import IPPool
 from api.resources.net import IPAddress, IPNetwork, parse_address, parse_cidr
+from api.resources.reading import Unreadable, read
 from api.service.collection import Table
 from api.store import Event, Item
 
@@ -52,7 +53,6 @@ class Use:
 
 Fact = IPPool | Held | NodeFact | Reservation | Lease | Use | credentials.Fact
 K = TypeVar("K")
-_POOL_FIELDS = {field.alias for field in IPPoolSpec.model_fields.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +185,15 @@ def _held(document: dict[str, Any]) -> Held:
 
 
 def _pool(document: dict[str, Any]) -> IPPool:
-    """Without what a newer service may have written into it: claims need the rest of it."""
-    spec = {name: value for name, value in document["spec"].items() if name in _POOL_FIELDS}
-    return IPPool.model_validate({"metadata": {"name": document["metadata"]["name"]}, "spec": spec})
+    """Without what a newer service may have written into it: claims need the rest of it. Where they
+    need what this one cannot read, the pool is one that nobody claims of here."""
+    spec = document["spec"]
+    metadata = {"name": document["metadata"]["name"]}
+    try:
+        return read(IPPool, {"metadata": metadata, "spec": spec})
+    except Unreadable:
+        known = {"cidr": spec["cidr"], "blockSize": spec.get("blockSize"), "disabled": True}
+        return read(IPPool, {"metadata": metadata, "spec": known})
 
 
 def _use(document: dict[str, Any]) -> Use:

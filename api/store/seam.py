@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from api.resources.errors import RoutedError
+from api.resources.versions import VERSION
 
 
 class StoreConflict(RoutedError):
@@ -99,3 +100,14 @@ class Store(Protocol):
         between which others commit."""
 
     async def close(self) -> None: ...
+
+
+def another_schema(found: object, known: int, program: str) -> str:
+    """What is wrong with a store of a schema that we do not know; `program` is the release that
+    last used it, as it says itself."""
+    by = f"routed {program}" if program else "a newer program that did not say its version"
+    run = f"routed {program} or a newer one" if program else "that one"
+    return (
+        f"has schema {found}, written by {by}; this program (routed {VERSION}) knows schema "
+        f"{known}: run {run}, or restore a backup that was made before"
+    )

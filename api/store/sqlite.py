@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.resources.errors import Cause, ConfigError, StorageError
+from api.resources.versions import VERSION
 from api.store import statements
-from api.store.seam import Changes, Compacted, Event, Item, StoreConflict
+from api.store.seam import Changes, Compacted, Event, Item, StoreConflict, another_schema
 
 POLL_SECONDS = 0.05  # between looks for other processes' commits, while somebody waits for them
 GROUP_MOST = 256  # changes in one transaction
@@ -289,9 +290,12 @@ def _open(path: Path, first: int = 0) -> sqlite3.Connection:
                 _begin_at(connection, first)
         elif _schema(connection) == 1:
             _run(connection, statements.FROM_1)
-        connection.execute(statements.TOLD)
+        version, program = _schema(connection), _program(connection)
+        if version == statements.VERSION:
+            connection.execute(statements.TOLD)
+            if program != VERSION:
+                connection.execute(statements.USED_BY, (VERSION,))
         connection.execute("COMMIT")
-        version = _schema(connection)
         moved = connection.execute(statements.MOVED).fetchone()
     except (sqlite3.Error, OSError) as error:
         hint = "restore it from a backup, or move it away to start empty"
@@ -303,10 +307,9 @@ def _open(path: Path, first: int = 0) -> sqlite3.Connection:
         raise _elsewhere(path, moved[0])
     if version != statements.VERSION:
         connection.close()
-        problem = (
-            f"has schema {version}; this program knows {statements.VERSION}: run the newer one"
+        raise ConfigError(
+            f"store {path}", [Cause("", another_schema(version, statements.VERSION, program))]
         )
-        raise ConfigError(f"store {path}", [Cause("", problem)])
     return connection
 
 
@@ -363,6 +366,12 @@ def _begin_at(connection: sqlite3.Connection, first: int) -> None:
 def _run(connection: sqlite3.Connection, statements: str) -> None:
     for statement in statements.split(";"):
         connection.execute(statement)
+
+
+def _program(connection: sqlite3.Connection) -> str:
+    """The release that last opened it; "": one that did not say."""
+    found = connection.execute(statements.PROGRAM).fetchone()
+    return str(found[0]) if found else ""
 
 
 def _schema(connection: sqlite3.Connection) -> int:

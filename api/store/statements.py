@@ -1,7 +1,8 @@
 """The tables of the embedded store, and what is asked of them.
 
-    meta(name, value)                      schema version; the revision that is compacted up to;
-                                           where the objects were moved to, if they were
+    meta(name, value)                      schema version; the release that last opened it; the
+                                           revision that is compacted up to; where the objects were
+                                           moved to, if they were
     log(rev, key, value, created, prior)   every change; value NULL: deletion; prior: the change of
                                            the key that it took the place of, or 0
     head(key, rev)                         the present state: the log row of each key
@@ -34,6 +35,8 @@ UPDATE meta SET value = 2 WHERE name = 'schema'
 """
 # a store of schema 2 may be from before it; who does not know it does not miss it
 TOLD = "CREATE TABLE IF NOT EXISTS told (teller TEXT PRIMARY KEY, text BLOB) WITHOUT ROWID"
+PROGRAM = "SELECT value FROM meta WHERE name = 'program'"
+USED_BY = "INSERT OR REPLACE INTO meta VALUES ('program', ?)"
 MOVED = "SELECT value FROM meta WHERE name = 'moved'"
 HEADS = """
 SELECT json_group_array(json_array(h.key, h.rev, l.created))

@@ -26,6 +26,7 @@ from api.resources import Node, ObjectMeta
 from api.resources.errors import NotFound, RoutedError, SpeakerError
 from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
+from api.resources.versions import VERSION
 from api.resources.workload import Origin
 from routed.agent import attaching
 from routed.agent.addresses import AddressBook
@@ -51,7 +52,6 @@ from routed.state import Report
 
 log = logging.getLogger("routed.agent")
 
-VERSION = "0.1.0"
 ANNOUNCE_PATIENCE = 10.0  # seconds that ?wait=announced waits
 BLOCK_SECONDS = 0.25  # until the kernel is brought in line with other blocks, if nothing attaches
 BLOCK_MOST = 5.0  # whatever attaches
@@ -203,6 +203,7 @@ class Agent:
                 record.origin is Origin.API
                 and self.intent is not None
                 and record.id not in self.intent.declared
+                and ("workloads", record.id) not in self.control.known.unread
             )
             if gone or record.step is Step.DETACHING:
                 await attaching.take_away(self, record)
@@ -261,6 +262,11 @@ class Agent:
         spec = NodeSpec(addresses=self.settings.addresses or self.control.own_addresses())
         return Node(metadata=ObjectMeta(name=self.settings.node), spec=spec)
 
+    def versions(self) -> dict[str, str]:
+        """Of the programs of this host, as far as they say theirs."""
+        speaker = {"speaker": self.speech.version} if self.speech.version else {}
+        return {"routed": VERSION, **speaker}
+
     def due(self) -> set[str]:
         found, self._due = self._due, set()
         return found
@@ -280,7 +286,7 @@ class Agent:
         known = self.control.known
         found = block_writes(known.blocks, self.book.counts())
         if known.own_node is not None:
-            found += node_writes(known.own_node, conditions(self), {"routed": VERSION})
+            found += node_writes(known.own_node, conditions(self), self.versions())
         else:  # somebody deleted it, and let us join again
             found.append(Create(self.node_object()))
         return found

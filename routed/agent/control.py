@@ -7,6 +7,8 @@ decides has changed. The last good one is on disk and stays there through an out
 
 Writes are decided by `reporting` from current state; what fails is decided anew the next time.
 Workloads are reported at once, what counts them (blocks, the Node's conditions) once a second.
+
+A control plane of a release too far from ours counts as one that is down (`routed.agent.skew`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from api.resources.errors import (
     AlreadyExists,
     Conflict,
     Forbidden,
+    Incompatible,
     IntentError,
     NotFound,
     RoutedError,
@@ -36,12 +39,13 @@ from api.resources.ippool import IPBlockSpec
 from api.resources.meta import ObjectMeta
 from api.resources.net import IPAddress, parse_address
 from api.resources.registry import KINDS
+from routed.agent import skew
 from routed.agent.copy import Copy
 from routed.agent.credentials import Credentials
 from routed.agent.heartbeat import keep_beating
-from routed.agent.intent import WATCHED, Intent
+from routed.agent.intent import WATCHED, Intent, by_kind
 from routed.agent.known import Change, Known
-from routed.agent.reporting import Create, Update, UpdateStatus, Write
+from routed.agent.reporting import Create, Patch, Write
 from routed.settings import AgentSettings
 
 log = logging.getLogger("routed.control")
@@ -50,6 +54,7 @@ BACKOFF = (0.2, 5.0)  # seconds: first and longest wait between tries, with jitt
 COUNT_SECONDS = 1.0  # between reports of what only counts
 CALM_SECONDS = 0.05  # without anything new to report: what attaches now is more urgent
 GATHER_SECONDS = 0.5  # at most
+SKEW_SECONDS = 30.0  # between looks whether the control plane is of another release by now, at most
 
 
 class Reporter(Protocol):
@@ -69,6 +74,8 @@ class Reporter(Protocol):
 
     def node_object(self) -> Node: ...
 
+    def versions(self) -> dict[str, str]: ...
+
     async def keep_blocks(self) -> None: ...
 
 
@@ -83,6 +90,7 @@ class Control:
         self.copy = Copy(self.path, self.known)
         self.credentials = Credentials(settings, client) if client is not None else None
         self.connected = False
+        self.skew = ""  # what is against this control plane's release
         self._refusal = ""
         self._wake = asyncio.Event()
         self._used = asyncio.Event()
@@ -94,7 +102,10 @@ class Control:
     def stored_intent(self) -> tuple[Intent, dict[str, Workload]] | None:
         """The last good intent of disk, and the reports beside it: what an agent works from until
         the service answers."""
-        return self.copy.load(self.node)
+        found = self.copy.load(self.node)
+        if found is not None:
+            self.known.stored = by_kind(*found)
+        return found
 
     @property
     def in_sync(self) -> bool:
@@ -103,8 +114,8 @@ class Control:
 
     @property
     def problem(self) -> str:
-        """Why the service does not speak with us, if it is because of who we are."""
-        return (self.credentials.problem if self.credentials else "") or self._refusal
+        """Why the service does not speak with us, or we with it, if it is because of who we are."""
+        return (self.credentials.problem if self.credentials else "") or self.skew or self._refusal
 
     def wake(self) -> None:
         """Something may have to be reported, or a block to be claimed or given back."""
@@ -119,8 +130,7 @@ class Control:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.credentials.serve())
             tasks.create_task(self.copy.serve())
-            tasks.create_task(self._register(agent))
-            tasks.create_task(keep_beating(self.client, self.node))
+            tasks.create_task(self._exist(agent, self.client))
             for plural in WATCHED:
                 tasks.create_task(self._follow(plural))
             tasks.create_task(self._whenever(self._wake, "report", lambda: self._report(agent)))
@@ -142,13 +152,15 @@ class Control:
                 async for event in self.client.watch(plural, field_selector=selector):
                     self._changed(self.known.take(plural, event))
                     backoff.reset()
-            except (Unreachable, IntentError) as error:
+            except (Unreachable, IntentError, Incompatible) as error:
                 if plural in self.known.whole:
                     log.warning("watch ended kind=%s why=%s", plural, error)
                 self.known.lost(plural)
                 self._set_connected()
                 self._refused(error)
-            await backoff.wait()
+                if isinstance(error, Incompatible) and plural == "nodes":
+                    await self._confess()
+            await backoff.wait(SKEW_SECONDS if self.skew else BACKOFF[1])
 
     def _changed(self, change: Change) -> None:
         """Hand on what decides, note what may have to be reported, have it written down."""
@@ -168,6 +180,11 @@ class Control:
         self.wake()
 
     def _refused(self, error: RoutedError) -> None:
+        if isinstance(error, Incompatible):
+            if not self.skew:
+                log.error("version skew, going on as if the control plane were down: %s", error)
+            self.skew = str(error)
+            return
         refusal = str(error) if isinstance(error, Unauthorized | Forbidden) else ""
         if refusal and refusal != self._refusal:
             log.error("control plane refuses this node why=%s", refusal)
@@ -176,11 +193,22 @@ class Control:
     def _set_connected(self) -> None:
         connected = self.in_sync
         if connected:
-            self._refusal = ""
+            self.skew = self._refusal = ""
         if connected != self.connected:
             self.connected = connected
             log.info("control plane %s", "in sync" if connected else "lost")
             self.wake()
+
+    async def _confess(self) -> None:
+        """The one thing that is written to a control plane too far from us: that it is."""
+        assert self.client is not None
+        agent = self._agent
+        said = skew.condition(self.skew, "", {}).wire()
+        change = {"conditions": [said], "versions": agent.versions() if agent else {}}
+        try:
+            await self.client.patch(Node, self.node, {"status": change}, status=True, judged=False)
+        except RoutedError as error:
+            log.info("version skew not reported: %s", error)
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -190,6 +218,8 @@ class Control:
         """Claim a block; the intent that has it. IntentError or Unreachable."""
         if self.client is None or not self.known.complete:
             raise Unreachable("the control plane has not answered yet")
+        if self.skew:
+            raise Unreachable(self.skew)
         spec = IPBlockSpec(node=self.node, pool=pool, address=address, lease=lease)
         wanted = IPBlock(metadata=ObjectMeta(name="claim"), spec=spec)
         self._changed(self.known.merge(await self.client.create(wanted)))
@@ -248,13 +278,21 @@ class Control:
 
     # -- out ---------------------------------------------------------------------------------------
 
+    async def _exist(self, agent: Reporter, client: Client) -> None:
+        """Have a Node, and say that it lives."""
+        await self._register(agent)
+        await keep_beating(client, self.node)
+
     async def _register(self, agent: Reporter) -> None:
         """Create our Node object where there is none; the service gives it its ASN."""
         assert self.client is not None
         backoff = Backoff()
         while True:
             try:
-                self._changed(self.known.merge(await self.client.create(agent.node_object())))
+                if why := self.client.judge(await self.client.version()):
+                    raise Incompatible(why)
+                made = await self.client.create(agent.node_object(), strict=False)
+                self._changed(self.known.merge(made))
                 return
             except AlreadyExists:
                 return
@@ -324,11 +362,12 @@ class Control:
         assert self.client is not None
         try:
             if isinstance(write, Create):
-                self._changed(self.known.merge(await self.client.create(write.object)))
-            elif isinstance(write, Update):
-                self._changed(self.known.merge(await self.client.update(write.object)))
-            elif isinstance(write, UpdateStatus):
-                self._changed(self.known.merge(await self.client.update_status(write.object)))
+                made = await self.client.create(write.object, strict=False)
+                self._changed(self.known.merge(made))
+            elif isinstance(write, Patch):
+                model = KINDS[write.plural].model
+                made = await self.client.patch(model, write.name, write.change, status=write.status)
+                self._changed(self.known.merge(made))
             else:
                 await self.client.delete(KINDS[write.plural].model, write.name, uid=write.uid)
                 self._changed(self.known.drop(write.plural, write.name))
@@ -347,6 +386,6 @@ class Backoff:
     def reset(self) -> None:
         self._seconds = BACKOFF[0]
 
-    async def wait(self) -> None:
+    async def wait(self, longest: float = BACKOFF[1]) -> None:
         await asyncio.sleep(self._seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        self._seconds = min(self._seconds * 2, BACKOFF[1])
+        self._seconds = min(self._seconds * 2, longest)

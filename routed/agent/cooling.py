@@ -41,7 +41,7 @@ class CoolingLog:
         found = {}
         for line in lines[1:]:
             try:
-                address, owner, since = json.loads(line)
+                address, owner, since, *_ = json.loads(line)  # a newer agent may say more
                 found[parse_address(address)] = Cooling(str(owner), float(since))
             except (ValueError, TypeError):
                 self._torn = True

@@ -23,7 +23,7 @@ async def keep_beating(client: Client, node: str) -> None:
     while True:
         try:
             seconds = await client.heartbeat(node)
-        except RoutedError as error:  # NotFound too: no such Node yet, or no such path
+        except RoutedError as error:  # NotFound too: an older service has no such path
             log.debug("no heartbeat: %s", error)
             seconds = FIRST_SECONDS
         await asyncio.sleep(seconds * random.uniform(0.9, 1.0))  # noqa: S311 - jitter

@@ -167,7 +167,7 @@ def load(path: Path, node_name: str) -> tuple[Intent, dict[str, Workload]] | Non
 
 def parse(data: bytes) -> tuple[Intent, dict[str, Workload]]:
     """The inverse of `Encoder.encode`; ValueError."""
-    document = _Document.model_validate_json(data)
+    document = _Document.model_validate_json(data, extra="ignore")  # it may be a newer agent's
     declared, reports = apart(document.workloads)
     intent = Intent(
         node_name=document.node_name,
@@ -181,6 +181,20 @@ def parse(data: bytes) -> tuple[Intent, dict[str, Workload]]:
         leases=document.leases,
     )
     return intent, reports
+
+
+def by_kind(intent: Intent, reports: Mapping[str, Workload]) -> dict[str, Mapping[str, Resource]]:
+    """The objects of a copy, as `Known` has them."""
+    return {
+        "nodes": {intent.node_name: intent.node} if intent.node else {},
+        "ippools": intent.pools,
+        "ipblocks": intent.blocks,
+        "workloads": {**intent.declared, **reports},
+        "ipreservations": intent.reservations,
+        "addressleases": intent.leases,
+        "bgppeers": intent.peers,
+        "bgpconfigurations": {"default": intent.bgp} if intent.bgp else {},
+    }
 
 
 def apart(workloads: Mapping[str, Workload]) -> tuple[dict[str, Workload], dict[str, Workload]]:

@@ -6,14 +6,18 @@ at once, by resourceVersion, so that a block just claimed can be used before the
 
 Answers and events come over several connections, so an older one may come later: the revision of
 every deletion is remembered for a while, and nothing older brings the object back.
+
+An object that a newer service shows in a way that this release cannot read stays as it was last
+understood, if need be by an earlier agent, whose copy is on disk; one that never was is left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from api.client import WatchEvent
+from api.client import Unread, WatchEvent
 from api.resources import (
     AddressLease,
     BGPConfiguration,
@@ -42,7 +46,8 @@ class Change:
 
 class Known:
     """`whole` are the kinds whose set is whole on their present connection, `seen` those that
-    were once since this process began."""
+    were once since this process began. `unread` says why objects could not be read, by kind and
+    name; `stored` are those of the copy on disk."""
 
     def __init__(self, node: str) -> None:
         self.node = node
@@ -51,6 +56,8 @@ class Known:
         self.reports: dict[str, Workload] = {}
         self.whole: set[str] = set()
         self.seen: set[str] = set()
+        self.unread: dict[tuple[str, str], str] = {}
+        self.stored: Mapping[str, Mapping[str, Resource]] = {}
         self._growing: dict[str, dict[str, Resource]] = {}
         self._merged: set[tuple[str, str]] = set()
         self._gone: dict[tuple[str, str], int] = {}
@@ -74,8 +81,11 @@ class Known:
         change = Change(set())
         if event.type == "BEGIN":
             self._growing[plural] = {}
+            self.unread = {key: why for key, why in self.unread.items() if key[0] != plural}
         elif event.type == "END":
             self._finish_set(plural, change)
+        elif isinstance(event.object, Unread):
+            self._one_unread(plural, event.type, event.object, change)
         elif event.object is not None:
             self._one(plural, event.type, event.object, change)
         return change
@@ -123,8 +133,28 @@ class Known:
     def own_node(self) -> Node | None:
         return cast("dict[str, Node]", self.objects["nodes"]).get(self.node)
 
-    def _one(self, plural: str, kind: str, held: Resource, change: Change) -> None:
+    def _one_unread(self, plural: str, kind: str, held: Unread, change: Change) -> None:
+        """As it was last understood; what is deleted is so without being understood."""
+        known = self.objects[plural].get(held.name) or self.stored.get(plural, {}).get(held.name)
+        last = known if known is not None and known.metadata.uid == held.uid else None
+        if kind == "DELETED":
+            self.unread.pop((plural, held.name), None)
+            if last is not None:
+                version = {"resource_version": held.revision}
+                metadata = last.metadata.model_copy(update=version)
+                last = last.model_copy(update={"metadata": metadata})
+        else:
+            self.unread[plural, held.name] = held.why
+            change.anything = True
+        if last is not None:
+            self._one(plural, kind, last, change, understood=False)
+
+    def _one(
+        self, plural: str, kind: str, held: Resource, change: Change, *, understood: bool = True
+    ) -> None:
         name = held.metadata.name
+        if understood:
+            self.unread.pop((plural, name), None)
         growing = self._growing.get(plural)
         if kind == "DELETED":
             self._bury(held)

@@ -61,7 +61,8 @@ class Records:
         return len(self._held)
 
     def load(self) -> None:
-        """Read every record; files that cannot be read are kept aside in `unreadable`."""
+        """Read every record, a newer agent's as well; files that cannot be read are kept aside in
+        `unreadable`."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._held.clear()
         self._containers.clear()
@@ -69,7 +70,7 @@ class Records:
         self.unreadable.clear()
         for path in sorted(self.directory.glob("*.json")):
             try:
-                record = Attachment.model_validate_json(path.read_bytes())
+                record = Attachment.model_validate_json(path.read_bytes(), extra="ignore")
             except ValidationError:
                 self.unreadable.append(path)
                 continue

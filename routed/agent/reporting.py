@@ -1,5 +1,7 @@
 """What this node tells the service, decided purely: the difference between what is and what the
-service last showed of it.
+service last showed of it. Of an object that exists only the fields are written that are ours and
+differ, so nothing is taken away that a newer service, or another program, keeps there; and a field
+that the service does not show is one that it does not know, which is no difference.
 
 Node-born workloads: the node is the truth. A report that is missing is created, one that differs
 is replaced, one that has no attachment any more is deleted, so a headless detach never comes back.
@@ -11,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from api.resources.ippool import IPBlock, IPBlockStatus
 from api.resources.meta import Condition, ObjectMeta, Resource, Status
 from api.resources.node import Node, NodeStatus
-from api.resources.workload import Origin, Workload, WorkloadStatus
+from api.resources.workload import Origin, Workload, WorkloadSpec, WorkloadStatus
 from routed.agent.attachment import Attachment, Step
 
 
@@ -25,15 +28,14 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """Replace spec and metadata of an object that exists."""
+class Patch:
+    """Change these fields of an object, as it was seen; with `status` of its status, where other
+    conditions than those in `change` stay."""
 
-    object: Resource
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateStatus:
-    object: Resource
+    plural: str
+    name: str
+    change: Mapping[str, Any]
+    status: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Delete:
     uid: str
 
 
-Write = Create | Update | UpdateStatus | Delete
+Write = Create | Patch | Delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,25 @@ def workload_writes(name: str, local: Local, seen: Workload | None) -> list[Writ
         record = None
     if seen is not None and seen.spec.origin is Origin.API:
         if record is not None:
-            return _status_write(seen, record.status(ready=local.ready))
-        return _status_write(seen, local.failure) if local.failure is not None else []
+            return _status_write("workloads", seen, record.status(ready=local.ready))
+        if local.failure is None:
+            return []
+        return _status_write("workloads", seen, local.failure)
     if record is None or record.origin is not Origin.NODE:
         return [] if seen is None else [Delete("workloads", name, seen.metadata.uid)]
     status = record.status(ready=local.ready)
     if seen is None:
         metadata = ObjectMeta(name=name, labels=record.labels)
         return [Create(Workload(metadata=metadata, spec=record.spec(), status=status))]
-    if seen.spec != record.spec():
+    if not _shows(seen.spec, record.spec()):
         return [Delete("workloads", name, seen.metadata.uid)]
     writes: list[Write] = []
     if seen.metadata.labels != record.labels:
-        metadata = seen.metadata.model_copy(update={"labels": record.labels})
-        writes.append(Update(seen.model_copy(update={"metadata": metadata})))
-    return writes + _status_write(seen, status)
+        gone = dict.fromkeys(seen.metadata.labels.keys() - record.labels.keys())
+        writes.append(
+            _patch("workloads", seen, {"metadata": {"labels": {**record.labels, **gone}}})
+        )
+    return writes + _status_write("workloads", seen, status)
 
 
 def block_writes(
@@ -88,34 +94,51 @@ def block_writes(
     writes: list[Write] = []
     for name, (assigned, cooling) in counts.items():
         block = blocks.get(name)
-        if block is not None and (block.status.assigned, block.status.cooling) != (
-            assigned,
-            cooling,
-        ):
-            status = IPBlockStatus(
-                conditions=block.status.conditions, assigned=assigned, cooling=cooling
-            )
-            writes.append(UpdateStatus(_with_status(block, status)))
+        if block is not None:
+            status = IPBlockStatus(assigned=assigned, cooling=cooling)
+            writes += _status_write("ipblocks", block, status)
     return writes
 
 
 def node_writes(node: Node, conditions: list[Condition], versions: dict[str, str]) -> list[Write]:
     """Status of our Node."""
-    return _status_write(node, NodeStatus(conditions=conditions, versions=versions))
+    return _status_write("nodes", node, NodeStatus(conditions=conditions, versions=versions))
 
 
-def _status_write(held: Workload | Node, wanted: WorkloadStatus | NodeStatus) -> list[Write]:
-    if _bare(held.status) == _bare(wanted):
-        return []
-    return [UpdateStatus(_with_status(held, wanted))]
+def status_change(held: Status, wanted: Status) -> dict[str, Any]:
+    """The fields of `wanted` that `held` shows otherwise; {}: none."""
+    shown = held.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    said, blank = wanted.wire(), not shown
+    conditions, known = said.pop("conditions"), shown.pop("conditions", [])
+    change = {
+        name: value
+        for name, value in said.items()
+        if (name in shown or blank) and not _within(value, shown.get(name))
+    }
+    by_type = {one["type"]: one for one in known}
+    if not all(_within(one, by_type.get(one["type"])) for one in conditions):
+        change["conditions"] = conditions
+    return change
 
 
-def _with_status(held: Workload | Node | IPBlock, status: Status) -> Resource:
-    return held.model_copy(update={"status": status})
+def _within(value: Any, shown: Any) -> bool:
+    """Whether `shown` says `value`, and of a map perhaps more."""
+    if isinstance(value, dict) and isinstance(shown, dict):
+        return all(name in shown and shown[name] == one for name, one in value.items())
+    return bool(value == shown)
 
 
-def _bare(status: Status) -> Status:
-    """Without what the service adds to conditions."""
-    added = {"last_transition_time": None, "observed_generation": None}
-    conditions = [condition.model_copy(update=added) for condition in status.conditions]
-    return status.model_copy(update={"conditions": conditions})
+def _shows(seen: WorkloadSpec, wanted: WorkloadSpec) -> bool:
+    """Whether what the service shows of a report is what was reported."""
+    return all(getattr(seen, name) == getattr(wanted, name) for name in seen.model_fields_set)
+
+
+def _status_write(plural: str, held: Workload | Node | IPBlock, wanted: Status) -> list[Write]:
+    change = status_change(held.status, wanted)
+    return [_patch(plural, held, {"status": change}, status=True)] if change else []
+
+
+def _patch(plural: str, held: Resource, change: dict[str, Any], *, status: bool = False) -> Patch:
+    """Refused if the object has changed meanwhile: it may be another of that name."""
+    metadata = {**change.get("metadata", {}), "resourceVersion": held.metadata.resource_version}
+    return Patch(plural, held.metadata.name, {**change, "metadata": metadata}, status)

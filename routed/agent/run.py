@@ -25,6 +25,7 @@ import uvloop
 from api.client import Client
 from api.resources.errors import Cause, ConfigError
 from policies.nft import Nft
+from routed.agent import skew
 from routed.agent.agent import Agent
 from routed.agent.api import application, refused
 from routed.agent.callers import Connection, guarded
@@ -82,7 +83,13 @@ async def _serve(settings: AgentSettings) -> None:
 
 def _client(settings: AgentSettings) -> Client:
     try:
-        return Client.from_kubeconfig(settings.kubeconfig, settings.server, settings.servers)
+        return Client.from_kubeconfig(
+            settings.kubeconfig,
+            settings.server,
+            settings.servers,
+            program="routed-agent",
+            judge=skew.of_service,
+        )
     except ConfigError as error:
         hint = f"to make this host a node: routed join --node {settings.node}"
         raise ConfigError(error.source, [*error.problems, Cause("", hint)]) from error

@@ -18,6 +18,7 @@ from api.resources.net import IPNetwork
 from bgp.client import SpeakerClient
 from bgp.seam import Advertisement, Path, Peer, Session
 from bgp.wire import Begin, End, LinkDown, Unpath
+from routed.agent import skew
 
 log = logging.getLogger("routed.speech")
 
@@ -36,6 +37,7 @@ class Speech:
         self.sessions: dict[str, Session] = {}
         self.received_whole = False
         self.connected = False
+        self.version = ""  # of the speaker, as it says
         self._growing: dict[IPNetwork, dict[str, Path]] | None = None
 
     @property
@@ -104,6 +106,9 @@ class Speech:
         if isinstance(event, Begin):
             self._growing = {}
             self.sessions.clear()
+            if event.version != self.version and (problem := skew.of_speaker(event.version)):
+                log.warning("version skew: %s", problem)
+            self.version = event.version
         elif isinstance(event, End):
             self._finish_set(whole=event.received)
         elif isinstance(event, Session):

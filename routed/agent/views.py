@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from api.resources import Condition
+from routed.agent import skew
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
@@ -32,9 +33,10 @@ def conditions(agent: Agent) -> list[Condition]:
         reason="NotReady" if missing else "AgentReady",
         message="; ".join(missing),
     )
-    sessions = agent.speech.sessions
+    speech, unread = agent.speech, agent.control.known.unread
+    sessions = speech.sessions
     down = sorted(name for name, one in sessions.items() if one.state != "Established")
-    if not agent.speech.connected:
+    if not speech.connected:
         reason = "NoSpeaker"
     else:
         reason = "SessionsDown" if down else "SessionsUp"
@@ -54,7 +56,10 @@ def conditions(agent: Agent) -> list[Condition]:
             for one in agent.filtering.blocking
         ),
     )
-    return [ready, speaking, blocked]
+    skewed = skew.condition(
+        agent.control.skew, skew.of_speaker(speech.version) if speech.connected else "", unread
+    )
+    return [ready, speaking, blocked, skewed]
 
 
 def status(agent: Agent) -> dict[str, Any]:
@@ -74,6 +79,7 @@ def status(agent: Agent) -> dict[str, Any]:
     ]
     return {
         "node": agent.settings.node,
+        "versions": agent.versions(),
         "ready": not not_ready(agent),
         "controlPlane": "in sync" if agent.control.in_sync else "out of reach",
         "controlPlaneProblem": agent.control.problem,

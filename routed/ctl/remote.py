@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import typer
 
 from api.auth.ca import write_secret
-from api.client import Client
+from api.client import Client, Unread
 from api.ipam import local
 from api.resources.errors import (
     AlreadyExists,
@@ -283,7 +283,8 @@ async def _watch(
     async for event in client.watch(kind.plural, label_selector=selector, field_selector=fields):
         if event.object is None:
             continue
-        document = event.object.wire()
+        held = event.object
+        document = held.document if isinstance(held, Unread) else held.wire()
         if output in ("", "wide"):
             typer.echo(table(kind, [document], wide=output == "wide", header=header))
             header = False

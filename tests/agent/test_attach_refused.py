@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+from support.agents import NoFilter
 
 from api.client import WatchEvent
 from api.resources import IPBlock, IPPool, ObjectMeta, Resource, Workload
@@ -16,7 +16,6 @@ from api.resources.errors import Conflict, StorageError
 from api.resources.ippool import IPBlockSpec, IPPoolSpec
 from api.resources.net import parse_cidr
 from api.resources.workload import WorkloadSpec
-from policies.firewall import Blocking
 from routed.agent import records
 from routed.agent.agent import Agent
 from routed.agent.api import application
@@ -35,21 +34,6 @@ class Taken(FakeKernel):
 
     async def attach(self, endpoint: Endpoint) -> None:
         raise Conflict(f"cannot attach {endpoint.workload}: its namespace has an eth0 already")
-
-
-class NoFilter:
-    def sync(self) -> bool:
-        return False
-
-    def open_docker(self) -> bool:
-        return False
-
-    def blocking(self) -> list[Blocking]:
-        return []
-
-    async def watch(self) -> AsyncIterator[None]:
-        for none in ():
-            yield none
 
 
 def agent_on(kernel: FakeKernel, directory: Path) -> Agent:

@@ -16,7 +16,7 @@ from routed.agent.imports import Imports, import_routes
 from routed.agent.intent import Encoder, Intent, decides, load, only_more_blocks
 from routed.agent.plan import Facts, announce, peers_of, plan, router_id
 from routed.agent.records import Records, existing, write_atomic
-from routed.agent.reporting import Create, Delete, Local, UpdateStatus, workload_writes
+from routed.agent.reporting import Create, Delete, Local, Patch, workload_writes
 from routed.agent.request import parse_attach
 from routed.state import Report
 
@@ -172,14 +172,14 @@ def test_reports_say_what_is_and_take_back_what_is_not() -> None:
     assert workload_writes("web.h1", going, None) == []
     assert workload_writes("web.h1", Local(held, ready=True), known) == []
     changed = workload_writes("web.h1", Local(held, ready=False), known)
-    assert [type(write) for write in changed] == [UpdateStatus]
+    assert [type(write) for write in changed] == [Patch]
 
 
 def test_a_declared_workload_is_never_deleted_by_us() -> None:
     declared = made(Workload, "api1", {"node": "h1", "netns": "x"})
     assert workload_writes("api1", Local(None), declared) == []
     failed = Local(None, failure=WorkloadStatus(host_interface="x"))
-    assert [type(w) for w in workload_writes("api1", failed, declared)] == [UpdateStatus]
+    assert [type(w) for w in workload_writes("api1", failed, declared)] == [Patch]
 
 
 def test_intent_survives_on_disk_and_another_nodes_does_not_count(tmp_path: Any) -> None:

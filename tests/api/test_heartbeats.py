@@ -19,7 +19,7 @@ from api.service.codec import document_of
 from api.service.heartbeats import LOOK_SECONDS, MISSED, STOPPED_SECONDS, Heartbeats, Pulse
 from api.service.objects import Objects
 from api.store.sqlite import SqliteStore
-from routed.agent.reporting import UpdateStatus, node_writes
+from routed.agent.reporting import Patch, node_writes
 
 NODES = KINDS["nodes"]
 LIMIT = MISSED * heartbeats.EVERY_SECONDS + 2 * LOOK_SECONDS
@@ -179,10 +179,16 @@ def test_heartbeats_never_enter_the_log(service: Service) -> None:
         assert http.post("/nodes/nobody/heartbeat").status_code == 404
 
 
+def shown_as(status: NodeStatus) -> Node:
+    """As the service shows it."""
+    return Node.model_validate(Node(metadata=ObjectMeta(name="n"), status=status).wire())
+
+
 def test_an_agent_that_is_back_says_its_conditions_anew() -> None:
     mine = [Condition(type="Ready", status="True", reason="AgentReady")]
     shown = [Condition(type="Ready", status="Unknown", reason=heartbeats.REASON)]
-    held = Node(metadata=ObjectMeta(name="n"), status=NodeStatus(conditions=shown))
+    held = shown_as(NodeStatus(conditions=shown))
     (write,) = node_writes(held, mine, {})
-    assert isinstance(write, UpdateStatus)
-    assert node_writes(write.object, mine, {}) == []  # type: ignore[arg-type]
+    assert isinstance(write, Patch)
+    assert [c["status"] for c in write.change["status"]["conditions"]] == ["True"]
+    assert node_writes(shown_as(NodeStatus(conditions=mine)), mine, {}) == []

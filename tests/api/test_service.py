@@ -16,7 +16,6 @@ from api.auth import kubeconfig
 from api.client import Client, Unreachable
 from api.resources import IPPool, Node, ObjectMeta
 from api.resources.errors import Conflict, Invalid, NotFound
-from api.resources.node import NodeSpec
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +189,7 @@ def test_a_watch_shows_the_set_then_changes(service: Service) -> None:
         await asyncio.wait_for(whole.wait(), 10)
         made = await client.create(Node(kind="Node", metadata=ObjectMeta(name="w1")))
         await client.create(Node(kind="Node", metadata=ObjectMeta(name="w2")))
-        spec = NodeSpec(as_number=made.spec.as_number, unschedulable=True)
-        await client.update(made.model_copy(update={"spec": spec}))
+        await client.patch(Node, made.metadata.name, {"spec": {"unschedulable": True}})
         await client.delete(Node, "w1")
         await client.delete(Node, "w2")
         await asyncio.wait_for(deleted.wait(), 10)
@@ -212,9 +210,9 @@ def test_the_clients_errors_are_typed(service: Service) -> None:
         with pytest.raises(Invalid) as caught:
             await client.create(pool.model_copy(update={"metadata": ObjectMeta(name="main2")}))
         assert caught.value.causes[0].field == "spec.cidr"
-        stale = pool.metadata.model_copy(update={"resource_version": "1", "labels": {"a": "b"}})
+        stale = {"metadata": {"resourceVersion": "1", "labels": {"a": "b"}}}
         with pytest.raises(Conflict):
-            await client.update(pool.model_copy(update={"metadata": stale}))
+            await client.patch(IPPool, "main", stale)
         await client.close()
         nobody = Client.from_kubeconfig(service.admin, "https://127.0.0.1:1")
         with pytest.raises(Unreachable):

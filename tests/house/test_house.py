@@ -172,3 +172,16 @@ def test_the_readmes_commands_exist() -> None:
             timeout=30,
         )
         assert done.returncode == 0, f"{words}: {done.stderr}"
+
+
+def test_every_page_is_in_the_index_and_every_link_leads_somewhere() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text(encoding="utf-8")
+    for page in docs.glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page
+    for page in [ROOT / "README.md", *docs.rglob("*.md")]:
+        text = re.sub(
+            r"^(```.*?^```|    .*?$)", "", page.read_text(encoding="utf-8"), flags=re.M | re.S
+        )
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} has {target}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ from support.stores import Backend
 
 from api.auth import ca
 from api.resources.errors import ConfigError, StorageError
+from api.resources.versions import VERSION
 from api.store import Compacted, Event, Store, StoreConflict
 from api.store.etcd.connection import Connection
 from api.store.etcd.place import EtcdPlace, Tls
@@ -186,6 +188,26 @@ def test_others_in_the_same_etcd_do_not_hide_or_delay_anything(
 
     places = [replace(single_etcd.place(), prefix=p) for p in ("/ours", "/ours", "/theirs")]
     with_stores(loop, places, body)
+
+
+def test_a_newer_schema_is_refused_with_who_wrote_it(
+    single_etcd: Cluster, loop: asyncio.Runner
+) -> None:
+    place = single_etcd.place("/newer")
+
+    async def body(store: EtcdStore, later: EtcdStore) -> None:
+        await store.scan("")
+        kept = await store._read_store(store._connection)
+        assert json.loads(kept.value)["program"] == VERSION
+        newer = json.dumps({**json.loads(kept.value), "version": 2, "program": "0.7.2"})
+        put = rpc.PutRequest(key=kept.key, value=newer.encode())
+        connection = Connection(place)
+        await connection.write(lambda member: member.kv.Put, put)
+        await connection.close()
+        with pytest.raises(ConfigError, match=r"has schema 2, written by routed 0\.7\.2; this "):
+            await later.scan("")
+
+    with_stores(loop, [place, place], body)
 
 
 def test_who_stood_still_for_long_is_told_so(single_etcd: Cluster, loop: asyncio.Runner) -> None:

@@ -16,13 +16,14 @@ from typing import Any
 
 from aetcd import rpc
 
+from api.resources import versions
 from api.resources.errors import Cause, ConfigError, StorageError
 from api.store.etcd.connection import Connection, Gone
 from api.store.etcd.following import Following, Head, head_of
 from api.store.etcd.keys import Keys, range_end
 from api.store.etcd.numbers import PLACES, Numbers, stamped, unstamped
 from api.store.etcd.place import EtcdPlace
-from api.store.seam import Changes, Compacted, Item, StoreConflict
+from api.store.seam import Changes, Compacted, Item, StoreConflict, another_schema
 
 KEYS_MOST = 126  # in one transaction, which takes 128, ours included
 PAGE = 1000  # keys in one answer
@@ -130,7 +131,7 @@ class EtcdStore:
 
     async def _say(self, more: dict[str, str]) -> None:
         connection, _ = await self._opened()
-        text = json.dumps({"base": self._numbers.base, "version": VERSION, **more})
+        text = _said(self._numbers.base, more)
         key = self._keys.store
         put = rpc.TxnRequest(
             compare=[_at(key, self._store_at)],
@@ -170,7 +171,7 @@ class EtcdStore:
             raise self._unusable(f"there is none below {self.place.prefix}/")
         if kept is None:
             filling = {"filling": True} if self._filling else {}
-            text = json.dumps({"base": self._first, "version": VERSION, **filling})
+            text = _said(self._first, filling)
             key = self._keys.store
             made = rpc.TxnRequest(
                 compare=[_at(key, 0)],
@@ -191,7 +192,7 @@ class EtcdStore:
         except (ValueError, KeyError, TypeError) as error:
             raise self._unusable(f"{self._keys.store.decode()} cannot be read: {error}") from error
         if version != VERSION:
-            raise self._unusable(f"has schema {version}; this program knows {VERSION}")
+            raise self._unusable(another_schema(version, VERSION, str(held.get("program", ""))))
         if moved:
             raise self._unusable(f"its objects are elsewhere now: {moved}")
         if filling and not self._filling:
@@ -283,6 +284,12 @@ class EtcdStore:
     def _expected(self, revision: int) -> int:
         """What etcd calls it; one of another store is none of its own."""
         return (max(self._numbers.main(revision), 0) or -1) if revision else 0
+
+
+def _said(base: int | None, more: Mapping[str, Any]) -> str:
+    """What the key `store` says; `program` is the release that laid it out so. It is not written
+    again by others: whoever uses the store would take it for another."""
+    return json.dumps({"base": base, "version": VERSION, "program": versions.VERSION, **more})
 
 
 def _looked_at(task: asyncio.Task[Head]) -> None:

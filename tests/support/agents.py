@@ -1,0 +1,89 @@
+"""An agent in this process: the real one, on a kernel and a filter that are not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from api.client import Client
+from policies.firewall import Blocking
+from routed.agent.agent import Agent
+from routed.agent.control import Control
+from routed.agent.speech import Speech
+from routed.kernel.fake import FakeKernel
+from routed.settings import AgentSettings
+
+NODE = "h1"
+
+
+class NoFilter:
+    def sync(self) -> bool:
+        return False
+
+    def open_docker(self) -> bool:
+        return False
+
+    def blocking(self) -> list[Blocking]:
+        return []
+
+    async def watch(self) -> AsyncIterator[None]:
+        for none in ():
+            yield none
+
+
+@contextlib.asynccontextmanager
+async def running_agent(
+    directory: Path, client: Client, kernel: FakeKernel | None = None
+) -> AsyncIterator[Agent]:
+    """As `routed agent` puts it together, with its files in `directory`."""
+    settings = AgentSettings(
+        node=NODE, run_dir=directory, state_dir=directory, kubeconfig=client_file(directory)
+    )
+    control, speech = Control(settings, client), Speech(directory / "speaker.sock")
+    agent = Agent(settings, kernel or FakeKernel(), NoFilter(), control, speech)
+    agent.start()
+    serving = asyncio.create_task(agent.serve())
+    try:
+        yield agent
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await client.close()
+
+
+@contextlib.asynccontextmanager
+async def speaking(path: Path, said: Iterable[dict[str, Any]]) -> AsyncIterator[list[Any]]:
+    """A speaker that says this to whoever comes, and what it was told since."""
+    heard: list[Any] = []
+    text = b"".join(json.dumps(one).encode() + b"\n" for one in said)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(text)
+        while line := await reader.readline():
+            heard.append(json.loads(line))
+            if heard[-1]["op"] == "sync":
+                token = heard[-1]["token"]
+                writer.write(json.dumps({"event": "synced", "token": token}).encode() + b"\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(connected, path)
+    async with server:
+        yield heard
+
+
+def client_file(directory: Path) -> Path:
+    return directory / "node.kubeconfig"
+
+
+async def until(what: str, true: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for it; the test fails if it does not come."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not true():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {what}") from None
