@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import select
 import socket
 import ssl
 import threading
@@ -93,6 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     between: Between
     http: httpx.Client
+    opened: Callable[[], httpx.Client]
 
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -102,7 +104,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(document, dict) and {"spec", "status", "metadata"} & document.keys():
             body = json.dumps(self.between.asked(document)).encode()
         headers = {name: self.headers[name] for name in KEPT if name in self.headers}
-        with self.http.stream(self.command, self.path, content=body, headers=headers) as got:
+        watching = "watch=1" in self.path  # on a connection of its own, which ends with it
+        with (
+            self.opened() if watching else contextlib.nullcontext(self.http) as http,
+            http.stream(self.command, self.path, content=body, headers=headers) as got,
+        ):
             passed.status = got.status_code
             self.between.passed.append(passed)
             self.send_response(got.status_code)
@@ -111,7 +117,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 said[HEADER] = self.between.version
             for name, value in said.items():
                 self.send_header(name, value)
-            if "watch=1" in self.path and got.status_code == 200:
+            if watching and got.status_code == 200:
                 self._lines(got, passed)
             else:
                 passed.answer = _json(got.read())
@@ -129,6 +135,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self.between.watching.add(self.connection)
+        upstream = got.extensions["network_stream"].get_extra_info("socket")
+        threading.Thread(target=follow, args=(self.connection, upstream), daemon=True).start()
         self.close_connection = True
         with contextlib.suppress(OSError, httpx.HTTPError, httpx.StreamError, RuntimeError):
             for extra in self.between.extra:
@@ -147,6 +155,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def follow(one: socket.socket, other: socket.socket) -> None:
+    """End `other` when `one` has ended: its reader may wait for the next line for long."""
+    watched = select.poll()
+    with contextlib.suppress(OSError, ValueError):
+        watched.register(one.fileno(), select.POLLRDHUP)
+        watched.poll()
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(other, socket.SHUT_RDWR)
 
 
 def _json(data: bytes) -> Any:
@@ -169,13 +187,22 @@ def between(service: Service) -> Iterator[Between]:
     found = Between(service)
     access = kubeconfig.read(service.admin)
     timeout = httpx.Timeout(30.0, read=None)
-    client = httpx.Client(base_url=access.server, verify=context_of(access), timeout=timeout)
+    context = context_of(access)
+
+    def opened(*_: object) -> httpx.Client:
+        return httpx.Client(base_url=access.server, verify=context, timeout=timeout)
+
+    client = opened()
     verbs = {f"do_{verb}": Handler.pass_on for verb in ("GET", "POST", "PUT", "PATCH", "DELETE")}
-    handler = type("Bound", (Handler,), {"between": found, "http": client, **verbs})
+    handler = type(
+        "Bound", (Handler,), {"between": found, "http": client, "opened": opened, **verbs}
+    )
     server = Server(("127.0.0.1", 0), handler)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(service.directory / "server.crt", service.directory / "server.key")
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    server.socket = tls.wrap_socket(  # one who connects and is gone must not hold up the next
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
     thread = threading.Thread(target=server.serve_forever, name="between")
     thread.start()
     found.url = f"https://127.0.0.1:{server.server_address[1]}"
