@@ -27,6 +27,7 @@ class Reading:
         self.objects = objects
         self.kind = kind
         self.judge = Judge(kind)
+        self.layout = table.layout_of(kind)
         self.metrics = metrics
 
     async def get(self, request: Request, who: Identity) -> Response:
@@ -40,7 +41,7 @@ class Reading:
         self.judge.covered(who, "get", granted, document)
         if tabular:
             include = table.included(request.query_params.get("includeObject", ""))
-            return json_answer(table.one(self.kind, document, include))
+            return json_answer(table.one(self.layout, document, include))
         return object_answer(item)
 
     async def list(self, request: Request, who: Identity) -> Response:
@@ -54,7 +55,7 @@ class Reading:
         if watching:
             version = query.get("resourceVersion") or "0"
             initial = query.get("sendInitialEvents") == "true"
-            after = None if initial else _number("resourceVersion", version) or None
+            after = None if initial else number("resourceVersion", version) or None
             if after is not None and after > state.revision:
                 raise Expired(
                     f"cannot watch {self.kind.plural} from {after}: the store is at "
@@ -71,10 +72,10 @@ class Reading:
                 seconds=_seconds(query.get("timeoutSeconds") or "0", who),
             )
             if tabular:
-                lines = table.watched(self.kind, lines, include)
+                lines = table.watched(self.layout, lines, include)
             counted = self.metrics.counted(self.kind.plural, lines)
             return StreamingResponse(counted, media_type="application/json")
-        limit = _number("limit", query.get("limit") or "0")
+        limit = number("limit", query.get("limit") or "0")
         chosen = state.table(self.kind.plural).selected(selected, query.get("continue", ""))
         metadata: dict[str, Any] = {"resourceVersion": str(state.revision)}
         if limit and len(chosen) > limit:
@@ -83,13 +84,14 @@ class Reading:
             metadata["continue"] = chosen[-1].key.rpartition("/")[2]
         if tabular:
             documents = (document_of(item.value, item.revision) for item in chosen)
-            return json_answer(table.table(self.kind, documents, metadata, include))
+            return json_answer(table.table(self.layout, documents, metadata, include))
         head = {"apiVersion": API_VERSION, "kind": f"{self.kind.kind}List", "metadata": metadata}
         items = b",".join([wire(item) for item in chosen])
         return answer(b'%s,"items":[%s]}' % (compact(head)[:-1], items))
 
 
-def _number(name: str, text: str) -> int:
+def number(name: str, text: str) -> int:
+    """The number in a query's parameter; BadRequest."""
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadRequest(f"cannot read {name} {text[:40]!r}: it must be a number")
     return int(text)
@@ -97,7 +99,7 @@ def _number(name: str, text: str) -> int:
 
 def _seconds(asked: str, who: Identity) -> float | None:
     """How long a watch may go on: as asked, and no longer than what was shown of `who` is good."""
-    ends = [float(seconds)] if (seconds := _number("timeoutSeconds", asked)) else []
+    ends = [float(seconds)] if (seconds := number("timeoutSeconds", asked)) else []
     if who.until < math.inf:
         ends.append(max(who.until - time.time(), 0.001))
     return min(ends, default=None)

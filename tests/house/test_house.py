@@ -26,6 +26,7 @@ PURE = (
     "api/service/codec.py",
     "api/service/state.py",
     "api/service/admission.py",
+    "api/service/releasing.py",
     "api/store/statements.py",
     "bgp/seam.py",
     "bgp/wire.py",
