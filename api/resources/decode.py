@@ -76,15 +76,10 @@ def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resou
     which is only a report."""
     if not isinstance(document, dict):
         raise BadRequest(f"cannot read the {kind.kind}: it must be an object")
+    document = of_kind(kind, document)
     metadata = document.get("metadata")
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""
-    said = f"{kind.kind} {name!r}" if isinstance(name, str) else kind.kind
-    document = {"apiVersion": API_VERSION, "kind": kind.kind, **document}
-    if document["apiVersion"] != API_VERSION or document["kind"] != kind.kind:
-        raise BadRequest(
-            f"cannot read {said}: it is {document['apiVersion']} {document['kind']}, "
-            f"not {API_VERSION} {kind.kind}"
-        )
+    said = _called(kind, document)
     try:
         held = _typed(kind, document)
     except ValidationError as error:
@@ -104,6 +99,23 @@ def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resou
     if causes:
         raise invalid(kind, name, causes)
     return held
+
+
+def of_kind(kind: Kind, document: dict[str, Any]) -> dict[str, Any]:
+    """`document`, which says of which kind it is; BadRequest if it says another."""
+    document = {"apiVersion": API_VERSION, "kind": kind.kind, **document}
+    if document["apiVersion"] != API_VERSION or document["kind"] != kind.kind:
+        raise BadRequest(
+            f"cannot read {_called(kind, document)}: it is {document['apiVersion']} "
+            f"{document['kind']}, not {API_VERSION} {kind.kind}"
+        )
+    return document
+
+
+def _called(kind: Kind, document: dict[str, Any]) -> str:
+    metadata = document.get("metadata")
+    name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+    return f"{kind.kind} {name!r}" if isinstance(name, str) else kind.kind
 
 
 def _typed(kind: Kind, document: Any) -> Resource:

@@ -7,6 +7,7 @@
     │   ├── Unauthorized      401
     │   ├── Forbidden         403
     │   ├── NotFound          404
+    │   ├── NotAllowed        405, reason MethodNotAllowed
     │   ├── AlreadyExists     409, reason AlreadyExists
     │   ├── Conflict          409, reason Conflict
     │   ├── Expired           410
@@ -95,6 +96,12 @@ class Forbidden(IntentError):
 
 class NotFound(IntentError):
     status, reason = 404, "NotFound"
+
+
+class NotAllowed(IntentError):
+    """A verb that these objects do not have; RFC 9110, section 15.5.6."""
+
+    status, reason = 405, "MethodNotAllowed"
 
 
 class AlreadyExists(IntentError):

@@ -19,6 +19,10 @@ from api.resources.selectors import SelectorText
 
 # an annotation on a block: the operator's statement that its node is off for good
 FORCE_RELEASE = f"{API_GROUP}/force-release"
+# annotations on a block that was so taken from its owner, written for the next one: what they begin
+# with, and what of
+RECLAIMED = f"{API_GROUP}/reclaimed-"
+FORCED = ("from", "by", "statement")
 
 
 class Allocation(StrEnum):

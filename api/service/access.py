@@ -11,6 +11,7 @@ from typing import Any
 from api.auth.identity import Identity
 from api.auth.rights import VERBS, grant
 from api.resources.errors import BadRequest
+from api.resources.event import EVENTS
 from api.resources.meta import API_GROUP
 from api.resources.registry import KINDS
 from api.service.selection import at
@@ -21,6 +22,7 @@ REVIEWS = {
     "SelfSubjectRulesReview": "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
     "SelfSubjectReview": "/apis/authentication.k8s.io/v1/selfsubjectreviews",
 }
+EVENT_VERBS = ("get", "list")
 BEFORE = "/apis/authentication.k8s.io/v1beta1/selfsubjectreviews"  # kubectl 1.27
 
 
@@ -52,6 +54,9 @@ def _allowed(who: Identity, spec: Document) -> tuple[bool, str]:
     verb, plural, name = (str(asked.get(key, "")) for key in ("verb", "resource", "name"))
     if asked.get("group", "") not in ("", "*", API_GROUP):
         return False, f"there is no group {asked['group']} here"
+    if plural == EVENTS.plural:
+        seen = verb in EVENT_VERBS and any(grant(who, verb, each) for each in KINDS)
+        return seen, "of objects that can be seen" if seen else "events are only read"
     if plural != "*" and plural not in KINDS:
         return False, f"there are no {plural} here"
     status = asked.get("subresource") == "status"
@@ -72,4 +77,7 @@ def _rules(who: Identity) -> list[Document]:
             if verbs:
                 rule = {"apiGroups": [API_GROUP], "resources": [resource], "verbs": verbs}
                 found.append(rule)
+    verbs = [one for one in EVENT_VERBS if any(grant(who, one, plural) for plural in KINDS)]
+    if verbs:
+        found.append({"apiGroups": [""], "resources": [EVENTS.plural], "verbs": verbs})
     return found

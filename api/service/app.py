@@ -25,6 +25,7 @@ from api.resources.errors import (
     TooManyRequests,
     Unauthorized,
 )
+from api.resources.event import CORE_VERSION, EVENTS, NAMESPACE
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
@@ -37,6 +38,7 @@ from api.service.audit import DELETED, DRY, AuditLog, Deed, Outcome
 from api.service.bodies import bytes_of
 from api.service.compaction import keep_compact
 from api.service.crowd import Crowd
+from api.service.events import Events
 from api.service.heartbeats import Heartbeats
 from api.service.identities import Identities
 from api.service.index import IndexedAPI, Scope
@@ -51,6 +53,7 @@ from api.service.writing import Writing
 from api.store import Store
 
 BASE = f"/apis/{API_VERSION}"
+CORE = f"/api/{CORE_VERSION}"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}  # that write
 
 HEALTH = ("/healthz", "/livez", "/readyz")
@@ -106,6 +109,7 @@ def application(
 
     route("/metrics", "GET", measured, "Prometheus metrics")
     _add_reviews(route)
+    _add_events(route, Events(objects.mirror))
     discovery.add_routes(app)
     _add_health(app, objects)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -133,7 +137,8 @@ class Routes:
         self._agents = Agents()
 
     def add(self, path: str, method: str, handler: Handler, summary: str) -> None:
-        resource, _, rest = path.removeprefix(f"{BASE}/").removeprefix("/").partition("/")
+        within = EVENTS.plural if path.startswith(CORE) else path.removeprefix(f"{BASE}/")
+        resource, _, rest = within.removeprefix("/").partition("/")
         whole = "/".join([resource, *rest.split("/")[1:]])  # as nodes/status
         verb = VERBS.get(method, "") if path.startswith(BASE) else ""  # a review writes nothing,
         if rest.endswith("/heartbeat"):  # and neither does this
@@ -208,6 +213,13 @@ def _add_kinds(route: Route, objects: Objects, metrics: ServiceMetrics) -> None:
         route(f"{one}/status", "GET", reads.get, f"Read the status of a {kind.kind}")
         route(f"{one}/status", "PUT", writes.update_status, f"Replace the status of a {kind.kind}")
         route(f"{one}/status", "PATCH", writes.patch_status, f"Patch the status of a {kind.kind}")
+
+
+def _add_events(route: Route, events: Events) -> None:
+    namespaces = f"{CORE}/namespaces"
+    route(f"{CORE}/events", "GET", events.list, "List events")
+    route(f"{namespaces}/{{name}}/events", "GET", events.of_namespace, "List a namespace's events")
+    route(f"{namespaces}/{NAMESPACE}/events/{{name}}", "GET", events.get, "Read an event")
 
 
 def _add_identities(route: Route, identities: Identities) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.resources.decode import decode, known
+from api.resources.decode import decode, known, of_kind
 from api.resources.errors import AlreadyExists, BadRequest, NotFound
 from api.resources.meta import API_VERSION, Resource
 from api.resources.registry import Kind
@@ -40,6 +40,7 @@ async def apply(
     who = Manager(options.manager, APPLY, "status" if status else "")
     if not isinstance(document, dict):
         raise BadRequest(f"cannot apply {kind.kind} {name}: it must be an object")
+    document = of_kind(kind, document)
     is_called(kind, name, at(document, "metadata.name"))
     applied = fields.of_subresource(known(kind, document, options.unknown), who.subresource)
 

@@ -16,6 +16,9 @@ from api.resources.reading import Unreadable, read
 from api.store import Item
 
 R = TypeVar("R", bound=Resource)
+# keys that every decision about more than one object compares and writes: they exclude each other
+ADDRESSES_GUARD = "/guard/addresses"
+NODES_GUARD = "/guard/nodes"
 _ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from api.resources.event import CORE_VERSION, EVENTS
 from api.resources.meta import API_GROUP, API_VERSION
 from api.resources.registry import KINDS
 from api.resources.versions import VERSION
@@ -21,8 +22,17 @@ def add_routes(app: FastAPI) -> None:
     version = {"groupVersion": API_VERSION, "version": API_VERSION.partition("/")[2]}
     group = {"name": API_GROUP, "versions": [version], "preferredVersion": version}
     answers: dict[str, dict[str, Any]] = {
-        "/version": {"major": "1", "minor": "30", "gitVersion": f"v1.30.0-routed.{VERSION}"},
-        "/api": {"kind": "APIVersions", "versions": []},
+        "/version": _version(),
+        "/api": {
+            "kind": "APIVersions",
+            "versions": [CORE_VERSION],
+            "serverAddressByClientCIDRs": [],
+        },
+        f"/api/{CORE_VERSION}": {
+            "kind": "APIResourceList",
+            "groupVersion": CORE_VERSION,
+            "resources": [_events()],
+        },
         "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]},
         f"/apis/{API_GROUP}": {"kind": "APIGroup", "apiVersion": "v1", **group},
         f"/apis/{API_VERSION}": {
@@ -32,9 +42,12 @@ def add_routes(app: FastAPI) -> None:
             "resources": _resources(),
         },
     }
-    at = f"/openapi/v3{openapi.BASE}"
-    answers["/openapi/v3"] = {"paths": {openapi.BASE[1:]: {"serverRelativeURL": at}}}
-    answers[at] = openapi.v3(VERSION)
+    # Kubernetes answers with a slash at the end too, and its Python client asks so
+    answers |= {f"{path}/": answer for path, answer in answers.items()}
+    documents = {openapi.BASE: openapi.v3(VERSION), openapi.CORE: openapi.core(VERSION)}
+    at = {base[1:]: {"serverRelativeURL": f"/openapi/v3{base}"} for base in documents}
+    answers["/openapi/v3"] = {"paths": at}
+    answers |= {f"/openapi/v3{base}": document for base, document in documents.items()}
     for path, answer in answers.items():
         app.add_route(path, _answering(answer), include_in_schema=False)
     app.add_route("/openapi/v2", _swagger, include_in_schema=False)
@@ -53,6 +66,25 @@ def _answering(answer: dict[str, Any]) -> Any:
         return JSONResponse(answer)
 
     return route
+
+
+def _version() -> dict[str, str]:
+    """How Kubernetes says it; clients with typed models need every field of it."""
+    unsaid = ("gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform")
+    said = {"major": "1", "minor": "30", "gitVersion": f"v1.30.0-routed.{VERSION}"}
+    return {**said, **dict.fromkeys(unsaid, "")}
+
+
+def _events() -> dict[str, Any]:
+    """All of core/v1: it must not be empty, kubectl takes that for a service that is broken."""
+    return {
+        "name": EVENTS.plural,
+        "singularName": EVENTS.singular,
+        "namespaced": True,
+        "kind": EVENTS.kind,
+        "verbs": ["get", "list"],
+        "shortNames": list(EVENTS.short),
+    }
 
 
 def _resources() -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from api.service.codec import compact, document_of, wire
 from api.service.collection import DECODED, PART, Reading
 from api.service.selection import Selection
 from api.service.state import State
+from api.service.table import Layout
 from api.store import Item
 
 PAGE = 10_000  # objects
@@ -55,7 +56,14 @@ class Streamed(StreamingResponse):
 
 
 async def answered(
-    kind: Kind, state: State, wanted: Selection, *, limit: int, token: str, include: str | None
+    kind: Kind,
+    layout: Layout,
+    state: State,
+    wanted: Selection,
+    *,
+    limit: int,
+    token: str,
+    include: str | None,
 ) -> Response:
     """A list of what `wanted` selects, from where `token` says on; `include`: as a table whose
     rows carry that much of the object. BadRequest."""
@@ -72,7 +80,7 @@ async def answered(
         parts, few = _cut(page, most), len(page) <= PART
     else:
         parts, few = selected(reading, most), reading.count <= PART
-    made = _encoded(_head(kind, metadata, include), parts, _encode(kind, include))
+    made = _encoded(_head(kind, layout, metadata, include), parts, _encode(layout, include))
     if not few:
         return Streamed(made, media_type="application/json")
     return Response(b"".join([part async for part in made]), media_type="application/json")
@@ -114,18 +122,18 @@ async def _encoded(
     yield b"]}" if before == b"," else head + b"]}"
 
 
-def _head(kind: Kind, metadata: dict[str, Any], include: str | None) -> bytes:
+def _head(kind: Kind, layout: Layout, metadata: dict[str, Any], include: str | None) -> bytes:
     if include is not None:
-        begun: Iterable[Any] = table.table(kind, (), metadata, include)
+        begun: Iterable[Any] = table.table(layout, (), metadata, include)
         return compact(begun).removesuffix(b"]}")
     begun = {"apiVersion": API_VERSION, "kind": f"{kind.kind}List", "metadata": metadata}
     return compact({**begun, "items": []}).removesuffix(b"]}")
 
 
-def _encode(kind: Kind, include: str | None) -> Encode:
+def _encode(layout: Layout, include: str | None) -> Encode:
     if include is None:
         return wire
-    row = table.rows(kind, include)
+    row = table.rows(layout, include)
     return lambda item: compact(row(document_of(item.value, item.revision)))
 
 

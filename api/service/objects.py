@@ -19,7 +19,7 @@ from api.resources.errors import AlreadyExists, Cause, Conflict, NotFound
 from api.resources.meta import Resource
 from api.resources.reading import keeping
 from api.resources.registry import Kind
-from api.service.admission import admit, release, report, revise
+from api.service.admission import admit, report, revise
 from api.service.codec import document_of, encoded, key_of, stored, understood
 from api.service.fields import Managed
 from api.service.judging import May
@@ -37,6 +37,7 @@ from api.service.making import (
 from api.service.mirror import Mirror
 from api.service.options import PLAIN, Options
 from api.service.patches import MERGE, patched
+from api.service.releasing import release
 from api.service.selection import at
 from api.service.state import State, fact_of
 from api.service.turns import TRIES, Decision, Turns, too_many
@@ -141,6 +142,7 @@ class Objects:
         is_called(kind, name, wanted.metadata.name)
         based_on = wanted.metadata.resource_version
         if not based_on:
+            await self.get(kind, name)  # what is not there cannot name a revision: NotFound
             raise invalid(
                 kind, name, [Cause("metadata.resourceVersion", "must be specified for an update")]
             )

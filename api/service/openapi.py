@@ -10,6 +10,7 @@ import json
 from functools import cache
 from typing import Any
 
+from api.resources.event import CORE_VERSION, EVENTS
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind
 from api.service import schemas
@@ -17,6 +18,7 @@ from api.service.schemas import Schema, gvk, reference
 
 TITLE = "routed"
 BASE = f"/apis/{API_VERSION}"
+CORE = f"/api/{CORE_VERSION}"
 JSON = "application/json"
 PATCHES = (
     "application/json-patch+json",
@@ -49,6 +51,16 @@ def v3(version: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for kind in KINDS.values():
         paths |= _paths(kind)
+    return _document(version, paths)
+
+
+@cache
+def core(version: str) -> dict[str, Any]:
+    """The document of core/v1: events."""
+    return _document(version, _event_paths())
+
+
+def _document(version: str, paths: dict[str, Any]) -> dict[str, Any]:
     return {
         "openapi": "3.0.0",
         "info": {"title": TITLE, "version": version},
@@ -59,8 +71,9 @@ def v3(version: str) -> dict[str, Any]:
 
 @cache
 def v2(version: str) -> dict[str, Any]:
-    """The same as Swagger 2.0."""
-    whole = _plain(json.loads(json.dumps(v3(version)).replace(schemas.REF, "#/definitions/")))
+    """Both as Swagger 2.0."""
+    both = {**v3(version), "paths": v3(version)["paths"] | core(version)["paths"]}
+    whole = _plain(json.loads(json.dumps(both).replace(schemas.REF, "#/definitions/")))
     for item in whole["paths"].values():
         named = item.pop("parameters", [])
         for operation in item.values():
@@ -136,6 +149,21 @@ def _paths(kind: Kind) -> dict[str, Any]:
             "patch": one("patchStatusOf", "patch", held, **patch),
         },
     }  # fmt: skip
+
+
+def _event_paths() -> dict[str, Any]:
+    at = f"{CORE}/namespaces/{{namespace}}/events"
+    held = reference(schemas.of(EVENTS))
+    whole = reference(f"{schemas.of(EVENTS)}List")
+    place = _parameter("namespace", "path", "that of the events")
+    named = _parameter("name", "path", "name of the event")
+    query = {name: _READING[name] for name in ("fieldSelector", "limit", "continue")}
+    listed = _operation(EVENTS, "listEvent", "list", whole, query=query)
+    read = _operation(EVENTS, "readEvent", "get", held)
+    return {
+        at: {"parameters": [place], "get": listed},
+        f"{at}/{{name}}": {"parameters": [place, named], "get": read},
+    }
 
 
 def _operation(

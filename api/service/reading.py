@@ -25,6 +25,7 @@ class Reading:
         self.objects = objects
         self.kind = kind
         self.judge = Judge(kind)
+        self.layout = table.layout_of(kind)
         self.metrics = metrics
 
     async def get(self, request: Request, who: Identity) -> Response:
@@ -38,7 +39,7 @@ class Reading:
         self.judge.covered(who, "get", granted, document)
         if tabular:
             include = table.included(request.query_params.get("includeObject", ""))
-            return json_answer(table.one(self.kind, document, include))
+            return json_answer(table.one(self.layout, document, include))
         return object_answer(item)
 
     async def list(self, request: Request, who: Identity) -> Response:
@@ -52,7 +53,7 @@ class Reading:
         if watching:
             version = query.get("resourceVersion") or "0"
             initial = query.get("sendInitialEvents") == "true"
-            after = None if initial else _number("resourceVersion", version) or None
+            after = None if initial else number("resourceVersion", version) or None
             if after is not None and after > state.revision:
                 raise Expired(
                     f"cannot watch {self.kind.plural} from {after}: the store is at "
@@ -70,11 +71,12 @@ class Reading:
                 reader=request.scope.get(READER),
             )
             if tabular:
-                lines = table.watched(self.kind, lines, include)
+                lines = table.watched(self.layout, lines, include)
             return WatchAnswer(lines, self.metrics.watching(self.kind.plural))
-        limit = _number("limit", query.get("limit") or "0")
+        limit = number("limit", query.get("limit") or "0")
         return await listing.answered(
             self.kind,
+            self.layout,
             state,
             selected,
             limit=limit,
@@ -83,7 +85,8 @@ class Reading:
         )
 
 
-def _number(name: str, text: str) -> int:
+def number(name: str, text: str) -> int:
+    """The number in a query's parameter; BadRequest."""
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadRequest(f"cannot read {name} {text[:40]!r}: it must be a number")
     return int(text)
@@ -91,7 +94,7 @@ def _number(name: str, text: str) -> int:
 
 def _seconds(asked: str, who: Identity) -> float | None:
     """How long a watch may go on: as asked, and no longer than what was shown of `who` is good."""
-    ends = [float(seconds)] if (seconds := _number("timeoutSeconds", asked)) else []
+    ends = [float(seconds)] if (seconds := number("timeoutSeconds", asked)) else []
     if who.until < math.inf:
         ends.append(max(who.until - time.time(), 0.001))
     return min(ends, default=None)

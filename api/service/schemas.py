@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from api.resources.event import CORE_VERSION, EVENTS
 from api.resources.meta import API_GROUP, API_VERSION
 from api.resources.registry import KINDS, Kind
 
@@ -35,19 +36,23 @@ def reference(name: str) -> Schema:
 
 def gvk(kind: str) -> dict[str, str]:
     """What ties an operation or a schema to a kind."""
+    if kind in (EVENTS.kind, f"{EVENTS.kind}List"):
+        return {"group": "", "kind": kind, "version": CORE_VERSION}
     return {"group": API_GROUP, "kind": kind, "version": VERSION}
 
 
 @cache
 def components() -> dict[str, Schema]:
     """Every schema by its name: the kinds, their lists, and what they are made of."""
-    wanted = [(kind.model, "validation") for kind in KINDS.values()]
+    kinds = (*KINDS.values(), EVENTS)
+    wanted = [(kind.model, "validation") for kind in kinds]
     _, whole = models_json_schema(wanted, by_alias=True, ref_template=f"{REF}{PREFIX}{{model}}")  # type: ignore[arg-type]
     found = {f"{PREFIX}{name}": lowered(held) for name, held in whole["$defs"].items()}
-    for kind in KINDS.values():
+    for kind in kinds:
         held = found[of(kind)]
         held["x-kubernetes-group-version-kind"] = [gvk(kind.kind)]
-        held["properties"]["apiVersion"] = {"type": "string", "description": API_VERSION}
+        version = CORE_VERSION if kind is EVENTS else API_VERSION
+        held["properties"]["apiVersion"] = {"type": "string", "description": version}
         held["properties"]["kind"] = {"type": "string", "description": kind.kind}
         found[f"{of(kind)}List"] = _list(kind)
     metadata = found[f"{PREFIX}ObjectMeta"]

@@ -60,13 +60,17 @@ def selection(kind: Kind, labels: str, fields: str) -> Selection:
     """What both selectors ask for; BadRequest if one cannot be read."""
     tests = [_label(term) for term in _terms(labels)]
     known = {"metadata.name": "", "spec.node": ""}
-    for term in _terms(fields):
-        path, operator, value = _field(kind, term)
+    for path, operator, value in field_terms(kind, fields):
         if operator != "!=" and value and known.get(path) == "":
             known[path] = value
         else:
             tests.append(_comparison(path, operator, value))
     return Selection(known["metadata.name"], known["spec.node"], tuple(tests))
+
+
+def field_terms(kind: Kind, fields: str) -> list[tuple[str, str, str]]:
+    """Path, operator and value of each term of a field selector; BadRequest."""
+    return [_field(kind, term) for term in _terms(fields)]
 
 
 def at(document: Any, path: str) -> Any:

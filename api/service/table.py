@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,14 @@ from api.service.codec import compact, line
 Document = dict[str, Any]
 API = "meta.k8s.io/v1"
 INCLUDED = ("None", "Metadata", "Object")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns, and what an object has in them."""
+
+    columns: list[Document]
+    cells: Callable[[Document, datetime], list[str]]
 
 
 def wanted(accept: str) -> bool:
@@ -44,8 +53,27 @@ def included(text: str) -> str:
     return text or "Metadata"
 
 
+def layout_of(kind: Kind) -> Layout:
+    """Name, the kind's columns, and age."""
+
+    def cells(document: Document, now: datetime) -> list[str]:
+        metadata = document["metadata"]
+        told = [cell(document, column.path) for column in kind.columns]
+        return [metadata["name"], *told, age(metadata.get("creationTimestamp"), now)]
+
+    columns = [described(one.name.title(), one.path, one.priority) for one in kind.columns]
+    name = described("Name", "Name of the object.", form="name")
+    return Layout([name, *columns, described("Age", "Since its creation.")], cells)
+
+
+def described(name: str, description: str, priority: int = 0, form: str = "") -> Document:
+    """A column of texts, as clients are told of it."""
+    column = {"name": name, "format": form, "description": description}
+    return {**column, "type": "string", "priority": priority}
+
+
 def table(
-    kind: Kind,
+    layout: Layout,
     documents: Iterable[Document],
     metadata: Document,
     include: str,
@@ -57,25 +85,25 @@ def table(
         "kind": "Table",
         "apiVersion": API,
         "metadata": metadata,
-        "columnDefinitions": _columns(kind) if columns else [],
-        "rows": list(map(rows(kind, include), documents)),
+        "columnDefinitions": layout.columns if columns else [],
+        "rows": list(map(rows(layout, include), documents)),
     }
 
 
-def rows(kind: Kind, include: str) -> Callable[[Document], Document]:
+def rows(layout: Layout, include: str) -> Callable[[Document], Document]:
     """What makes the row of an object."""
     now = datetime.now(UTC)
-    return lambda document: _row(kind, document, include, now)
+    return lambda document: _row(layout, document, include, now)
 
 
-def one(kind: Kind, document: Document, include: str) -> Document:
+def one(layout: Layout, document: Document, include: str) -> Document:
     """The table of a single object."""
     version = {"resourceVersion": document["metadata"].get("resourceVersion", "")}
-    return table(kind, [document], version, include)
+    return table(layout, [document], version, include)
 
 
 async def watched(
-    kind: Kind, lines: AsyncGenerator[bytes, None], include: str
+    layout: Layout, lines: AsyncGenerator[bytes, None], include: str
 ) -> AsyncGenerator[bytes, None]:
     """A watch's lines with a table of one row in place of each object; the columns come once."""
     told = False
@@ -87,7 +115,7 @@ async def watched(
                 held, word = event["object"], event["type"]
                 if word != "ERROR":
                     rows = [] if word == "BOOKMARK" else [held]
-                    held = table(kind, rows, held["metadata"], include, columns=not told)
+                    held = table(layout, rows, held["metadata"], include, columns=not told)
                     told = True
                 made.append(line(word, compact(held)))
             yield b"".join(made)
@@ -95,23 +123,10 @@ async def watched(
         await lines.aclose()
 
 
-def _columns(kind: Kind) -> list[Document]:
-    name = {"name": "Name", "format": "name", "description": "Name of the object."}
-    found = [{**name, "type": "string", "priority": 0}]
-    for column in kind.columns:
-        described = {"name": column.name.title(), "format": "", "description": column.path}
-        found.append({**described, "type": "string", "priority": column.priority})
-    made = {"name": "Age", "format": "", "description": "Since its creation."}
-    return [*found, {**made, "type": "string", "priority": 0}]
-
-
-def _row(kind: Kind, document: Document, include: str, now: datetime) -> Document:
-    metadata = document["metadata"]
-    cells = [cell(document, column.path) for column in kind.columns]
-    made: Document = {
-        "cells": [metadata["name"], *cells, age(metadata.get("creationTimestamp"), now)]
-    }
+def _row(layout: Layout, document: Document, include: str, now: datetime) -> Document:
+    made: Document = {"cells": layout.cells(document, now)}
     if include == "Metadata":
+        metadata = document["metadata"]
         partial = {"kind": "PartialObjectMetadata", "apiVersion": API, "metadata": metadata}
         made["object"] = partial
     elif include == "Object":

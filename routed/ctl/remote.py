@@ -13,21 +13,19 @@ from api.auth.ca import write_secret
 from api.client import Client, Unread
 from api.ipam import local
 from api.resources.errors import (
-    AlreadyExists,
     Cause,
     ConfigError,
-    Conflict,
     IntentError,
     NotFound,
 )
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind, by_name
 from routed.ctl import documents, space
+from routed.ctl.applying import applied, checked
 from routed.ctl.tables import aligned, described, formatted, said, table
 
 T = TypeVar("T")
 Document = dict[str, Any]
-TRIES = 5
 
 
 class Remote:
@@ -68,24 +66,27 @@ class Remote:
 
     def describe(self, kind_name: str, names: Sequence[str]) -> None:
         kind = _kind(kind_name)
-        found = self._run(lambda client: _find(client, kind, names, ""))
-        for document in found:
-            typer.echo(described(document))
+
+        async def work(client: Client) -> None:
+            for document in await _find(client, kind, names, ""):
+                typer.echo(described(document, await _events(client, kind, document)))
+
+        self._run(work)
 
     def apply(self, files: Sequence[Path], validate: str) -> None:
         validation = documents.validation(validate)
-        wanted = _read(files, validation)
+        wanted = checked(files, validation)
 
         async def work(client: Client) -> None:
             for kind, document in wanted:
-                done = await _applied(client, kind, document, validation)
+                done = await applied(client, kind, document, validation)
                 typer.echo(f"{_said(kind, document)} {done}")
 
         self._run(work)
 
     def create(self, files: Sequence[Path], validate: str) -> None:
         validation = documents.validation(validate)
-        wanted = _read(files, validation)
+        wanted = checked(files, validation)
 
         async def work(client: Client) -> None:
             for kind, document in wanted:
@@ -209,15 +210,6 @@ def _kind(name: str) -> Kind:
     return kind
 
 
-def _read(files: Sequence[Path], validation: str) -> list[tuple[Kind, Document]]:
-    """The objects of `files`; of what is left out of them the user is told, if that was asked."""
-    unknown: list[str] | None = None if validation == "Strict" else []
-    found = documents.read(files, unknown)
-    for text in (unknown or []) if validation == "Warn" else []:
-        typer.echo(f"Warning: {text}", err=True)
-    return found
-
-
 def _said(kind: Kind, document: Document) -> str:
     return said(kind, document["metadata"]["name"])
 
@@ -246,33 +238,17 @@ async def _one(client: Client, kind: Kind, name: str) -> Document:
         raise NotFound(f"{error}; {hint}", kind=kind.kind, name=name) from error
 
 
-async def _applied(client: Client, kind: Kind, document: Document, validation: str) -> str:
-    """created, configured or unchanged; repeated while others write in between."""
-    path = f"/{kind.plural}/{document['metadata']['name']}"
-    for attempt in range(TRIES):
-        try:
-            held = await client.raw("GET", path)
-        except NotFound:
-            try:
-                path_of_all = f"/{kind.plural}"
-                await client.raw("POST", path_of_all, json=document, validation=validation)
-            except AlreadyExists:
-                continue
-            return "created"
-        wanted = {k: v for k, v in document.items() if k in ("apiVersion", "kind", "spec")}
-        meta = {k: v for k, v in document["metadata"].items() if k in ("labels", "annotations")}
-        based = {"name": held["metadata"]["name"]}
-        based["resourceVersion"] = held["metadata"]["resourceVersion"]
-        try:
-            change = {**wanted, "metadata": {**based, **meta}}
-            made = await client.raw("PUT", path, json=change, validation=validation)
-        except Conflict:
-            if attempt == TRIES - 1:
-                raise
-            continue
-        same = made["metadata"]["resourceVersion"] == based["resourceVersion"]
-        return "unchanged" if same else "configured"
-    raise Conflict(f"cannot apply {_said(kind, document)}: others keep changing it; try again")
+async def _events(client: Client, kind: Kind, document: Document) -> list[Document]:
+    """What has become of an object; a service that is older than events says nothing of it."""
+    name, uid = (document["metadata"][field] for field in ("name", "uid"))
+    of = f"involvedObject.kind={kind.kind},involvedObject.name={name},involvedObject.uid={uid}"
+    try:
+        path = f"{client.server}/api/v1/events"
+        listed = await client.raw("GET", path, params={"fieldSelector": of})
+    except NotFound:
+        return []
+    found: list[Document] = listed["items"]
+    return found
 
 
 async def _watch(

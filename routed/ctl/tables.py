@@ -61,8 +61,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def described(document: Document) -> str:
-    """All of one object, for people."""
+def described(document: Document, events: Sequence[Document]) -> str:
+    """All of one object and what has become of it, for people."""
     metadata = document["metadata"]
     lines = [f"Name:     {metadata['name']}"]
     for title in ("labels", "annotations"):
@@ -74,4 +74,11 @@ def described(document: Document) -> str:
         body = yaml.safe_dump(document.get(title) or {}, sort_keys=False).rstrip()
         lines.append(f"{title.capitalize()}:")
         lines += [f"  {line}" for line in body.splitlines()]
+    now = datetime.now(UTC)
+    rows = [["TYPE", "REASON", "AGE", "MESSAGE"]]
+    for event in events:
+        when = age(event["lastTimestamp"], now)
+        rows.append([event["type"], event["reason"], when, event["message"]])
+    lines.append("Events:" if events else "Events:   <none>")
+    lines += [f"  {line}" for line in aligned(rows).splitlines() if events]
     return "\n".join(lines) + "\n"

@@ -216,6 +216,17 @@ def test_what_is_unknown_is_neither_kept_nor_owned(admin: httpx.Client) -> None:
     assert admin.delete("/bgppeers/odd").status_code == 200
 
 
+def test_another_kind_is_not_applied(admin: httpx.Client) -> None:
+    for wrong in ({"kind": "IPPool"}, {"apiVersion": "v1"}):
+        answer = admin.patch(
+            "/bgppeers/tor", content=json.dumps(TOR | wrong), headers=YAML,
+            params={"fieldManager": "ann"},
+        )  # fmt: skip
+        assert (answer.status_code, answer.json()["reason"]) == (400, "BadRequest"), wrong
+        assert "cannot read BGPPeer 'tor'" in answer.json()["message"]
+    assert admin.get("/bgppeers/tor").status_code == 404
+
+
 def test_a_block_is_claimed_not_applied(tmp_path: Path) -> None:
     async def body(objects: Objects, store: Watched) -> None:
         document = {"metadata": {"name": "10-0-0-0-26"}, "spec": {"node": "h1", "pool": "main"}}

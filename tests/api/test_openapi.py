@@ -53,7 +53,7 @@ def test_every_kind_is_described(kind: Kind) -> None:
 
 
 def test_the_documents_have_nothing_that_kubectl_cannot_read() -> None:
-    for document in (openapi.v3("1"), openapi.v2("1")):
+    for document in (openapi.v3("1"), openapi.core("1"), openapi.v2("1")):
         for path, held in inside(document):
             if path.endswith("/properties"):
                 continue  # names of fields

@@ -74,6 +74,8 @@ def expected(role: str, plural: str, verb: str) -> str:
 
 
 SOMEBODY = ("admin", "operator", "viewer", "node", "bootstrap", "blue")
+SEEING = ("admin", "operator", "viewer", "node", "blue")  # who may list anything
+EVENT = "/api/v1/namespaces/default/events/{name}"
 REVIEWS = (*access.REVIEWS.values(), access.BEFORE)
 OTHERS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{BASE}/nodes/{{name}}/bootstrap"): {"admin": "all", "operator": "all"},
@@ -87,12 +89,17 @@ OTHERS: dict[tuple[str, str], dict[str, str]] = {
     ("POST", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
     ("DELETE", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
     **{("POST", path): dict.fromkeys(SOMEBODY, "all") for path in REVIEWS},
+    ("GET", "/api/v1/events"): dict.fromkeys(SEEING, "all"),
+    ("GET", "/api/v1/namespaces/{name}/events"): dict.fromkeys(SEEING, "all"),
+    ("GET", EVENT): {**dict.fromkeys(("admin", "operator", "viewer"), "all"), "node": "own"},
     ("GET", "/metrics"): {"admin": "all", "operator": "all", "viewer": "all"},
 }  # fmt: skip
 OPEN = {
     "/healthz", "/livez", "/readyz", "/ca.crt", "/version", "/api", "/apis", "/apis/routed.dev",
     BASE, "/openapi/v2", "/openapi/v3", f"/openapi/v3{BASE}", "/openapi.json",
+    "/api/v1", "/openapi/v3/api/v1",
     "/docs", "/docs/oauth2-redirect", "/redoc", "/{rest:path}",
+    "/version/", "/api/", "/api/v1/", "/apis/", "/apis/routed.dev/", f"{BASE}/",
 }  # fmt: skip
 
 NAMES = {
@@ -395,7 +402,7 @@ def test_other_routes(world: World, method: str, path: str) -> None:
             client, right = world.client(role), OTHERS[method, path].get(role, "")
             if method == "DELETE" and right:
                 world.admin.post(path.format(name=name), json={"role": "viewer"})
-            url = root + path.format(name=name)
+            url = root + path.format(name=f"{name}.node-created" if path == EVENT else name)
             body = {"request": request, "role": "viewer"}
             if path.endswith("bootstrap"):
                 body = {}

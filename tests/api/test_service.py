@@ -278,7 +278,9 @@ def test_what_is_too_large_or_no_json_is_refused(admin: httpx.Client) -> None:
 def test_discovery_is_open_and_never_an_empty_v1(service: Service) -> None:
     with service.http(token="") as client:
         root = str(client.base_url).partition("/apis")[0]
-        assert client.get(f"{root}/api").json()["versions"] == []
+        assert client.get(f"{root}/api").json()["versions"] == ["v1"]
+        core = client.get(f"{root}/api/v1").json()["resources"]
+        assert [(one["name"], one["verbs"]) for one in core] == [("events", ["get", "list"])]
         kinds = client.get(f"{root}/apis/routed.dev/v1").json()["resources"]
         assert {"name": "workloads", "kind": "Workload"}.items() <= next(
             entry for entry in kinds if entry["name"] == "workloads"

@@ -37,6 +37,11 @@ def test_get_in_every_output(ctl: Ctl) -> None:
     assert "Cidr" not in ok(ctl("describe", "pool", "main"))
     assert "cidr: 10.65.0.0/16" in ok(ctl("describe", "pool", "main"))
     assert "main 10.65.0.0/16" in ok(ctl("ipam", "show"))
+    told = ok(ctl("describe", "pools")).splitlines()
+    events = told[told.index("Events:") + 1 :]
+    assert events[0].split() == ["TYPE", "REASON", "AGE", "MESSAGE"]
+    assert events[1].split()[:2] == ["Normal", "Created"]
+    assert events[1].endswith("IPPool main was created")
 
 
 def test_a_node_born_name_is_suggested(ctl: Ctl) -> None:

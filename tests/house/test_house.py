@@ -28,6 +28,7 @@ PURE = (
     "api/service/state.py",
     "api/service/admission.py",
     "api/service/rate.py",
+    "api/service/releasing.py",
     "api/store/statements.py",
     "bgp/seam.py",
     "bgp/wire.py",

@@ -1,4 +1,5 @@
-"""The kubectls that can be had here: the one on the PATH, and Debian's, which is of 2020."""
+"""The kubectls that can be had here: the one on the PATH, others that are installed beside it (some
+distributions bring one for each minor version), and Debian's, which is of 2020."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 PACKAGE = "kubernetes-client"
-NAMES = ("path", "debian")
 
 
 @functools.cache
@@ -20,6 +20,9 @@ def kubectl(name: str) -> Path | str:
     found = shutil.which("kubectl")
     if name == "path":
         return Path(found) if found else "there is no kubectl on the PATH"
+    if name != "debian":
+        assert found is not None
+        return Path(found).resolve().with_name(name)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return f"{PACKAGE} cannot be downloaded here: apt-get and root are needed"
     directory = Path(tempfile.mkdtemp(prefix="kubectl-"))  # for as long as the tests run
@@ -34,6 +37,17 @@ def kubectl(name: str) -> Path | str:
         return f"{PACKAGE} cannot be downloaded: {done.stderr.strip()[-200:]}"
     subprocess.run(["dpkg-deb", "-x", packages[0], directory], timeout=60, check=True)
     return directory / "usr" / "bin" / "kubectl"
+
+
+def names() -> list[str]:
+    """What `kubectl` is asked for: each once."""
+    found = shutil.which("kubectl")
+    if found is None:
+        return ["path", "debian"]
+    beside = sorted(Path(found).resolve().parent.glob("kubectl.1.[0-9]*"))
+    own = minor(Path(found)) if beside else 0
+    others = [one.name for one in beside if one.suffix != f".{own}"]
+    return ["path", *others, "debian"]
 
 
 def minor(program: Path) -> int:
