@@ -14,7 +14,7 @@ import random
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -177,7 +177,7 @@ class Client:
 
     async def watch(
         self, plural: str, *, field_selector: str = "", label_selector: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """BEGIN, the present objects as ADDED, END, then changes until the connection ends and no
         other replica goes on with them.
 
@@ -194,17 +194,19 @@ class Client:
         while True:
             server = self.server
             try:
-                async for kind, held in self._lines(plural, query):
-                    tries = 0
-                    if isinstance(held, Resource):
-                        reached = held.metadata.resource_version if reached else ""
-                        yield WatchEvent(kind, held)
-                    elif kind != "BOOKMARK":
-                        yield WatchEvent(kind)
-                    else:
-                        if not reached:
-                            yield WatchEvent("END")
-                        reached = held
+                # closed here, where it was opened, if whoever watches has seen enough
+                async with aclosing(self._lines(plural, query)) as lines:
+                    async for kind, held in lines:
+                        tries = 0
+                        if isinstance(held, Resource):
+                            reached = held.metadata.resource_version if reached else ""
+                            yield WatchEvent(kind, held)
+                        elif kind != "BOOKMARK":
+                            yield WatchEvent(kind)
+                        else:
+                            if not reached:
+                                yield WatchEvent("END")
+                            reached = held
             except Unreachable:
                 tries += 1
                 another = await self._leave(server)
