@@ -9,14 +9,13 @@ and its blocks, and what proved it before is not good any more.
 from __future__ import annotations
 
 import asyncio
-import getpass
-import sys
 from pathlib import Path
 
 from api.auth import bootstrap, kubeconfig
 from api.auth.bootstrap import Invitation
 from api.client import join
 from api.resources.errors import Cause, ConfigError
+from routed import secret
 from routed.agent.records import write_atomic
 from routed.settings import AgentSettings
 
@@ -32,19 +31,7 @@ def run(settings: AgentSettings, token_file: Path | None) -> str:
 
 def read(path: Path | None) -> Invitation:
     """The token out of a file, or from stdin (None)."""
-    if path is None:
-        if sys.stdin.isatty():
-            return bootstrap.parse(getpass.getpass("Bootstrap token: "))
-        return bootstrap.parse(sys.stdin.readline())
-    try:
-        mode = path.stat().st_mode & 0o777
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [Cause("", f"cannot read it: {error}")]) from error
-    if mode & 0o077:
-        problem = f"has mode {mode:04o}: others could have read the token; chmod 0600 {path}"
-        raise ConfigError(str(path), [Cause("", problem)])
-    return bootstrap.parse(text)
+    return bootstrap.parse(secret.read(path, "Bootstrap token"))
 
 
 def write(path: Path, access: kubeconfig.Access) -> None:

@@ -2,6 +2,15 @@
 
 from api.client.answers import Unreachable, Unread, WatchEvent
 from api.client.client import Client, context_of
-from api.client.joining import join
+from api.client.joining import authority_of, join, not_pinned
 
-__all__ = ["Client", "Unreachable", "Unread", "WatchEvent", "context_of", "join"]
+__all__ = [
+    "Client",
+    "Unreachable",
+    "Unread",
+    "WatchEvent",
+    "authority_of",
+    "context_of",
+    "join",
+    "not_pinned",
+]

@@ -38,6 +38,13 @@ class WatchEvent:
     type: str
     object: Resource | Unread | None = None
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """Of the object, as it goes over the wire; {}: there is none."""
+        if self.object is None:
+            return {}
+        return self.object.document if isinstance(self.object, Unread) else self.object.wire()
+
 
 _BY_REASON: dict[str, type[IntentError]] = {
     cls.reason: cls

@@ -15,7 +15,7 @@ import random
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -210,7 +210,7 @@ class Client:
 
     async def watch(
         self, plural: str, *, field_selector: str = "", label_selector: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """BEGIN, the present objects as ADDED, END, then changes until the connection ends and no
         other replica goes on with them.
 
@@ -227,17 +227,19 @@ class Client:
         while True:
             server = self.server
             try:
-                async for kind, held in self._lines(plural, query):
-                    tries = 0
-                    if not isinstance(held, str):
-                        reached = _revision(held) if reached else ""
-                        yield WatchEvent(kind, held)
-                    elif kind != "BOOKMARK":
-                        yield WatchEvent(kind)
-                    else:
-                        if not reached:
-                            yield WatchEvent("END")
-                        reached = held
+                # closed here, where it was opened, if whoever watches has seen enough
+                async with aclosing(self._lines(plural, query)) as lines:
+                    async for kind, held in lines:
+                        tries = 0
+                        if not isinstance(held, str):
+                            reached = _revision(held) if reached else ""
+                            yield WatchEvent(kind, held)
+                        elif kind != "BOOKMARK":
+                            yield WatchEvent(kind)
+                        else:
+                            if not reached:
+                                yield WatchEvent("END")
+                            reached = held
             except Unreachable:
                 tries += 1
                 another = await self._leave(server)

@@ -26,7 +26,11 @@ async def join(invitation: Invitation, node: str, server: str | None = None) -> 
     """The credentials of `node`; `server` is used instead of the URL in the token. ConfigError,
     IntentError if the service refuses, Unreachable: the token may then have been used."""
     url = (server or invitation.server).rstrip("/")
-    ca = await _authority(url, invitation.pin)
+    ca = await authority_of(url)
+    if (found := certificates.pin(ca)) != invitation.pin:
+        raise ConfigError(
+            "the bootstrap token", [Cause("", not_pinned(url, found, invitation.pin))]
+        )
     key, request = certificates.key_and_request()
     user = f"system:node:{node}"
     client = Client(Access(url, ca, user, invitation.secret))
@@ -37,8 +41,16 @@ async def join(invitation: Invitation, node: str, server: str | None = None) -> 
     return Access(url, ca, user, "", certificate, key)
 
 
-async def _authority(url: str, pin: str) -> bytes:
-    """The CA of the service at `url`, in PEM."""
+def not_pinned(url: str, found: str, pin: str) -> str:
+    """What to tell somebody who expected another CA."""
+    return (
+        f"the CA of {url} is not the one that was pinned (its key's SHA-256 is {found}, not "
+        f"{pin}): this is another service, or somebody is in between"
+    )
+
+
+async def authority_of(url: str) -> bytes:
+    """What calls itself the CA of the service at `url`, in PEM: to be believed by its pin alone."""
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE  # what it says is compared with the pin
@@ -50,16 +62,9 @@ async def _authority(url: str, pin: str) -> bytes:
         why = str(error) or type(error).__name__
         raise Unreachable(f"cannot reach the service at {url}: {why}") from error
     try:
-        authority = certificates.first_of(said)
+        return certificates.first_of(said)
     except ValueError as error:
         raise Unreachable(f"{url} answered /ca.crt without a certificate") from error
-    if (found := certificates.pin(authority)) != pin:
-        problem = (
-            f"the CA of {url} is not the one that the token was made by (its key's SHA-256 is "
-            f"{found}, not {pin}): this is another service, or somebody is in between"
-        )
-        raise ConfigError("the bootstrap token", [Cause("", problem)])
-    return authority
 
 
 async def _said(http: httpx.AsyncClient, url: str) -> bytes:

@@ -70,6 +70,10 @@ def application(agent: Agent) -> ASGIApp:
     async def advertisements(request: Request) -> Answer:
         return _json({"items": sorted(map(str, agent.speech.prefixes()))})
 
+    async def routes(request: Request) -> Answer:
+        peers = parse_qs(request.query).get("peer", [])
+        return _json({"items": views.routes(agent, peers)})
+
     async def status(request: Request) -> Answer:
         return _json(views.status(agent))
 
@@ -91,6 +95,7 @@ def application(agent: Agent) -> ASGIApp:
         ("GET", f"{ONE}{{id}}"): one,
         ("DELETE", f"{ONE}{{id}}"): detach,
         ("GET", "/v1/advertisements"): advertisements,
+        ("GET", "/v1/routes"): routes,
         ("GET", "/v1/status"): status,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from api.resources import Condition
@@ -60,6 +61,29 @@ def conditions(agent: Agent) -> list[Condition]:
         agent.control.skew, skew.of_speaker(speech.version) if speech.connected else "", unread
     )
     return [ready, speaking, blocked, skewed]
+
+
+def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:
+    """`GET /v1/routes`: the paths that peers (none named: all) have told us; `used` are those of
+    prefixes that became routes of this host, over the same gateways."""
+    learned = agent.imports.learned
+    found = []
+    for prefix, paths in agent.speech.paths.items():
+        hops = {hop.gateway for hop in learned[prefix].next_hops} if prefix in learned else set()
+        for peer, path in paths.items():
+            if peers and peer not in peers:
+                continue
+            found.append(
+                {
+                    "prefix": str(prefix),
+                    "peer": peer,
+                    "nextHops": [str(hop) for hop in path.next_hops],
+                    "asPath": list(path.as_path),
+                    "stale": path.stale,
+                    "used": bool(hops) and hops.issuperset(path.next_hops),
+                }
+            )
+    return found
 
 
 def status(agent: Agent) -> dict[str, Any]:

@@ -7,8 +7,8 @@ host that we know of, and for PEM keys and bearer tokens by their look; the arch
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 import io
 import json
 import os
@@ -18,7 +18,9 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -26,6 +28,9 @@ from api.auth import kubeconfig
 from api.client import Client
 from api.resources.errors import Forbidden, RoutedError
 from api.resources.registry import KINDS, Kind
+from routed.ctl.connection import Connection
+from routed.ctl.contexts import NoContext
+from routed.ctl.progress import progress
 from routed.settings import AgentSettings
 
 COMMANDS = {
@@ -60,13 +65,17 @@ class Part:
 
 
 def collect(
-    settings: AgentSettings, config: Path | None, admin: Path | None, logs: Iterable[Path] = ()
+    settings: AgentSettings, config: Path | None, connection: Connection, logs: Iterable[Path] = ()
 ) -> list[Part]:
     """Everything, already without secrets. What cannot be had is a part that says why."""
-    secrets = known_secrets(settings, admin)
-    parts = [*_commands(), *_agent(settings), *_files(settings, config, logs)]
-    parts += _objects(admin or settings.kubeconfig)
-    return [Part(part.name, without_secrets(part.data[:MOST], secrets)) for part in parts]
+    secrets = known_secrets(settings, connection)
+    sources = (_commands(), _agent(settings), _files(settings, config, logs))
+    parts = []
+    with progress("collecting", None) as done:
+        for part in chain(*sources, _objects(settings, connection)):
+            parts.append(Part(part.name, without_secrets(part.data[:MOST], secrets)))
+            done(part.name)
+    return parts
 
 
 def write(path: Path, parts: Iterable[Part]) -> None:
@@ -92,15 +101,15 @@ def without_secrets(data: bytes, secrets: Iterable[bytes]) -> bytes:
     return BEARER.sub(rb"\1\2" + REMOVED, PEM.sub(REMOVED, OURS.sub(REMOVED, data)))
 
 
-def known_secrets(settings: AgentSettings, admin: Path | None) -> list[bytes]:
+def known_secrets(settings: AgentSettings, connection: Connection) -> list[bytes]:
     """Tokens and keys of the kubeconfigs here, passwords of BGP peers."""
     found = []
-    for path in (settings.kubeconfig, admin):
+    for user in _users(settings, connection):
+        found.append(str(user.get("token", "")).encode())
         try:
-            if path is not None:
-                access = kubeconfig.read(path)
-                found += [access.token.encode(), access.key, base64.b64encode(access.key)]
-        except RoutedError:
+            key = user.get("client-key-data", "")
+            found += [str(key).encode(), base64.b64decode(key)]
+        except (TypeError, ValueError):
             continue
     for path in _password_files(settings):
         try:
@@ -108,6 +117,14 @@ def known_secrets(settings: AgentSettings, admin: Path | None) -> list[bytes]:
         except OSError:
             continue
     return [secret for secret in found if secret]
+
+
+def _users(settings: AgentSettings, connection: Connection) -> Iterator[dict[str, Any]]:
+    """Those of every kubeconfig, with what proves who they are."""
+    with contextlib.suppress(RoutedError):
+        yield from (entry["user"] for entry in kubeconfig.load(settings.kubeconfig)["users"])
+    with contextlib.suppress(RoutedError):
+        yield from (entry["user"] for entry in connection.files().whole["users"])
 
 
 def _password_files(settings: AgentSettings) -> Iterator[Path]:
@@ -156,18 +173,19 @@ def _files(settings: AgentSettings, config: Path | None, logs: Iterable[Path]) -
             yield Part(f"files/{path.name}", f"cannot read it: {error}\n".encode())
 
 
-def _objects(config: Path) -> Iterator[Part]:
-    """What the credentials let us see: a node's are for little but its own."""
+def _objects(settings: AgentSettings, connection: Connection) -> Iterator[Part]:
+    """What the credentials let us see: a node's, if there are no others, are for little but its
+    own."""
 
-    async def listed() -> list[Part]:
-        client = Client.from_kubeconfig(config)
-        try:
-            return [await _kind(client, kind) for kind in KINDS.values()]
-        finally:
-            await client.close()
+    async def listed(client: Client) -> list[Part]:
+        return [await _kind(client, kind) for kind in KINDS.values()]
 
     try:
-        yield from asyncio.run(listed())
+        try:
+            parts = connection.run(listed)
+        except NoContext:
+            parts = Connection(settings.kubeconfig).run(listed)
+        yield from parts
     except (RoutedError, OSError) as error:
         yield Part("objects/none.txt", f"cannot ask the control plane: {error}\n".encode())
 

@@ -34,14 +34,16 @@ def validation(text: str) -> str:
     return VALIDATION[text]
 
 
-def read(files: Sequence[Path], unknown: list[str] | None = None) -> list[tuple[Kind, Document]]:
-    """Every object of `files`, checked. Fields that are not known are mistakes, or go to
-    `unknown`."""
+def read(
+    files: Sequence[Path], unknown: list[str] | None = None, *, recursive: bool = False
+) -> list[tuple[Kind, Document]]:
+    """Every object of `files`, checked; `recursive` looks into directories of directories. Fields
+    that are not known are mistakes, or go to `unknown`."""
     if not files:
         raise ConfigError("the command line", [Cause("-f", "say which file (or - for stdin)")])
     problems: list[Cause] = []
     found: list[tuple[Kind, Document]] = []
-    for source, text in _texts(files, problems):
+    for source, text in _texts(files, recursive, problems):
         for place, document in enumerate(_documents(source, text, problems), 1):
             where = f"{source}: document {place}"
             kind = _kind(where, document, problems)
@@ -69,19 +71,23 @@ def read(files: Sequence[Path], unknown: list[str] | None = None) -> list[tuple[
     return found
 
 
-def _texts(files: Sequence[Path], problems: list[Cause]) -> Iterator[tuple[str, str]]:
+def _texts(
+    files: Sequence[Path], recursive: bool, problems: list[Cause]
+) -> Iterator[tuple[str, str]]:
     for path in files:
         if str(path) == "-":
             yield "stdin", sys.stdin.read()
             continue
-        inside = (
-            sorted(p for p in path.iterdir() if p.suffix in SUFFIXES) if path.is_dir() else [path]
-        )
-        for one in inside:
+        for one in _inside(path, recursive) if path.is_dir() else [path]:
             try:
                 yield str(one), one.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(Cause(str(one), f"cannot be read: {error}"))
+
+
+def _inside(directory: Path, recursive: bool) -> list[Path]:
+    found = directory.rglob("*") if recursive else directory.iterdir()
+    return sorted(path for path in found if path.suffix in SUFFIXES and path.is_file())
 
 
 def _documents(source: str, text: str, problems: list[Cause]) -> list[Any]:

@@ -13,13 +13,17 @@ import yaml
 
 from api.ipam import local
 from api.resources.columns import age
-from api.resources.errors import IntentError, RoutedError
+from api.resources.errors import Cause, ConfigError, IntentError, RoutedError
 from api.resources.net import parse_address, parse_cidr
 from routed.ctl.tables import aligned
 
 
 class AgentUnreachable(RoutedError):
     """No agent answers on the socket."""
+
+
+class AgentForbidden(AgentUnreachable):
+    """It answers, but not to this user."""
 
 
 class Local:
@@ -47,11 +51,7 @@ class Local:
 
     def bgp_status(self, output: str) -> None:
         status = self._call("GET", "/v1/status")
-        if output == "json":
-            typer.echo(json.dumps(status["bgp"], indent=4))
-            return
-        if output == "yaml":
-            typer.echo(yaml.safe_dump(status["bgp"], sort_keys=False), nl=False)
+        if _structured(status["bgp"], output):
             return
         rows = [["PEER", "ADDRESS", "STATE", "SINCE", "RECEIVED", "ERROR"]]
         for one in status["bgp"]["sessions"]:
@@ -60,6 +60,24 @@ class Local:
             rows.append([*cells, str(one["received"]), one["error"] or "-"])
         typer.echo(aligned(rows))
         typer.echo(f"advertised: {status['bgp']['advertised']} prefix(es)")
+
+    def bgp_routes(self, output: str, *, peer: str, announced: bool) -> None:
+        """What the peers have told us, or what we have told them."""
+        if announced:
+            told = self._call("GET", "/v1/advertisements")
+            if not _structured(told, output):
+                typer.echo(aligned([["PREFIX"], *([prefix] for prefix in told["items"])]))
+            return
+        heard = self._call("GET", "/v1/routes", params={"peer": peer} if peer else {})
+        if _structured(heard, output):
+            return
+        rows = [["PREFIX", "PEER", "NEXT HOPS", "AS PATH", "USED"]]
+        for one in heard["items"]:
+            path = " ".join(map(str, one["asPath"])) or "-"
+            used = "yes" if one["used"] else "no"
+            used += ", stale" if one["stale"] else ""
+            rows.append([one["prefix"], one["peer"], ",".join(one["nextHops"]), path, used])
+        typer.echo(aligned(rows))
 
     def addresses(self) -> local.Local:
         """What this host has: its agent's word, and its kernel's."""
@@ -89,10 +107,37 @@ class Local:
                 response = client.request(method, path, **options)
                 document: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:
+            if _refused(error):
+                raise AgentForbidden(
+                    f"cannot use the agent's socket {self.socket}: it is for root and members of "
+                    "its group"
+                ) from error
             raise AgentUnreachable(
                 f"cannot reach the agent at {self.socket}: {error}; is `routed agent` running on "
                 "this host, and are you root? To go through the service say --node"
             ) from error
+        if response.status_code == 403:
+            raise AgentForbidden(str(document.get("message", document)))
         if response.status_code >= 400:
             raise IntentError(str(document.get("message", document)))
         return document
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether the kernel said that we may not connect."""
+    while error is not None:
+        if isinstance(error, PermissionError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _structured(document: dict[str, Any], output: str) -> bool:
+    """Print it as JSON or YAML if that is asked for."""
+    if output == "json":
+        typer.echo(json.dumps(document, indent=4))
+    elif output == "yaml":
+        typer.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
+    elif output not in ("", "wide"):
+        raise ConfigError("-o", [Cause("", f"{output!r} is none of wide, yaml, json")])
+    return output in ("json", "yaml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,14 @@ from api.ipam.space import block_name
 from api.resources import IPBlock, IPPool, IPReservation, Node, Workload
 from api.resources.errors import Cause, ConfigError, Conflict, NotFound
 from api.resources.ippool import FORCE_RELEASE
+from api.resources.meta import Resource
 from api.resources.net import parse_address, parse_cidr
 from api.resources.workload import Origin
+from routed.ctl.connection import Connection
+from routed.ctl.local import Local
+from routed.ctl.progress import progress, say
 from routed.ctl.tables import aligned
+from routed.ctl.targets import NothingFound
 
 COLUMNS = 64  # of the map
 LINES = 16
@@ -98,25 +104,44 @@ def _map(pool: IPPool, inside: Sequence[IPBlock]) -> str:
     return "\n".join([head, *(text[n : n + COLUMNS] for n in range(0, cells, COLUMNS))])
 
 
+def said_check(connection: Connection, socket: Local | None, *, fix: bool) -> bool:
+    """Whether all agrees (after mending what was to be mended), also with this host."""
+    here = socket.addresses() if socket else None
+    found, gone = connection.run(lambda client: checked(client, here, fix=fix))
+    for one in gone:
+        typer.echo(f"{one}; deleted")
+    for one in found:
+        typer.echo(f"{one}{' (garbage: --fix deletes it)' if one.garbage else ''}")
+    if not found:
+        also = f", and node {here.node} with them" if here else ""
+        typer.echo(f"pools, blocks, nodes and workloads agree{also}")
+    return not found
+
+
 async def checked(
     client: Client, here: local.Local | None, *, fix: bool
 ) -> tuple[list[check.Finding], list[check.Finding]]:
     """What does not agree, also with this host, if there is one; and of it what was garbage and,
     with `fix`, is gone."""
+    kinds: tuple[type[Resource], ...] = (IPPool, Node, IPReservation, IPBlock, Workload)
+    listed: list[Any] = []
+    with progress("reading", len(kinds)) as done:
+        for model in kinds:
+            listed.append(await client.list(model))
+            done(model.KIND)
+    pools, nodes, reservations, blocks, workloads = listed
     held = check.Held(
-        pools=await client.list(IPPool),
-        nodes=await client.list(Node),
-        reservations=await client.list(IPReservation),
-        blocks=await client.list(IPBlock),
-        workloads=await client.list(Workload),
+        pools=pools, nodes=nodes, reservations=reservations, blocks=blocks, workloads=workloads
     )
     found, gone = check.findings(held), []
     if here is not None:
         found += local.findings(here, held.pools, held.blocks, held.workloads)
-    for one in found if fix else ():
-        if one.garbage:
+    garbage = [one for one in found if fix and one.garbage]
+    with progress("deleting", len(garbage)) as done:
+        for one in garbage:
             await client.raw("DELETE", f"/{one.plural}/{one.name}")
             gone.append(one)
+            done(one.name)
     return [one for one in found if one not in gone], gone
 
 
@@ -181,32 +206,79 @@ async def cordon(client: Client, name: str, *, on: bool) -> None:
     await _merged(client, f"/nodes/{name}", {"spec": {"unschedulable": on}})
 
 
+def cordoned(connection: Connection, names: Sequence[str], selector: str, *, on: bool) -> None:
+    async def work(client: Client) -> None:
+        for name in await _nodes(client, names, selector):
+            await cordon(client, name, on=on)
+            typer.echo(f"node/{name} {'cordoned' if on else 'uncordoned'}")
+
+    connection.run(work)
+
+
+def drained(connection: Connection, names: Sequence[str], selector: str, seconds: float) -> None:
+    """One node after the other, `seconds` for each."""
+
+    async def work(client: Client) -> None:
+        for name in await _nodes(client, names, selector):
+            await drain(client, name, seconds)
+            typer.echo(f"node/{name} drained: it owns nothing")
+
+    connection.run(work)
+
+
+async def _nodes(client: Client, names: Sequence[str], selector: str) -> list[str]:
+    """Those named, or those selected; NothingFound."""
+    if not names and not selector:
+        raise NothingFound.of("say NODE..., or -l SELECTOR")
+    if names:
+        return list(names)
+    found = await client.list(Node, labels=selector)
+    if not found:
+        raise NothingFound.of(f"no node has labels {selector}")
+    return [node.metadata.name for node in found]
+
+
 async def drain(client: Client, name: str, seconds: float) -> None:
     """Empty a node: nothing more is attached, what was declared for it is deleted, its blocks go
-    back as they become empty. Returns when it owns none; Conflict says what is left."""
+    back as they become empty. Returns when it owns none; Conflict says what is left after `seconds`
+    (0: it is waited for without end)."""
     await cordon(client, name, on=True)
-    for workload in await client.list(Workload, fields=f"spec.node={name}"):
-        if workload.spec.origin is Origin.API:
-            await client.delete(Workload, workload.metadata.name)
-            typer.echo(f"workload/{workload.metadata.name} deleted")
+    declared = [
+        workload.metadata.name
+        for workload in await client.list(Workload, fields=f"spec.node={name}")
+        if workload.spec.origin is Origin.API
+    ]
+    with progress("deleting", len(declared)) as done:
+        for one in declared:
+            await client.delete(Workload, one)
+            say(f"workload/{one} deleted")
+            done(one)
     said: set[str] = set()
-    deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        left = await client.list(Workload, fields=f"spec.node={name}")
-        born = {w.metadata.name for w in left if w.spec.origin is Origin.NODE}
-        for one in sorted(born - said):
-            typer.echo(f"workload/{one} has to be detached on the node")
-        said |= born
-        blocks = await client.list(IPBlock, fields=f"spec.node={name}")
-        if not blocks:
-            return
-        if asyncio.get_running_loop().time() >= deadline:
-            listed = ", ".join(block.metadata.name for block in blocks[:3])
-            raise Conflict(
-                f"cannot drain node {name} in {seconds:.0f} s: {len(left)} workload(s) are left, "
-                f"{len(blocks)} block(s) have not come back ({listed}); it goes on by itself"
-            )
-        await asyncio.sleep(POLL_SECONDS)
+    deadline = asyncio.get_running_loop().time() + seconds if seconds > 0 else math.inf
+    first = await client.list(IPBlock, fields=f"spec.node={name}")
+    owned = {block.metadata.name for block in first}
+    with progress(f"draining {name}", len(owned)) as done:
+        while True:
+            left = await client.list(Workload, fields=f"spec.node={name}")
+            born = {w.metadata.name for w in left if w.spec.origin is Origin.NODE}
+            for one in sorted(born - said):
+                say(f"workload/{one} has to be detached on the node")
+            said |= born
+            blocks = await client.list(IPBlock, fields=f"spec.node={name}")
+            names = {block.metadata.name for block in blocks}
+            for one in owned - names:
+                done(one)
+            owned &= names
+            if not blocks:
+                return
+            if asyncio.get_running_loop().time() >= deadline:
+                listed = ", ".join(block.metadata.name for block in blocks[:3])
+                raise Conflict(
+                    f"cannot drain node {name} in {seconds:.0f} s: {len(left)} workload(s) are "
+                    f"left, {len(blocks)} block(s) have not come back ({listed}); it goes on by "
+                    "itself"
+                )
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def _merged(client: Client, path: str, change: dict[str, Any]) -> None:

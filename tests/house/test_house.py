@@ -39,6 +39,9 @@ PURE = (
     "policies/base.py",
     "policies/docker.py",
     "policies/firewall.py",
+    "routed/ctl/argv.py",
+    "routed/ctl/hints.py",
+    "routed/ctl/jsonpath.py",
     "routed/doctor/findings.py",
     "routed/kernel/fib.py",
     "routed/steps.py",
@@ -112,7 +115,7 @@ def test_nftables_and_the_environment_have_one_place() -> None:
         text = path.read_text(encoding="utf-8")
         if name != "policies/nft.py":
             assert "libnftables" not in text, name
-        if name not in ("routed/ctl/main.py", "bgp/exabgp.py"):  # KUBECONFIG; a child's own
+        if name not in ("routed/ctl/environment.py", "bgp/exabgp.py"):  # KUBECONFIG; a child's own
             assert "os.environ" not in text, name
 
 
@@ -163,7 +166,7 @@ def test_the_readmes_commands_exist() -> None:
     said = "\n".join([readme, *coded])
     for words in sorted(set(re.findall(r"\b(routed|routectl) ([a-z]+)(?: ([a-z]+))?", said))):
         program = "routed.main" if words[0] == "routed" else "routed.ctl.main"
-        group = words[1] in ("lab", "bgp", "ipam", "token", "store")
+        group = words[1] in ("lab", "bgp", "ipam", "token", "store", "auth")
         command = [words[1], *([words[2]] if group and words[2] else []), "--help"]
         done = subprocess.run(
             [sys.executable, "-m", program, *command],

@@ -137,6 +137,19 @@ def test_it_depends_on_what_it_needs_and_names_no_place_of_its_building(installe
     assert list(installed.root.glob("usr/lib/routed/lib/*/site-packages/api/__pycache__/*.pyc"))
 
 
+def test_it_brings_the_plugin_and_the_completion(installed: Host) -> None:
+    assert "Usage: kubectl routed" in installed.inside("kubectl-routed", "--help")
+    assert installed.inside("kubectl_complete-routed", "get", "netpo").startswith("netpol\t")
+    for place in (
+        "bash-completion/completions/routectl",
+        "bash-completion/completions/kubectl-routed",
+        "zsh/vendor-completions/_routectl",
+        "fish/vendor_completions.d/routectl.fish",
+    ):
+        text = (installed.root / "usr/share" / place).read_text(encoding="utf-8")
+        assert "routectl __complete" in text, place
+
+
 def healthy(host: Host) -> str:
     return host.inside("routed", "healthcheck", check=False)
 
