@@ -206,14 +206,15 @@ def _add_kinds(route: Route, objects: Objects, metrics: ServiceMetrics) -> None:
 
 
 def _add_identities(route: Route, identities: Identities) -> None:
-    node, user = f"{BASE}/nodes/{{name}}", f"{BASE}/users/{{name}}/credentials"
+    node, user = f"{BASE}/nodes/{{name}}", f"{BASE}/users/{{name}}"
     route(f"{node}/bootstrap", "POST", identities.invite, "Make a node's bootstrap token")
     route(f"{node}/certificate", "POST", identities.certify, "Sign a node's certificate")
     route(f"{node}/credentials", "POST", identities.node, "Make a node's kubeconfig with a token")
     route(f"{node}/credentials", "DELETE", identities.end_node, "End all credentials of a node")
     route(f"{BASE}/users", "GET", identities.list, "List who may be asking")
-    route(user, "POST", identities.user, "Make a user's kubeconfig")
-    route(user, "DELETE", identities.end_user, "End all credentials of a user")
+    route(f"{user}/certificate", "POST", identities.certify_user, "Sign a user's certificate")
+    route(f"{user}/credentials", "POST", identities.user, "Make a user's kubeconfig")
+    route(f"{user}/credentials", "DELETE", identities.end_user, "End all credentials of a user")
 
 
 def _add_reviews(route: Route) -> None:

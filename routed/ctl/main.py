@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from routed.ctl import people
+
 if TYPE_CHECKING:
     from routed.ctl.remote import Remote
 
@@ -65,6 +67,9 @@ def _remote() -> Remote:
     from routed.ctl import remote
 
     return remote.Remote(Globals.kubeconfig or DEFAULT_KUBECONFIG, Globals.server)
+
+
+app.add_typer(people.commands(_remote), name="user")
 
 
 @app.command()

@@ -86,6 +86,7 @@ OTHERS: dict[tuple[str, str], dict[str, str]] = {
     ("GET", f"{BASE}/users"): {"admin": "all"},
     ("POST", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
     ("DELETE", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
+    ("POST", f"{BASE}/users/{{name}}/certificate"): {"admin": "all"},
     **{("POST", path): dict.fromkeys(SOMEBODY, "all") for path in REVIEWS},
     ("GET", "/metrics"): {"admin": "all", "operator": "all", "viewer": "all"},
 }  # fmt: skip
