@@ -79,6 +79,9 @@ def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resou
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""
     said = f"{kind.kind} {name!r}" if isinstance(name, str) else kind.kind
     document = {"apiVersion": API_VERSION, "kind": kind.kind, **document}
+    if isinstance(metadata, dict) and isinstance(metadata.get("generateName"), str):
+        # It says nothing of an object that has a name.
+        document["metadata"] = {k: v for k, v in metadata.items() if k != "generateName"}
     if document["apiVersion"] != API_VERSION or document["kind"] != kind.kind:
         raise BadRequest(
             f"cannot read {said}: it is {document['apiVersion']} {document['kind']}, "

@@ -8,6 +8,7 @@
     │   ├── Forbidden         403
     │   ├── NotFound          404
     │   ├── AlreadyExists     409, reason AlreadyExists
+    │   ├── MethodNotAllowed  405
     │   ├── Conflict          409, reason Conflict
     │   ├── Expired           410
     │   ├── Unsupported       415
@@ -89,6 +90,10 @@ class Forbidden(IntentError):
 
 class NotFound(IntentError):
     status, reason = 404, "NotFound"
+
+
+class MethodNotAllowed(IntentError):
+    status, reason = 405, "MethodNotAllowed"
 
 
 class AlreadyExists(IntentError):

@@ -19,6 +19,7 @@ from api.auth.rights import grant
 from api.resources.decode import parse_body
 from api.resources.errors import (
     IntentError,
+    MethodNotAllowed,
     NotFound,
     RoutedError,
     StorageError,
@@ -87,7 +88,7 @@ def application(
             audit.close()
 
     app = IndexedAPI(title="routed", version=discovery.VERSION, lifespan=life)
-    app.before = _strangers(throttle)
+    app.before = _strangers(throttle, app)
 
     app.state.end_watches = objects.mirror.end_watches
     route = Routes(app, objects, metrics, audit, throttle).add
@@ -106,7 +107,7 @@ def application(
     _add_reviews(route)
     discovery.add_routes(app)
     _add_health(app, objects)
-    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     app.add_route("/{rest:path}", _missing, methods=every, include_in_schema=False)
     return app
 
@@ -242,8 +243,9 @@ def _add_open(app: FastAPI, path: str, text: bytes) -> None:
     app.add_route(path, read)
 
 
-def _strangers(throttle: Throttle) -> Callable[[Scope], Response | None]:
-    """What refuses requests that nobody has to be known for, but for those about health."""
+def _strangers(throttle: Throttle, app: IndexedAPI) -> Callable[[Scope], Response | None]:
+    """What refuses requests that nobody has to be known for: too many, but for those about health,
+    and those by a method that a path of ours does not know."""
 
     def refused(scope: Scope) -> Response | None:
         if scope["path"] in HEALTH:
@@ -252,7 +254,13 @@ def _strangers(throttle: Throttle) -> Callable[[Scope], Response | None]:
             throttle.stranger(address_of(scope))
         except TooManyRequests as error:
             return refusal(error)
-        return None
+        if not (known := app.allowed(scope["path"])):
+            return None
+        allow = ", ".join(known)
+        said = f"cannot {scope['method'][:20]} {scope['path']}: it knows {allow}"
+        answered = refusal(MethodNotAllowed(said))
+        answered.headers["allow"] = allow
+        return answered
 
     return refused
 
