@@ -21,7 +21,7 @@ test: setup-tests
 	.venv/bin/python -m pytest
 
 test-faults: setup-tests
-	.venv/bin/python -m pytest --faults=full tests/faults tests/lab/test_reboot.py tests/kernel/test_overflow.py tests/api/test_disk_full.py
+	.venv/bin/python -m pytest --faults=full tests/faults tests/lab/test_reboot.py tests/kernel/test_overflow.py tests/api/test_disk_full.py tests/api/test_hostile_input.py
 
 bench:
 	scripts/setup bench

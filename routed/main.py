@@ -61,6 +61,7 @@ def server(
         settings.place,
         settings.advertise,
         certificate_seconds=settings.certificate_seconds,
+        user_certificate_seconds=settings.user_certificate_seconds,
         audit_log=settings.audit_log,
         rates=Rates(
             Rate(settings.requests_per_second, settings.request_burst),

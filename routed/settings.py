@@ -145,6 +145,12 @@ class ServerSettings(Model):
         le=366 * 86_400,
         description="for how long a node's certificate is good; it is renewed after two thirds",
     )
+    user_certificate_seconds: int = Field(
+        default=90 * 86_400,
+        ge=5,
+        le=366 * 86_400,
+        description="for how long a user's certificate is good; its holder renews it",
+    )
     audit_log: bool = Field(
         default=True, description="log every write to audit.log in dataDir, 128 MiB at most"
     )

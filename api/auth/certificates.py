@@ -1,7 +1,8 @@
-"""Client certificates: a key and a request on the host, a certificate from the control plane's CA.
+"""Client certificates: a key and a request on the host, or with a person; a certificate from the
+control plane's CA.
 
-The key never leaves its host. Of the request only the public key and its proof count: whose
-certificate it becomes is said by whoever asks (`api.auth.identity`), never by what is asked.
+The key never leaves where it was made. Of the request only the public key and its proof count:
+whose certificate it becomes is said by whoever asks (`api.auth.identity`), never by what is asked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from api.auth import ca
-from api.auth.identity import Identity
+from api.auth.identity import NODE, Identity
 from api.auth.peer import common_name
 from api.resources.errors import BadRequest, Cause
 
@@ -26,10 +27,18 @@ BACKDATED = timedelta(minutes=5)  # clocks differ
 
 def key_and_request() -> tuple[bytes, str]:
     """A new P-256 key and a request for its certificate, both in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ca.key_bytes(ec.generate_private_key(ec.SECP256R1()))
+    return key, request_of(key)
+
+
+def request_of(key: bytes) -> str:
+    """A request for a certificate of a P-256 key in PEM; ValueError if it is none."""
+    held = serialization.load_pem_private_key(key, None)
+    if not isinstance(held, ec.EllipticCurvePrivateKey) or held.curve.name != "secp256r1":
+        raise ValueError("its key must be of the curve P-256")
     asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    made = asked.sign(key, hashes.SHA256())
-    return ca.key_bytes(key), made.public_bytes(serialization.Encoding.PEM).decode()
+    made = asked.sign(held, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def key_of_request(text: object) -> ec.EllipticCurvePublicKey:
@@ -51,11 +60,13 @@ def key_of_request(text: object) -> ec.EllipticCurvePublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The CA, and for how long its client certificates are good."""
+    """The CA, and for how long its client certificates are good: `seconds` those of nodes, which
+    renew them by themselves, `user_seconds` those of people."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
     seconds: int
+    user_seconds: int = 90 * 86_400
 
     @property
     def pem(self) -> bytes:
@@ -64,6 +75,7 @@ class Authority:
     def sign(self, key: ec.EllipticCurvePublicKey, identity: Identity) -> str:
         """A certificate of `identity` for whoever has the key, in PEM."""
         now = datetime.now(UTC)
+        seconds = self.seconds if identity.role == NODE else self.user_seconds
         subject = [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, identity.group),
             x509.NameAttribute(NameOID.COMMON_NAME, common_name(identity.user)),
@@ -77,7 +89,7 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - BACKDATED)
-            .not_valid_after(now + timedelta(seconds=self.seconds))
+            .not_valid_after(now + timedelta(seconds=seconds))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(ca.usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
@@ -85,6 +97,12 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def belong(certificate: bytes, key: bytes) -> bool:
+    """Whether a certificate is for this key; ValueError if one of them is none."""
+    public = x509.load_pem_x509_certificate(certificate).public_key()
+    return public == serialization.load_pem_private_key(key, None).public_key()
 
 
 def first_of(pem: bytes) -> bytes:
@@ -98,6 +116,14 @@ def pin(pem: bytes) -> str:
     key = x509.load_pem_x509_certificate(pem).public_key()
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, form)).hexdigest()
+
+
+def name_of(pem: bytes) -> str:
+    """Who a client certificate of ours says that it is of: the common name, which is cut where the
+    user's name is longer. ValueError if it is no certificate."""
+    subject = x509.load_pem_x509_certificate(pem).subject
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
 
 
 @dataclass(frozen=True, slots=True)

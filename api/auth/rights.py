@@ -13,7 +13,8 @@ the request's body.
     others     the rules of the Role of that name
 
 Beside the kinds there are ``certificates``, ``bootstraps`` and ``heartbeats`` of nodes,
-``credentials`` (bearer tokens, of nodes and of people) and ``metrics``.
+``credentials`` (of nodes and of people), ``renewals`` (the next certificate of a user: his own) and
+``metrics``.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def grant(who: Identity, verb: str, plural: str, *, status: bool = False) -> Gra
     """What `who` may do `verb` with; None: with nothing. `status`: of the status subresource."""
     if who.role == ADMINISTRATOR:
         return ALL
+    if (verb, plural) == ("create", "renewals") and who.role not in (NODE, BOOTSTRAP):
+        return Grant(name=who.user) if who.role in (OPERATOR, VIEWER) or who.rules else None
     if who.role in (OPERATOR, VIEWER):
         return ALL if _of_people(who.role, verb, plural) else None
     if who.role == NODE:

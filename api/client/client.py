@@ -197,6 +197,13 @@ class Client:
         """Say that `node` lives; in how many seconds to say so again."""
         return float((await self._call("POST", f"/nodes/{node}/heartbeat"))["seconds"])
 
+    async def user_certificate(self, user: str, request: str, role: str = "") -> bytes:
+        """A certificate of `user` for a request in PEM: in `role`, and those before end; or ("")
+        the next one of who asks."""
+        wanted = {"request": request} | ({"role": role} if role else {})
+        made = await self._call("POST", f"/users/{user}/certificate", json=wanted)
+        return str(made["certificate"]).encode()
+
     async def credentials(self, path: str, wanted: Mapping[str, str]) -> str:
         """A new kubeconfig with a token, as text, for ``nodes/NAME`` or ``users/NAME``; the ones
         before stop to work."""

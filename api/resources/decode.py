@@ -80,6 +80,10 @@ def decode(kind: Kind, document: Any, unknown: list[str] | None = None) -> Resou
     metadata = document.get("metadata")
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""
     said = _called(kind, document)
+    if isinstance(metadata, dict) and isinstance(metadata.get("generateName"), str):
+        # It says nothing of an object that has a name.
+        known = {k: v for k, v in metadata.items() if k != "generateName"}
+        document = {**document, "metadata": known}
     try:
         held = _typed(kind, document)
     except ValidationError as error:

@@ -7,7 +7,7 @@
     │   ├── Unauthorized      401
     │   ├── Forbidden         403
     │   ├── NotFound          404
-    │   ├── NotAllowed        405, reason MethodNotAllowed
+    │   ├── MethodNotAllowed  405
     │   ├── AlreadyExists     409, reason AlreadyExists
     │   ├── Conflict          409, reason Conflict
     │   ├── Expired           410
@@ -98,7 +98,7 @@ class NotFound(IntentError):
     status, reason = 404, "NotFound"
 
 
-class NotAllowed(IntentError):
+class MethodNotAllowed(IntentError):
     """A verb that these objects do not have; RFC 9110, section 15.5.6."""
 
     status, reason = 405, "MethodNotAllowed"

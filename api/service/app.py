@@ -19,6 +19,7 @@ from api.auth.rights import grant
 from api.resources.decode import parse_body
 from api.resources.errors import (
     IntentError,
+    MethodNotAllowed,
     NotFound,
     RoutedError,
     StorageError,
@@ -92,7 +93,7 @@ def application(
             audit.close()
 
     app = IndexedAPI(title="routed", version=VERSION, lifespan=life)
-    app.before = _strangers(throttle)
+    app.before = _strangers(throttle, app)
 
     app.state.end_watches = objects.mirror.end_watches
     route = Routes(app, objects, metrics, audit, throttle).add
@@ -112,7 +113,7 @@ def application(
     _add_events(route, Events(objects.mirror))
     discovery.add_routes(app)
     _add_health(app, objects)
-    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     app.add_route("/{rest:path}", _missing, methods=every, include_in_schema=False)
     return app
 
@@ -223,14 +224,15 @@ def _add_events(route: Route, events: Events) -> None:
 
 
 def _add_identities(route: Route, identities: Identities) -> None:
-    node, user = f"{BASE}/nodes/{{name}}", f"{BASE}/users/{{name}}/credentials"
+    node, user = f"{BASE}/nodes/{{name}}", f"{BASE}/users/{{name}}"
     route(f"{node}/bootstrap", "POST", identities.invite, "Make a node's bootstrap token")
     route(f"{node}/certificate", "POST", identities.certify, "Sign a node's certificate")
     route(f"{node}/credentials", "POST", identities.node, "Make a node's kubeconfig with a token")
     route(f"{node}/credentials", "DELETE", identities.end_node, "End all credentials of a node")
     route(f"{BASE}/users", "GET", identities.list, "List who may be asking")
-    route(user, "POST", identities.user, "Make a user's kubeconfig")
-    route(user, "DELETE", identities.end_user, "End all credentials of a user")
+    route(f"{user}/certificate", "POST", identities.certify_user, "Sign a user's certificate")
+    route(f"{user}/credentials", "POST", identities.user, "Make a user's kubeconfig")
+    route(f"{user}/credentials", "DELETE", identities.end_user, "End all credentials of a user")
 
 
 def _add_reviews(route: Route) -> None:
@@ -258,8 +260,9 @@ def _add_open(app: FastAPI, path: str, text: bytes) -> None:
     app.add_route(path, read)
 
 
-def _strangers(throttle: Throttle) -> Callable[[Scope], Response | None]:
-    """What refuses requests that nobody has to be known for, but for those about health."""
+def _strangers(throttle: Throttle, app: IndexedAPI) -> Callable[[Scope], Response | None]:
+    """What refuses requests that nobody has to be known for: too many, but for those about health,
+    and those by a method that a path of ours does not know."""
 
     def refused(scope: Scope) -> Response | None:
         if scope["path"] in HEALTH:
@@ -268,7 +271,13 @@ def _strangers(throttle: Throttle) -> Callable[[Scope], Response | None]:
             throttle.stranger(address_of(scope))
         except TooManyRequests as error:
             return refusal(error)
-        return None
+        if not (known := app.allowed(scope["path"])):
+            return None
+        allow = ", ".join(known)
+        said = f"cannot {scope['method'][:20]} {scope['path']}: it knows {allow}"
+        answered = refusal(MethodNotAllowed(said))
+        answered.headers["allow"] = allow
+        return answered
 
     return refused
 

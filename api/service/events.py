@@ -18,15 +18,14 @@ from fastapi import Request, Response
 from api.auth.identity import Identity
 from api.auth.rights import Grant, grant
 from api.resources.columns import age
-from api.resources.errors import NotAllowed, NotFound
+from api.resources.errors import MethodNotAllowed, NotFound
 from api.resources.event import CORE_VERSION, EVENTS, NAMESPACE, events_of, object_of
 from api.resources.registry import KINDS, Kind
-from api.service import listing, table
+from api.service import listing, options, table
 from api.service.answers import json_answer
 from api.service.codec import document_of
 from api.service.judging import Judge, forbidden
 from api.service.mirror import Mirror
-from api.service.reading import number
 from api.service.selection import Selection, field_terms, selection
 from api.service.state import State
 from api.store import Item
@@ -59,11 +58,11 @@ class Events:
     async def list(self, request: Request, who: Identity) -> Response:
         """Those of all objects, or of those that a field selector names; the oldest first."""
         query = request.query_params
-        if query.get("watch") in ("1", "true"):
-            raise NotAllowed("cannot watch events: watch the objects that they are of")
+        if options.boolean(query, "watch"):
+            raise MethodNotAllowed("cannot watch events: watch the objects that they are of")
         labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
         selected, about = selection(EVENTS, labels, fields), About.of(fields)
-        limit, after = number("limit", query.get("limit") or "0"), query.get("continue", "")
+        limit, after = options.number(query, "limit"), query.get("continue", "")
         state = await self.mirror.fresh()
         found = [
             event

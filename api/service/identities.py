@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import Request, Response
 
 from api.auth import bootstrap, certificates, kubeconfig, tokens
@@ -80,24 +81,7 @@ class Identities:
         key = certificates.key_of_request((await body_of(request)).get("request"))
         if who.role == NODE:
             return self._signed(self.authority.sign(key, who))
-        for _ in range(TRIES):
-            state = await self.mirror.fresh()
-            made = of_node(node).anew()
-            held = state.item("identities", made.user)
-            expect = {made.key: held.revision if held else 0}
-            puts: Puts = dict.fromkeys(state.credentials_of(made))
-            puts[made.key] = json.dumps(made.document()).encode()
-            if who.role == BOOTSTRAP:
-                token = bootstrap.usable(state.item("bootstraps", who.uid), time.time())
-                expect[token.key] = token.revision
-                puts[token.key] = token.used_at(time.time()).encoded()
-            signed = self.authority.sign(key, made)
-            try:
-                await self.mirror.store.commit(expect, puts)
-            except StoreConflict:
-                continue
-            return self._signed(signed)
-        raise too_many()
+        return await self._anew(of_node(node), key, who.uid if who.role == BOOTSTRAP else "")
 
     async def node(self, request: Request, who: Identity) -> Response:
         """A kubeconfig with a token, for a node that cannot use certificates."""
@@ -113,15 +97,20 @@ class Identities:
     async def user(self, request: Request, who: Identity) -> Response:
         """A kubeconfig of a user in one role; the ones before stop to work."""
         name = _permitted(request, who, "create", "credentials")
-        role = (await body_of(request)).get("role")
-        made = (await self.mirror.fresh()).world.credentials.roles
-        if not isinstance(role, str) or role not in {*OF_PEOPLE, *made}:
-            known = ", ".join(sorted({*OF_PEOPLE, *made}))
-            said = f"{role!r} is no role of a user: there are {known}"
-            raise Invalid(
-                f"cannot make credentials of {name}: {said}", causes=[Cause("role", said)]
-            )
-        return await self._kubeconfig(Identity(name, role))
+        return await self._kubeconfig(await self._user(name, await body_of(request)))
+
+    async def certify_user(self, request: Request, who: Identity) -> Response:
+        """A certificate for the key of a request: of a user in one role, as `user` gives a token;
+        or, where no role is said, the next one of who asks, with which he stays who he is."""
+        body = await body_of(request)
+        if "role" in body:
+            name = _permitted(request, who, "create", "credentials")
+        else:
+            name = _permitted(request, who, "create", "renewals")
+        key = certificates.key_of_request(body.get("request"))
+        if "role" not in body and name == who.user:
+            return self._signed(self.authority.sign(key, who))
+        return await self._anew(await self._user(name, body), key)
 
     async def end_user(self, request: Request, who: Identity) -> Response:
         name = _permitted(request, who, "delete", "credentials")
@@ -139,7 +128,42 @@ class Identities:
         ]
         return json_answer({"kind": "UserList", "items": items})
 
+    async def _user(self, name: str, body: dict[str, Any]) -> Identity:
+        """The user as `body` wants it; Invalid if there is no such role."""
+        role, made = body.get("role"), (await self.mirror.fresh()).world.credentials.roles
+        if not isinstance(role, str) or role not in {*OF_PEOPLE, *made}:
+            known = ", ".join(sorted({*OF_PEOPLE, *made}))
+            said = f"{role!r} is no role of a user: there are {known}"
+            raise Invalid(
+                f"cannot make credentials of {name}: {said}", causes=[Cause("role", said)]
+            )
+        return Identity(name, role)
+
     # -- what they share ---------------------------------------------------------------------------
+
+    async def _anew(
+        self, identity: Identity, key: ec.EllipticCurvePublicKey, invited: str = ""
+    ) -> Response:
+        """A certificate of `identity`, made anew; `invited`: the hash of the bootstrap token that
+        is used up for it."""
+        for _ in range(TRIES):
+            state = await self.mirror.fresh()
+            made = identity.anew()
+            held = state.item("identities", made.user)
+            expect = {made.key: held.revision if held else 0}
+            puts: Puts = dict.fromkeys(state.credentials_of(made))
+            puts[made.key] = json.dumps(made.document()).encode()
+            if invited:
+                token = bootstrap.usable(state.item("bootstraps", invited), time.time())
+                expect[token.key] = token.revision
+                puts[token.key] = token.used_at(time.time()).encoded()
+            signed = self.authority.sign(key, made)
+            try:
+                await self.mirror.store.commit(expect, puts)
+            except StoreConflict:
+                continue
+            return self._signed(signed)
+        raise too_many()
 
     async def _kubeconfig(self, identity: Identity) -> Response:
         token = await tokens.issue(self.mirror.store, identity, replace=True)

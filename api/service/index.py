@@ -27,9 +27,11 @@ class IndexedAPI(FastAPI):
         self.before: Callable[[Scope], Response | None] = lambda scope: None
         self._plain: dict[tuple[str, str], Answer] = {}
         self._named: dict[tuple[str, str, str], Answer] = {}
+        self._methods: set[str] = set()
 
     def add(self, path: str, method: str, answer: Answer, summary: str) -> None:
         self.add_api_route(path, answer, methods=[method], summary=summary, response_model=None)
+        self._methods.add(method)
         base, name, rest = path.partition(NAME)
         if name:
             self._named[method, base, rest] = answer
@@ -46,6 +48,11 @@ class IndexedAPI(FastAPI):
         else:
             response = refusal
         await response(scope, receive, send)
+
+    def allowed(self, path: str) -> list[str]:
+        """The methods of a path that was added."""
+        scopes = ({"method": method, "path": path} for method in sorted(self._methods))
+        return [scope["method"] for scope in scopes if self._found(scope)]
 
     def _found(self, scope: Scope) -> Answer | None:
         method, path = scope["method"], scope["path"]

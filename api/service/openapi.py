@@ -14,6 +14,8 @@ from api.resources.event import CORE_VERSION, EVENTS
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind
 from api.service import schemas
+from api.service.options import VALIDATION
+from api.service.patches import OPERATIONS_MOST
 from api.service.schemas import Schema, gvk, reference
 
 TITLE = "routed"
@@ -27,22 +29,44 @@ PATCHES = (
     "application/apply-patch+yaml",
 )
 
-_WRITING = {
-    "dryRun": "All: say what would be, change nothing",
-    "fieldManager": "who sets the fields",
-    "fieldValidation": "Strict, Warn (if not said) or Ignore: what becomes of unknown fields",
+_TEXT: Schema = {"type": "string"}
+_TRUTH: Schema = {"type": "boolean"}
+_NUMBER: Schema = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
+Query = dict[str, tuple[Schema, str]]  # type and meaning by name
+_WRITING: Query = {
+    "dryRun": ({"type": "string", "enum": ["All"]}, "say what would be, change nothing"),
+    "fieldManager": ({"type": "string", "maxLength": 128}, "who sets the fields"),
+    "fieldValidation": (
+        {"type": "string", "enum": list(VALIDATION)},
+        "what becomes of unknown fields; Warn, if it is not said",
+    ),
 }
-_READING = {
-    "labelSelector": "such as app=web,tier in (a,b)",
-    "fieldSelector": "such as metadata.name=web",
-    "limit": "at most so many at once",
-    "continue": "from where the last answer ended",
-    "resourceVersion": "for a watch: changes after this",
-    "watch": "true: go on with changes, a JSON object a line",
-    "allowWatchBookmarks": "true: say now and then how far the watch is",
-    "sendInitialEvents": "true: the present objects first",
-    "timeoutSeconds": "end the watch after so many",
+_READING: Query = {
+    "labelSelector": (_TEXT, "such as app=web,tier in (a,b)"),
+    "fieldSelector": (_TEXT, "such as metadata.name=web"),
+    "limit": (_NUMBER, "at most so many at once"),
+    "continue": (_TEXT, "from where the last answer ended"),
+    "resourceVersion": (_NUMBER, "for a watch: changes after this"),
+    "watch": (_TRUTH, "go on with changes, a JSON object a line"),
+    "allowWatchBookmarks": (_TRUTH, "say now and then how far the watch is"),
+    "sendInitialEvents": (_TRUTH, "the present objects first"),
+    "timeoutSeconds": (_NUMBER, "end the watch after so many"),
 }
+_ERRORS = {
+    "400": "it cannot be read",
+    "401": "whoever asks is nobody",
+    "403": "it is not allowed",
+    "404": "there is no such object",
+    "409": "it conflicts with what is",
+    "410": "it is of a store that is no more",
+    "413": "it is too large",
+    "415": "its media type is not known",
+    "422": "the object is wrong, with a cause for each field",
+    "429": "too many requests",
+    "503": "the store cannot be read or written",
+    "507": "the store is full",
+}
+_ALWAYS = ("400", "401", "403", "429", "503")
 
 
 @cache
@@ -65,7 +89,11 @@ def _document(version: str, paths: dict[str, Any]) -> dict[str, Any]:
         "openapi": "3.0.0",
         "info": {"title": TITLE, "version": version},
         "paths": paths,
-        "components": {"schemas": schemas.components()},
+        "components": {
+            "schemas": schemas.components(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],  # or a client certificate, for which 3.0 has no word
     }
 
 
@@ -104,7 +132,7 @@ def _to_v2(operation: dict[str, Any]) -> None:
     if body is not None:
         content = body["content"]
         operation["consumes"] = list(content)
-        held = next(iter(content.values()))["schema"]
+        held = list(content.values())[-1]["schema"]
         operation["parameters"].append({"name": "body", "in": "body", "schema": held})
     operation["produces"] = [JSON]
     for answer in operation["responses"].values():
@@ -119,32 +147,47 @@ def _paths(kind: Kind) -> dict[str, Any]:
     def one(verb: str, action: str, answer: Schema, **more: Any) -> dict[str, Any]:
         return _operation(kind, f"{verb}{kind.kind}", action, answer, **more)
 
-    named = {"parameters": [_parameter("name", "path", "name of the object")]}
-    put: dict[str, Any] = {"body": {JSON: held}, "query": _WRITING}
-    patch: dict[str, Any] = {
-        "body": dict.fromkeys(PATCHES, held),
-        "query": {**_WRITING, "force": "take fields over"},
+    named = {"parameters": [_parameter("name", "path", _TEXT, "name of the object")]}
+    wrong = ("409", "413", "422", "507")
+    put: dict[str, Any] = {
+        "body": {JSON: held},
+        "query": _WRITING,
+        "errors": (*wrong, "404"),
+        "required": True,
     }
-    gone: dict[str, Any] = {"body": {JSON: options}, "query": {"dryRun": _WRITING["dryRun"]}}
+    patch: dict[str, Any] = {
+        "body": dict(
+            zip(PATCHES, (_operations(), {"type": "object"}, {"type": "object"}, held), strict=True)
+        ),
+        "query": {**_WRITING, "force": (_TRUTH, "take fields over")},
+        "errors": (*wrong, "404", "415"),
+        "codes": ("200", "201"),
+        "required": True,
+    }
+    gone: dict[str, Any] = {
+        "body": {JSON: options},
+        "query": {"dryRun": _WRITING["dryRun"]},
+        "errors": ("404", "409", "413", "507"),
+    }
     return {
         at: {
-            "get": one("list", "list", whole, query=_READING),
-            "post": one("create", "post", held, code="201", **put),
+            "get": one("list", "list", whole, query=_READING, errors=("410",)),
+            "post": one("create", "post", held, codes=("201", "200"), **put),
             "delete": one(
                 "deleteCollectionOf", "deletecollection", status,
-                body=gone["body"], query={**_READING, **gone["query"]},
+                **{**gone, "query": {**_READING, **gone["query"]}},
             ),
         },
         f"{at}/{{name}}": {
             **named,
-            "get": one("read", "get", held),
+            "get": one("read", "get", held, errors=("404",)),
             "put": one("replace", "put", held, **put),
             "patch": one("patch", "patch", held, **patch),
             "delete": one("delete", "delete", status, **gone),
         },
         f"{at}/{{name}}/status": {
             **named,
-            "get": one("readStatusOf", "get", held),
+            "get": one("readStatusOf", "get", held, errors=("404",)),
             "put": one("replaceStatusOf", "put", held, **put),
             "patch": one("patchStatusOf", "patch", held, **patch),
         },
@@ -155,11 +198,11 @@ def _event_paths() -> dict[str, Any]:
     at = f"{CORE}/namespaces/{{namespace}}/events"
     held = reference(schemas.of(EVENTS))
     whole = reference(f"{schemas.of(EVENTS)}List")
-    place = _parameter("namespace", "path", "that of the events")
-    named = _parameter("name", "path", "name of the event")
+    place = _parameter("namespace", "path", _TEXT, "that of the events")
+    named = _parameter("name", "path", _TEXT, "name of the event")
     query = {name: _READING[name] for name in ("fieldSelector", "limit", "continue")}
     listed = _operation(EVENTS, "listEvent", "list", whole, query=query)
-    read = _operation(EVENTS, "readEvent", "get", held)
+    read = _operation(EVENTS, "readEvent", "get", held, errors=("404",))
     return {
         at: {"parameters": [place], "get": listed},
         f"{at}/{{name}}": {"parameters": [place, named], "get": read},
@@ -173,23 +216,39 @@ def _operation(
     answer: Schema,
     *,
     body: dict[str, Schema] | None = None,
-    query: dict[str, str] | None = None,
-    code: str = "200",
+    required: bool = False,
+    query: Query | None = None,
+    codes: tuple[str, ...] = ("200",),
+    errors: tuple[str, ...] = (),
 ) -> dict[str, Any]:
+    told = {code: ("OK", answer) for code in codes}
+    status = reference(schemas.STATUS)
+    told |= {code: (_ERRORS[code], status) for code in sorted((*_ALWAYS, *errors))}
     made: dict[str, Any] = {
         "operationId": name,
         "tags": [kind.kind],
-        "parameters": [_parameter(n, "query", said) for n, said in (query or {}).items()],
-        "responses": {code: {"description": "OK", "content": {JSON: {"schema": answer}}}},
+        "parameters": [_parameter(n, "query", *said) for n, said in (query or {}).items()],
+        "responses": {
+            code: {"description": said, "content": {JSON: {"schema": schema}}}
+            for code, (said, schema) in told.items()
+        },
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": gvk(kind.kind),
     }
     if body is not None:
         content = {media: {"schema": schema} for media, schema in body.items()}
-        made["requestBody"] = {"content": content}
+        made["requestBody"] = {"content": content, "required": required}
     return made
 
 
-def _parameter(name: str, place: str, said: str) -> dict[str, Any]:
-    held = {"name": name, "in": place, "description": said, "schema": {"type": "string"}}
+def _operations() -> Schema:
+    """RFC 6902."""
+    words = ["add", "remove", "replace", "move", "copy", "test"]
+    fields = {"op": {"type": "string", "enum": words}, "path": _TEXT, "from": _TEXT, "value": {}}
+    one = {"type": "object", "required": ["op", "path"], "properties": fields}
+    return {"type": "array", "items": one, "maxItems": OPERATIONS_MOST}
+
+
+def _parameter(name: str, place: str, schema: Schema, said: str) -> dict[str, Any]:
+    held = {"name": name, "in": place, "description": said, "schema": schema}
     return held | ({"required": True} if place == "path" else {})

@@ -1,12 +1,16 @@
-"""How a write is to be done: the query parameters of the Kubernetes API that every write knows."""
+"""How a request is to be carried out: the query parameters of the Kubernetes API, and the body of
+a deletion. Values that are not of a parameter's type are refused (400), whether it has a meaning in
+this request or not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from api.resources.errors import BadRequest
 
+PRECONDITIONS = ("uid", "resourceVersion")
 VALIDATION = ("Strict", "Warn", "Ignore")
 
 
@@ -30,6 +34,9 @@ class Options:
 
 PLAIN = Options()
 OUR_OWN = b"fieldValidation=Strict"  # the query of api.client's writes: it is PLAIN
+BOOLEANS = ("watch", "allowWatchBookmarks", "sendInitialEvents")
+NUMBERS = ("limit", "timeoutSeconds", "resourceVersion")
+TRUE, FALSE = ("1", "true"), ("0", "false", "")
 
 
 def of(query: Mapping[str, str]) -> Options:
@@ -49,7 +56,55 @@ def of(query: Mapping[str, str]) -> Options:
     return Options(
         dry=bool(dry),
         manager=manager,
-        force=query.get("force") in ("1", "true"),
+        force=boolean(query, "force"),
         unknown=None if validation == "Strict" else [],
         warned=validation == "Warn",
     )
+
+
+def boolean(query: Mapping[str, str], name: str) -> bool:
+    """BadRequest if it is neither true nor false."""
+    said = query.get(name, "")
+    if said not in (*TRUE, *FALSE):
+        raise BadRequest(f"cannot read {name} {said[:40]!r}: it must be true or false")
+    return said in TRUE
+
+
+def number(query: Mapping[str, str], name: str) -> int:
+    """0 where it is not said; BadRequest if it is none, or negative."""
+    said = query.get(name) or "0"
+    if not (said.isascii() and said.isdigit()) or len(said) > 18:
+        raise BadRequest(f"cannot read {name} {said[:40]!r}: it must be a number")
+    return int(said)
+
+
+def read(query: Mapping[str, str]) -> None:
+    """BadRequest if one of those that lists and watches know is not of its type."""
+    for name in BOOLEANS:
+        boolean(query, name)
+    for name in NUMBERS:
+        number(query, name)
+
+
+def deletion(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The preconditions of DeleteOptions; BadRequest names what is not of its type."""
+    said = body.get("preconditions")
+    preconditions = {} if said is None else said
+    if not isinstance(preconditions, dict):
+        raise BadRequest("cannot read the request: preconditions must be an object")
+    texts = [(name, body.get(name)) for name in ("apiVersion", "kind", "propagationPolicy")]
+    texts += [(f"preconditions.{name}", preconditions.get(name)) for name in PRECONDITIONS]
+    for name, value in texts:
+        if not isinstance(value, str | None):
+            raise BadRequest(f"cannot read the request: {name} must be a text")
+    seconds = body.get("gracePeriodSeconds")
+    if not isinstance(seconds, int | None) or isinstance(seconds, bool) or abs(seconds or 0) >> 63:
+        raise BadRequest("cannot read the request: gracePeriodSeconds must be a whole number")
+    dry = body.get("dryRun")
+    if not (
+        dry is None
+        or isinstance(dry, str)
+        or (isinstance(dry, list) and all(isinstance(one, str) for one in dry))
+    ):
+        raise BadRequest("cannot read the request: dryRun must be a list of texts")
+    return preconditions

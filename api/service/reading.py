@@ -8,9 +8,9 @@ import time
 from fastapi import Request, Response
 
 from api.auth.identity import Identity
-from api.resources.errors import BadRequest, Expired
+from api.resources.errors import Expired
 from api.resources.registry import Kind
-from api.service import listing, table
+from api.service import listing, options, table
 from api.service.answers import json_answer, object_answer
 from api.service.codec import document_of
 from api.service.connections import READER
@@ -44,16 +44,16 @@ class Reading:
 
     async def list(self, request: Request, who: Identity) -> Response:
         query = request.query_params
-        watching = query.get("watch") in ("1", "true")
+        options.read(query)
+        watching = options.boolean(query, "watch")
         granted = self.judge.granted(who, "watch" if watching else "list")
         selected = self.judge.selected(query, granted)
         state = await self.objects.mirror.fresh()
         tabular = table.wanted(request.headers.get("accept", ""))
         include = table.included(query.get("includeObject", ""))
         if watching:
-            version = query.get("resourceVersion") or "0"
-            initial = query.get("sendInitialEvents") == "true"
-            after = None if initial else number("resourceVersion", version) or None
+            initial = options.boolean(query, "sendInitialEvents")
+            after = None if initial else options.number(query, "resourceVersion") or None
             if after is not None and after > state.revision:
                 raise Expired(
                     f"cannot watch {self.kind.plural} from {after}: the store is at "
@@ -65,15 +65,15 @@ class Reading:
                 selected,
                 who=who,
                 after=after,
-                bookmarks=query.get("allowWatchBookmarks") in ("1", "true"),
+                bookmarks=options.boolean(query, "allowWatchBookmarks"),
                 mark_initial=initial,
-                seconds=_seconds(query.get("timeoutSeconds") or "0", who),
+                seconds=_seconds(options.number(query, "timeoutSeconds"), who),
                 reader=request.scope.get(READER),
             )
             if tabular:
                 lines = table.watched(self.layout, lines, include)
             return WatchAnswer(lines, self.metrics.watching(self.kind.plural))
-        limit = number("limit", query.get("limit") or "0")
+        limit = options.number(query, "limit")
         return await listing.answered(
             self.kind,
             self.layout,
@@ -85,16 +85,9 @@ class Reading:
         )
 
 
-def number(name: str, text: str) -> int:
-    """The number in a query's parameter; BadRequest."""
-    if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise BadRequest(f"cannot read {name} {text[:40]!r}: it must be a number")
-    return int(text)
-
-
-def _seconds(asked: str, who: Identity) -> float | None:
+def _seconds(asked: int, who: Identity) -> float | None:
     """How long a watch may go on: as asked, and no longer than what was shown of `who` is good."""
-    ends = [float(seconds)] if (seconds := number("timeoutSeconds", asked)) else []
+    ends = [float(asked)] if asked else []
     if who.until < math.inf:
         ends.append(max(who.until - time.time(), 0.001))
     return min(ends, default=None)

@@ -39,6 +39,7 @@ def run(
     advertise: Sequence[str],
     *,
     certificate_seconds: int,
+    user_certificate_seconds: int,
     audit_log: bool,
     rates: Rates,
 ) -> None:
@@ -49,7 +50,8 @@ def run(
     certificates = ca.ensure(data_dir, names)
     store = open_store(place)
     url = f"https://{_bracketed(names[0])}:{port}"
-    authority = Authority(*ca.authority(certificates), certificate_seconds)
+    lives = (certificate_seconds, user_certificate_seconds)
+    authority = Authority(*ca.authority(certificates), *lives)
     admin = data_dir / "admin.kubeconfig"
     audit = AuditLog(data_dir / "audit.log") if audit_log else None
 

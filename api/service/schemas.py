@@ -52,8 +52,8 @@ def components() -> dict[str, Schema]:
         held = found[of(kind)]
         held["x-kubernetes-group-version-kind"] = [gvk(kind.kind)]
         version = CORE_VERSION if kind is EVENTS else API_VERSION
-        held["properties"]["apiVersion"] = {"type": "string", "description": version}
-        held["properties"]["kind"] = {"type": "string", "description": kind.kind}
+        for name, said in (("apiVersion", version), ("kind", kind.kind)):
+            held["properties"][name] = {"type": "string", "description": said, "enum": [said]}
         found[f"{of(kind)}List"] = _list(kind)
     metadata = found[f"{PREFIX}ObjectMeta"]
     del metadata["required"]  # a name can be made
@@ -63,9 +63,11 @@ def components() -> dict[str, Schema]:
     number: Schema = {"type": "integer", "format": "int32"}
     names = {"kind": text, "apiVersion": text}
     status = {**names, "status": text, "reason": text, "message": text, "code": number}
-    versions = {"type": "object", "properties": {"uid": text, "resourceVersion": text}}
-    options = {**names, "propagationPolicy": text, "gracePeriodSeconds": number}
-    options["preconditions"] = versions
+    none: Schema = {"nullable": True}
+    versions = {name: {**text, **none} for name in ("uid", "resourceVersion")}
+    options = {name: {**text, **none} for name in (*names, "propagationPolicy")}
+    options["gracePeriodSeconds"] = {**number, **none, "format": "int64"}
+    options["preconditions"] = {"type": "object", "properties": versions, **none}
     found[STATUS] = {"type": "object", "properties": status}
     found[DELETE_OPTIONS] = {"type": "object", "properties": options}
     return dict(sorted(found.items()))

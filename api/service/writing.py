@@ -102,6 +102,7 @@ class Writing:
         """Those that the selectors select, one after the other: one that is refused ends it."""
         query = request.query_params
         granted = self.judge.granted(who, "delete")
+        options.read(query)
         preconditions, how = await self._deleting(request)
         selected = self.judge.selected(query, granted)
         may = self.judge.may(who, "delete", granted)
@@ -128,9 +129,7 @@ class Writing:
     async def _deleting(self, request: Request) -> tuple[Document, Options]:
         """The preconditions, and how; the body's dryRun counts as the query's."""
         body = await body_of(request, empty={})
-        preconditions = body.get("preconditions") or {}
-        if not isinstance(preconditions, dict):
-            raise BadRequest("cannot read the request: preconditions must be an object")
+        preconditions = options.deletion(body)
         query = dict(request.query_params)
         dry = body.get("dryRun")
         if dry:

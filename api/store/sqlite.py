@@ -51,7 +51,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, first: int = 0, commit_delay: float = 0.0) -> None:
         self.path = path
         self._delay = commit_delay
-        self._reader = _open(path, first)
+        self._reader = _open(path, first, look=True)
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._committed = asyncio.Event()
         self._version, self._revision = -1, 0  # of `data_version`, and what the store was at then
@@ -273,13 +273,16 @@ def _compacted(connection: sqlite3.Connection) -> int:
     return int(floor)
 
 
-def _open(path: Path, first: int = 0) -> sqlite3.Connection:
-    """A connection to the file, made and checked; ConfigError says what to do about a bad one."""
+def _open(path: Path, first: int = 0, *, look: bool = False) -> sqlite3.Connection:
+    """A connection to the file, made and checked, with `look` all of it; ConfigError says what to
+    do about a bad one."""
     try:
         connection = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         path.chmod(0o600)
+        if look:
+            _look(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
@@ -311,6 +314,13 @@ def _open(path: Path, first: int = 0) -> sqlite3.Connection:
             f"store {path}", [Cause("", another_schema(version, statements.VERSION, program))]
         )
     return connection
+
+
+def _look(connection: sqlite3.Connection) -> None:
+    """Damage anywhere is found when a store is opened, and not when that page is read."""
+    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if said != "ok":
+        raise sqlite3.DatabaseError(f"it is damaged: {' '.join(said.split())}")
 
 
 def _elsewhere(path: Path, place: str) -> ConfigError:

@@ -193,7 +193,7 @@ def test_what_there_is_not(admin: httpx.Client) -> None:
     assert (watching.status_code, watching.json()["reason"]) == (405, "MethodNotAllowed")
     root = str(admin.base_url).partition("/apis")[0]
     made = admin.post(f"{root}/api/v1/namespaces/default/events", json={})
-    assert made.status_code == 404, "nobody writes events"
+    assert made.status_code == 405, "nobody writes events"
 
 
 def test_who_may_not_see_an_object_sees_none_of_its_events(

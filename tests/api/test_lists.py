@@ -27,6 +27,7 @@ from api.service.crowd import Crowd
 from api.service.listing import PAGE, Streamed
 from api.service.selection import selection
 from api.service.state import State
+from api.service.table import layout_of
 from api.store import Item
 
 COUNT = PAGE + 1500
@@ -219,7 +220,13 @@ def test_others_have_their_turn_between_the_parts(labels: str) -> None:
         other = asyncio.create_task(others())
         wanted = selection(WORKLOADS, labels, "")
         answer = await listing.answered(
-            WORKLOADS, many(5000), wanted, limit=0, token="", include=None
+            WORKLOADS,
+            layout_of(WORKLOADS),
+            many(5000),
+            wanted,
+            limit=0,
+            token="",
+            include=None,
         )
         assert isinstance(answer, Streamed)
         parts = [part async for part in answer.body_iterator]
@@ -260,7 +267,9 @@ def test_who_does_not_read_his_list_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     async def body() -> tuple[int, bool]:
         state, sent = many(5000), list[MutableMapping[str, Any]]()
         wanted = selection(WORKLOADS, "", "")
-        answer = await listing.answered(WORKLOADS, state, wanted, limit=0, token="", include=None)
+        answer = await listing.answered(
+            WORKLOADS, layout_of(WORKLOADS), state, wanted, limit=0, token="", include=None
+        )
 
         async def send(message: MutableMapping[str, Any]) -> None:
             sent.append(message)

@@ -88,6 +88,7 @@ OTHERS: dict[tuple[str, str], dict[str, str]] = {
     ("GET", f"{BASE}/users"): {"admin": "all"},
     ("POST", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
     ("DELETE", f"{BASE}/users/{{name}}/credentials"): {"admin": "all"},
+    ("POST", f"{BASE}/users/{{name}}/certificate"): {"admin": "all"},
     **{("POST", path): dict.fromkeys(SOMEBODY, "all") for path in REVIEWS},
     ("GET", "/api/v1/events"): dict.fromkeys(SEEING, "all"),
     ("GET", "/api/v1/namespaces/{name}/events"): dict.fromkeys(SEEING, "all"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -139,6 +141,37 @@ def test_a_corrupt_file_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "s.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(ConfigError, match="restore it from a backup"):
         SqliteStore(tmp_path / "s.db")
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_a_server_does_not_start_on_a_file_that_is_damaged_inside(
+    tmp_path: Path, part: float
+) -> None:
+    """One page of many is overwritten, as by a disk; nothing is served, and nothing is changed."""
+    path = tmp_path / "routed.db"
+
+    async def body() -> None:
+        store = SqliteStore(path)
+        for number in range(50):
+            await store.commit({}, {f"/a/{number}-{one}": b"x" * 500 for one in range(20)})
+        await store.close()
+
+    asyncio.run(body())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek(int(path.stat().st_size * part) // 4096 * 4096)
+        file.write(b"\xa5" * 4096)
+    damaged = path.read_bytes()
+    ran = subprocess.run(
+        [sys.executable, "-m", "routed.main", "server", "--data-dir", str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 2, ran.stderr
+    assert f"store {path}" in ran.stderr
+    assert "restore it from a backup" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert path.read_bytes() == damaged
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
