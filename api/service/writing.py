@@ -94,6 +94,8 @@ class Writing:
         name = request.path_params["name"]
         may = await self._permit_change(who, "delete", name)
         preconditions, how = await self._deleting(request)
+        if how.statement:  # else whoever may ask a node for its block could take it
+            await self._permit_change(who, "update", name)
         metadata = await self._deleted(who, name, preconditions, may, how)
         said = compact(success(self.kind.plural, name, metadata["uid"]))
         return Written(said, 200, name, metadata["resourceVersion"])
@@ -103,6 +105,8 @@ class Writing:
         query = request.query_params
         granted = self.judge.granted(who, "delete")
         preconditions, how = await self._deleting(request)
+        if how.statement:
+            raise BadRequest("cannot read the request: a statement is of one block, by name")
         selected = self.judge.selected(query, granted)
         may = self.judge.may(who, "delete", granted)
         state = await self.objects.mirror.fresh()
@@ -126,16 +130,12 @@ class Writing:
         return metadata
 
     async def _deleting(self, request: Request) -> tuple[Document, Options]:
-        """The preconditions, and how; the body's dryRun counts as the query's."""
+        """The preconditions, and how."""
         body = await body_of(request, empty={})
         preconditions = body.get("preconditions") or {}
         if not isinstance(preconditions, dict):
             raise BadRequest("cannot read the request: preconditions must be an object")
-        query = dict(request.query_params)
-        dry = body.get("dryRun")
-        if dry:
-            query["dryRun"] = ",".join(map(str, dry)) if isinstance(dry, list) else str(dry)
-        how = options.of(query)
+        how = options.deleting(request.query_params, body)
         request.scope[DRY] = how.dry
         return preconditions, how
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,17 +127,25 @@ async def release(client: Client, what: str, force: Force) -> str:
     block = await _block(client, what)
     name, node = block.metadata.name, block.spec.node
     if not force.statement:
+        if FORCE_RELEASE in block.metadata.annotations:
+            await unsaid(client, name)
         await client.delete(IPBlock, name)
         return f"ipblock/{name}: node {node} is asked for it; it goes back when nothing uses it"
-    await _taken(client, name, force)
+    await _taken(client, block, force)
     return f"ipblock/{name} taken from node {node}"
 
 
-async def _taken(client: Client, name: str, force: Force) -> None:
-    await _merged(
-        client, f"/ipblocks/{name}", {"metadata": {"annotations": {FORCE_RELEASE: force.statement}}}
-    )
-    await client.delete(IPBlock, name)
+async def _taken(client: Client, block: IPBlock, force: Force) -> None:
+    """In one request, so that no statement is left behind where nothing was taken; as this owner
+    has it, which the uid says."""
+    name, uid = block.metadata.name, block.metadata.uid
+    await client.delete(IPBlock, name, uid=uid, statement=force.statement)
+
+
+async def unsaid(client: Client, name: str) -> None:
+    """Take back a statement that nobody has acted upon: a deletion would take the block."""
+    change = {"metadata": {"annotations": {FORCE_RELEASE: None}}}
+    await _merged(client, f"/ipblocks/{name}", change)
 
 
 async def _block(client: Client, what: str) -> IPBlock:
@@ -164,7 +173,8 @@ async def delete_node(client: Client, name: str, force: Force) -> None:
     await cordon(client, name, on=True)
     for left in reversed(range(FORCED_TRIES)):
         for block in await client.list(IPBlock, fields=f"spec.node={name}"):
-            await _taken(client, block.metadata.name, force)
+            with contextlib.suppress(NotFound, Conflict):  # it went back, or was claimed again
+                await _taken(client, block, force)
         try:
             await client.delete(Node, name)
             break

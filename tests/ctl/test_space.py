@@ -69,13 +69,15 @@ async def _deleted_while_it_claims(admin: Path) -> None:
 
         claims = 1
 
-        async def delete(self, model: type[Resource], name: str, *, uid: str = "") -> None:
+        async def delete(
+            self, model: type[Resource], name: str, *, uid: str = "", statement: str = ""
+        ) -> None:
             if model is Node and self.claims:
                 self.claims -= 1
                 assert (await self.get(Node, name)).spec.unschedulable
                 claim = {"metadata": {"name": "claim"}, "spec": {"node": name, "pool": "again"}}
                 await self.create(IPBlock.model_validate(claim))
-            await super().delete(model, name, uid=uid)
+            await super().delete(model, name, uid=uid, statement=statement)
 
     client = Claimed.from_kubeconfig(admin)
     try:
