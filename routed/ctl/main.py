@@ -241,13 +241,26 @@ def ipam_show(
 def ipam_check(
     fix: Annotated[bool, typer.Option("--fix", help="Delete what nobody can be using.")] = False,
     agent: Socket = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="json.")] = "",
 ) -> None:
-    """Whether pools, blocks, nodes and workloads agree; exit code 1 and a list if not. On a host
-    also whether its attachments, routes and announcements do."""
+    """Whether pools, blocks, nodes, workloads and what agents say agree; on a host also whether its
+    attachments, routes and announcements do, and the switches' tables as it receives them.
+
+    Exit code 0: all agrees. 1: it does not, and is listed. 2: it could not be looked at.
+    """
+    from api.resources.errors import RoutedError
     from routed.ctl.local import Local
 
+    if output not in ("", "json"):
+        raise typer.BadParameter(f"-o {output!r} is not json")
     socket = agent or (DEFAULT_SOCKET if DEFAULT_SOCKET.exists() else None)
-    if not _remote().ipam_check(Local(socket).addresses() if socket else None, fix=fix):
+    here = Local(socket).addresses if socket else None
+    try:
+        agrees = _remote().ipam_check(here, fix=fix, output=output)
+    except RoutedError as error:
+        _told(error)
+        raise typer.Exit(2) from error
+    if not agrees:
         raise typer.Exit(1)
 
 

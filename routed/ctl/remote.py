@@ -11,7 +11,6 @@ import typer
 
 from api.auth.ca import write_secret
 from api.client import Client, Unread
-from api.ipam import local
 from api.resources.errors import (
     Cause,
     ConfigError,
@@ -20,7 +19,7 @@ from api.resources.errors import (
 )
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind, by_name
-from routed.ctl import documents, space
+from routed.ctl import checking, documents, space
 from routed.ctl.applying import applied, checked
 from routed.ctl.tables import aligned, described, formatted, said, table
 
@@ -161,17 +160,11 @@ class Remote:
     def ipam_show(self, *, heat: bool) -> None:
         typer.echo(self._run(lambda client: space.show(client, heat=heat)))
 
-    def ipam_check(self, here: local.Local | None, *, fix: bool) -> bool:
+    def ipam_check(self, here: checking.Here | None, *, fix: bool, output: str) -> bool:
         """Whether all agrees (after mending what was to be mended), also with this host."""
-        found, gone = self._run(lambda client: space.checked(client, here, fix=fix))
-        for one in gone:
-            typer.echo(f"{one}; deleted")
-        for one in found:
-            typer.echo(f"{one}{' (garbage: --fix deletes it)' if one.garbage else ''}")
-        if not found:
-            also = f", and node {here.node} with them" if here else ""
-            typer.echo(f"pools, blocks, nodes and workloads agree{also}")
-        return not found
+        found = self._run(lambda client: checking.checked(client, here, fix=fix))
+        typer.echo(found.document() if output == "json" else found.text())
+        return found.agrees
 
     def ipam_release(self, what: str, force: space.Force) -> None:
         typer.echo(self._run(lambda client: space.release(client, what, force)))

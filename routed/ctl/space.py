@@ -12,9 +12,8 @@ from typing import Any
 import typer
 
 from api.client import Client
-from api.ipam import check, local
 from api.ipam.space import block_name
-from api.resources import IPBlock, IPPool, IPReservation, Node, Workload
+from api.resources import IPBlock, IPPool, Node, Workload
 from api.resources.errors import Cause, ConfigError, Conflict, NotFound
 from api.resources.ippool import FORCE_RELEASE
 from api.resources.net import parse_address, parse_cidr
@@ -97,28 +96,6 @@ def _map(pool: IPPool, inside: Sequence[IPBlock]) -> str:
     head = f"{pool.metadata.name} {pool.spec.cidr}{_state(pool)}: {len(inside)} of {count} blocks "
     head += f"owned; a cell is {blocks}, · not owned, ░▒▓█ used by quarters"
     return "\n".join([head, *(text[n : n + COLUMNS] for n in range(0, cells, COLUMNS))])
-
-
-async def checked(
-    client: Client, here: local.Local | None, *, fix: bool
-) -> tuple[list[check.Finding], list[check.Finding]]:
-    """What does not agree, also with this host, if there is one; and of it what was garbage and,
-    with `fix`, is gone."""
-    held = check.Held(
-        pools=await client.list(IPPool),
-        nodes=await client.list(Node),
-        reservations=await client.list(IPReservation),
-        blocks=await client.list(IPBlock),
-        workloads=await client.list(Workload),
-    )
-    found, gone = check.findings(held), []
-    if here is not None:
-        found += local.findings(here, held.pools, held.blocks, held.workloads)
-    for one in found if fix else ():
-        if one.garbage:
-            await client.raw("DELETE", f"/{one.plural}/{one.name}")
-            gone.append(one)
-    return [one for one in found if one not in gone], gone
 
 
 async def release(client: Client, what: str, force: Force) -> str:

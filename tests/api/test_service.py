@@ -393,7 +393,7 @@ def test_a_statement_with_the_deletion_leaves_none_behind(
     refused(
         admin.request("DELETE", "/ipblocks", json={"statement": "all are off"}), 400, "BadRequest"
     )
-    rule = {"kinds": ["ipblocks"], "verbs": ["get", "delete"]}
+    rule = {"kinds": ["IPBlock"], "verbs": ["get", "delete"]}
     assert admin.post("/roles", json=obj("asker", {"rules": [rule]})).status_code == 201
     config = tmp_path / "asker"
     config.write_text(admin.post("/users/asks/credentials", json={"role": "asker"}).text)
