@@ -50,6 +50,11 @@ class SpeakerClient:
         """How many prefixes are stated at present."""
         return len(self._wanted)
 
+    @property
+    def told(self) -> bool:
+        """Whether everything was stated on the present connection."""
+        return self._told
+
     def prefixes(self) -> Iterable[IPNetwork]:
         """What is stated at present."""
         return self._wanted.keys()

@@ -1,13 +1,15 @@
 """What the speaker measures of itself, for Prometheus: answered at a unix socket, over HTTP.
 
 The agent's /metrics includes it, so one target a host is enough; the socket answers also while no
-agent is there. Whatever is asked, the answer is the same.
+agent is there. At /advertised is what it is to announce, whoever told it so: an agent compares it
+with what it has said itself. Whatever else is asked, the answer is the metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +69,12 @@ class SpeakerMetrics(Collector):
         commands = speaker.exabgp.outstanding
         yield GaugeMetricFamily("routed_speaker_commands", "Unanswered commands.", value=commands)
 
+    def _body(self, advertised: bool) -> tuple[bytes, str]:
+        if advertised:
+            items = sorted(map(str, self._speaker.wanted))
+            return json.dumps({"items": items}).encode(), "application/json"
+        return generate_latest(self._registry), "text/plain; version=0.0.4"
+
     async def serve(self, path: Path) -> None:
         """Answer until cancelled; the socket is the owner's alone."""
         path.unlink(missing_ok=True)
@@ -78,11 +86,10 @@ class SpeakerMetrics(Collector):
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                await reader.readuntil(b"\r\n\r\n")
-                body = generate_latest(self._registry)
+                asked = await reader.readuntil(b"\r\n\r\n")
+                body, kind = self._body(asked.split(maxsplit=2)[1:2] == [b"/advertised"])
                 head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
-                kind = "Content-Type: text/plain; version=0.0.4\r\n\r\n"
-                writer.write((head + kind).encode() + body)
+                writer.write(f"{head}Content-Type: {kind}\r\n\r\n".encode() + body)
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return  # a client that went away, or sends no request

@@ -176,8 +176,12 @@ class Client:
         )
         return typed(model, document)
 
-    async def delete(self, model: type[Resource], name: str, *, uid: str = "") -> None:
-        options = {"preconditions": {"uid": uid}} if uid else {}
+    async def delete(
+        self, model: type[Resource], name: str, *, uid: str = "", statement: str = ""
+    ) -> None:
+        """`statement`: an operator's, that the node of a block is off for good."""
+        options: dict[str, Any] = {"preconditions": {"uid": uid}} if uid else {}
+        options |= {"statement": statement} if statement else {}
         await self._call("DELETE", f"/{_plural(model)}/{name}", json=options)
 
     async def bootstrap_token(self, node: str, seconds: int | None = None) -> str:

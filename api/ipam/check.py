@@ -2,7 +2,8 @@
 
 Nothing here can happen while all programs do what they should; it is looked for because stores are
 restored, objects written by hand, and programs wrong. What is `garbage` nobody can be using: taking
-it away loses nothing.
+it away loses nothing. What each node's agent has found itself is in a condition of the Node; a node
+that is silent, or has never said it, is said, for nobody knows what it has.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ from itertools import pairwise
 from api.ipam.reserved import Reserved
 from api.ipam.space import block_of
 from api.resources import IPBlock, IPPool, IPReservation, Node, Workload
-from api.resources.ippool import Allocation
+from api.resources.ippool import FORCE_RELEASE, Allocation
 from api.resources.net import IPAddress, PrefixIndex
+from api.resources.node import ADDRESSES_CONSISTENT
 from api.resources.workload import Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with the object `name` of `plural`."""
+    """What is wrong with the object `name` of `plural`. Of garbage the whole object, or with
+    `annotation` that alone."""
 
     plural: str
     name: str
     message: str
     garbage: bool = False
+    annotation: str = ""
 
     def __str__(self) -> str:
         return f"{self.plural}/{self.name}: {self.message}"
@@ -46,7 +50,7 @@ class Held:
 
 def findings(held: Held) -> list[Finding]:
     """Everything that does not agree, by kind and name."""
-    found = [*_pools(held.pools), *_blocks(held), *_workloads(held)]
+    found = [*_pools(held.pools), *_nodes(held.nodes), *_blocks(held), *_workloads(held)]
     return sorted(found, key=lambda one: (one.plural, one.name, one.message))
 
 
@@ -56,6 +60,20 @@ def _pools(pools: Sequence[IPPool]) -> Iterator[Finding]:
         a, b = one.spec.cidr, other.spec.cidr
         if a.version == b.version and a.overlaps(b):
             yield Finding("ippools", one.metadata.name, f"{a} overlaps {other.metadata.name} {b}")
+
+
+def _nodes(nodes: Sequence[Node]) -> Iterator[Finding]:
+    """What agents say of themselves."""
+    for node in nodes:
+        name, conditions = node.metadata.name, node.status.conditions
+        said = next((one for one in conditions if one.type == ADDRESSES_CONSISTENT), None)
+        if said is None:
+            why = "has not said whether its addresses agree" if conditions else "never reported"
+            yield Finding("nodes", name, f"{why}: what it has is not known")
+        elif said.status != "True":
+            what = "found" if said.status == "False" else "does not know"
+            because = ": ".join(text for text in (said.reason, said.message) if text)
+            yield Finding("nodes", name, f"{what}: {because}")
 
 
 def _blocks(held: Held) -> Iterator[Finding]:
@@ -77,6 +95,9 @@ def _blocks(held: Held) -> Iterator[Finding]:
             yield Finding("ipblocks", name, f"pool {spec.pool} has allocation Anycast: no blocks")
         if spec.node not in nodes:
             yield Finding("ipblocks", name, f"its node {spec.node!r} does not exist")
+        if FORCE_RELEASE in block.metadata.annotations:
+            said = f"has a statement that {spec.node} is off, and was not taken: a deletion would"
+            yield Finding("ipblocks", name, said, garbage=True, annotation=FORCE_RELEASE)
         if cidr in owners:
             yield Finding("ipblocks", name, f"{cidr} is block {owners[cidr]} as well")
         owners[cidr] = name

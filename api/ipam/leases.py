@@ -37,24 +37,17 @@ def lease(wanted: AddressLease, space: Space) -> tuple[IPAddress, str]:
 
 
 def _lowest(pool: IPPool, space: Space, name: str) -> IPAddress:
-    cidr = pool.spec.cidr
-    first, size, place = cidr.network_address, cidr.num_addresses, 0
-    skips = dict(space.reserved.inside(cidr))  # may be long: passed over at once
-    while place < size:
-        address = first + place
-        if place in skips:
-            place = skips[place]
-        elif address not in space.leases and space.owner_of(address) is None:
-            return address
-        place += 1
-    leased = sum(held.version == cidr.version and held in cidr for held in space.leases)
-    raise PoolExhausted(
-        f"cannot lease an address of pool {pool.metadata.name} ({cidr}) to {name}: of "
-        f"its {size} addresses {leased} are leased, {space.owned(pool.metadata.name)} owned by "
-        "nodes, the others reserved",
-        kind="IPPool",
-        name=pool.metadata.name,
-    )
+    address = space.lowest_leasable(pool)
+    if address is None:
+        cidr, owned = pool.spec.cidr, space.owned(pool.metadata.name)
+        raise PoolExhausted(
+            f"cannot lease an address of pool {pool.metadata.name} ({cidr}) to {name}: of its "
+            f"{cidr.num_addresses} addresses {owned} are owned by nodes, {space.leased(pool)} more "
+            "are leased, the others reserved",
+            kind="IPPool",
+            name=pool.metadata.name,
+        )
+    return address
 
 
 def _fixed(name: str, pool: IPPool, field: str) -> None:

@@ -6,7 +6,7 @@ they are merged into ranges of numbers, and what is asked of them is asked of th
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
 from api.resources.net import IPAddress, IPNetwork
@@ -48,10 +48,11 @@ class Reserved:
     def inside(self, cidr: IPNetwork) -> list[Range]:
         """The reserved parts of `cidr`, counted from its first address."""
         base, top = int(cidr.network_address), int(cidr.broadcast_address)
+        ranges = self._ranges[cidr.version]
+        begin = bisect_left(ranges, base, key=lambda held: held[1])
+        end = bisect_right(ranges, top, key=lambda held: held[0])
         return [
-            (max(first, base) - base, min(last, top) - base)
-            for first, last in self._ranges[cidr.version]
-            if first <= top and last >= base
+            (max(first, base) - base, min(last, top) - base) for first, last in ranges[begin:end]
         ]
 
     def blocks(self, cidr: IPNetwork, block_size: int) -> list[Range]:

@@ -17,7 +17,8 @@ from api.resources.net import Address, Cidr, reserved_overlap
 from api.resources.registry import Column, resource
 from api.resources.selectors import SelectorText
 
-# an annotation on a block: the operator's statement that its node is off for good
+# An annotation on a block: the operator's statement that its node is off for good. Whoever deletes
+# the block then takes it; a deletion that has the statement itself leaves none behind.
 FORCE_RELEASE = f"{API_GROUP}/force-release"
 # annotations on a block that was so taken from its owner, written for the next one: what they begin
 # with, and what of
@@ -140,7 +141,8 @@ class IPPool(Resource):
 class IPBlockSpec(Model):
     """`cidr` and `pool` may be left out by whoever claims: the service chooses (lowest free), or,
     with `address`, takes the block that holds it; a leased one only for who names its `lease`.
-    `epoch` counts the owners a block has had."""
+    `epoch` is the service's: greater with every claim, and a write that names an earlier one is
+    refused."""
 
     cidr: Cidr | None = None
     """The block. Left out by who claims: the service chooses."""
@@ -149,7 +151,8 @@ class IPBlockSpec(Model):
     node: DNSSubdomain
     """The one node that assigns inside it."""
     epoch: int = Field(default=1, ge=1)
-    """Counts the owners that it has had."""
+    """Tells its owners, one after the other, apart: the revision of the store at the claim, so that
+    every claim has a greater one. Of no consequence in a claim; immutable."""
     address: Address | None = None
     """Claim the block that holds this address."""
     lease: DNSSubdomain | Literal[""] = ""
@@ -184,6 +187,7 @@ class IPBlockStatus(Status):
     ),
     selectable=("spec.node", "spec.pool"),
     immutable=("spec.cidr", "spec.pool", "spec.node", "spec.epoch"),
+    kept=("epoch",),
 )
 class IPBlock(Resource):
     """A part of a pool that one node owns: only it assigns inside. Nodes claim blocks and give them

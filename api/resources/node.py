@@ -10,6 +10,9 @@ from api.resources.meta import Model, Resource, Status
 from api.resources.net import Address
 from api.resources.registry import Column, resource
 
+# The condition that says whether the truths about a node's addresses agree
+ADDRESSES_CONSISTENT = "AddressesConsistent"
+
 
 class NodeSpec(Model):
     """`as_number` is chosen by the service from BGPConfiguration.asNumberRange when left out.
@@ -55,4 +58,5 @@ class Node(Resource):
     spec: NodeSpec = Field(default_factory=NodeSpec)
     """What it is to be."""
     status: NodeStatus = Field(default_factory=NodeStatus)
-    """What its agent says: Ready, BGPEstablished, ForwardBlocked, VersionSkew."""
+    """What its agent says: Ready, BGPEstablished, ForwardBlocked, VersionSkew,
+    AddressesConsistent."""

@@ -95,7 +95,8 @@ def _block(state: State, wanted: IPBlock) -> Admitted:
     name = ipam.block_name(cidr)
     made = stored(wanted)
     made["metadata"]["name"] = name
-    made["spec"] |= {"cidr": str(cidr), "pool": pool}
+    # beyond every earlier owner's: their claims and releases were committed before this revision
+    made["spec"] |= {"cidr": str(cidr), "pool": pool, "epoch": state.revision}
     made["metadata"]["annotations"] = {
         key: value
         for key, value in made["metadata"]["annotations"].items()

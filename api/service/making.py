@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.resources.decode import invalid
-from api.resources.errors import Cause
+from api.resources.errors import Cause, Conflict
+from api.resources.ippool import IPBlock
 from api.resources.meta import Condition, Resource
 from api.resources.registry import Kind
 from api.service import fields
@@ -86,8 +87,24 @@ def with_spec(kind: Kind, held: Resource, wanted: Resource) -> Resource:
 
 
 def with_status(held: Resource, wanted: Resource) -> Resource:
+    """Conflict if it is said of a block as an earlier owner had it."""
+    if isinstance(held, IPBlock) and isinstance(wanted, IPBlock):
+        _of_this_epoch(held, wanted)
     made = held.model_copy(update={"status": wanted.status})  # type: ignore[attr-defined]
     return _timed(made, held)
+
+
+def _of_this_epoch(held: IPBlock, wanted: IPBlock) -> None:
+    epoch = wanted.spec.epoch
+    if "epoch" in wanted.spec.model_fields_set and epoch != held.spec.epoch:
+        name = held.metadata.name
+        said = f"{epoch} is not the present epoch, {held.spec.epoch}: the block was claimed anew"
+        raise Conflict(
+            f"cannot report on block {name}: spec.epoch: {said}",
+            causes=[Cause("spec.epoch", said)],
+            kind="IPBlock",
+            name=name,
+        )
 
 
 def _timed(made: Resource, before: Resource) -> Resource:

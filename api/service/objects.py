@@ -252,7 +252,7 @@ class Objects:
                         kind=kind.kind,
                         name=name,
                     )
-            how = release(state, kind.plural, gone, node, user)
+            how = release(state, kind.plural, gone, node, user, options.statement)
             expect = {item.key: item.revision}
             if not how.asked:
                 nodes = kind.plural == "nodes"

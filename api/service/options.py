@@ -5,12 +5,13 @@ this request or not."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api.resources.errors import BadRequest
 
 PRECONDITIONS = ("uid", "resourceVersion")
+STATEMENT_MOST = 1024
 VALIDATION = ("Strict", "Warn", "Ignore")
 
 
@@ -18,13 +19,15 @@ VALIDATION = ("Strict", "Warn", "Ignore")
 class Options:
     """`dry`: say what would be, change nothing. `manager`: whose the fields are ("": nobody keeps
     account). `force`: take fields over from others. `unknown`: where fields that are not known are
-    noted; None: they are refused."""
+    noted; None: they are refused. `statement`: of an operator who deletes a block, that its node is
+    off for good."""
 
     dry: bool = False
     manager: str = ""
     force: bool = False
     unknown: list[str] | None = None
     warned: bool = False
+    statement: str = ""
 
     @property
     def warnings(self) -> list[str]:
@@ -108,3 +111,14 @@ def deletion(body: Mapping[str, Any]) -> dict[str, Any]:
     ):
         raise BadRequest("cannot read the request: dryRun must be a list of texts")
     return preconditions
+
+
+def deleting(query: Mapping[str, str], body: Mapping[str, Any]) -> Options:
+    """Of a deletion: the body's dryRun counts as the query's; `statement` is there alone."""
+    dry, statement = body.get("dryRun"), body.get("statement") or ""
+    if dry:
+        said = ",".join(map(str, dry)) if isinstance(dry, list) else str(dry)
+        query = {**query, "dryRun": said}
+    if not isinstance(statement, str) or len(statement) > STATEMENT_MOST:
+        raise BadRequest(f"cannot read statement: at most {STATEMENT_MOST} characters of text")
+    return replace(of(query), statement=statement.strip())

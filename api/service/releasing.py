@@ -23,12 +23,15 @@ class Release:
     asked: bool = False
 
 
-def release(state: State, plural: str, held: dict[str, Any], node: str, user: str) -> Release:
+def release(
+    state: State, plural: str, held: dict[str, Any], node: str, user: str, statement: str = ""
+) -> Release:
     """How `held` may be deleted by `user`, who is `node` ("": none); Conflict if it may not.
 
     A block changes its owner only after the owner has withdrawn what it announced of it, and only
     it knows when. So whoever else deletes one asks for it (`deletionTimestamp`), and the owner's
-    agent does it; unless an operator states, in an annotation, that the node is off.
+    agent does it; unless an operator states, with the deletion or in an annotation before it, that
+    the node is off.
     """
     name = held["metadata"]["name"]
     if plural == "ippools":
@@ -57,7 +60,7 @@ def release(state: State, plural: str, held: dict[str, Any], node: str, user: st
         return Release()
     owner, status = held["spec"]["node"], held.get("status", {})
     if node != owner:
-        statement = held["metadata"].get("annotations", {}).get(FORCE_RELEASE, "")
+        statement = statement or held["metadata"].get("annotations", {}).get(FORCE_RELEASE, "")
         if not statement.strip():
             return Release(asked=True)
         record = {"from": owner, "by": user, "statement": statement}

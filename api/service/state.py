@@ -96,10 +96,10 @@ class World:
         elif plural == "addressleases":
             before = self.leases.pop(name, None)
             if isinstance(before, Lease):
-                del self.space.leases[before.address]
+                self.space.set_lease(before.address, None)
             if isinstance(fact, Lease):
                 self.leases[name] = fact
-                self.space.leases[fact.address] = name
+                self.space.set_lease(fact.address, name)
         elif plural == "nodes":
             before = self.nodes.pop(name, None)
             _move(self.asns, name, _asns(before), _asns(fact))

@@ -94,6 +94,8 @@ class Writing:
         name = request.path_params["name"]
         may = await self._permit_change(who, "delete", name)
         preconditions, how = await self._deleting(request)
+        if how.statement:  # else whoever may ask a node for its block could take it
+            await self._permit_change(who, "update", name)
         metadata = await self._deleted(who, name, preconditions, may, how)
         said = compact(success(self.kind.plural, name, metadata["uid"]))
         return Written(said, 200, name, metadata["resourceVersion"])
@@ -104,6 +106,8 @@ class Writing:
         granted = self.judge.granted(who, "delete")
         options.read(query)
         preconditions, how = await self._deleting(request)
+        if how.statement:
+            raise BadRequest("cannot read the request: a statement is of one block, by name")
         selected = self.judge.selected(query, granted)
         may = self.judge.may(who, "delete", granted)
         state = await self.objects.mirror.fresh()
@@ -127,14 +131,10 @@ class Writing:
         return metadata
 
     async def _deleting(self, request: Request) -> tuple[Document, Options]:
-        """The preconditions, and how; the body's dryRun counts as the query's."""
+        """The preconditions, and how."""
         body = await body_of(request, empty={})
         preconditions = options.deletion(body)
-        query = dict(request.query_params)
-        dry = body.get("dryRun")
-        if dry:
-            query["dryRun"] = ",".join(map(str, dry)) if isinstance(dry, list) else str(dry)
-        how = options.of(query)
+        how = options.deleting(request.query_params, body)
         request.scope[DRY] = how.dry
         return preconditions, how
 

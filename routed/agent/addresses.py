@@ -103,14 +103,11 @@ class AddressBook:
             if (name := intent.reserved.name_of(address)) is not None:
                 raise ipam.reserved(address, name, "addresses")
             ipam.not_leased(address, intent.leased, wanted.lease, "addresses")
+            self._not_going(intent, address)
             if self.allocator.block_of(address) is None:
                 intent = await source.claim(address=address, lease=wanted.lease)
                 self.own(intent)
-                if self.allocator.block_of(address) is None:
-                    said = "its block is being given back, and whether it was is not known yet"
-                    raise Conflict(
-                        f"cannot assign {address}: {said}", causes=[Cause("addresses", said)]
-                    )
+                self._not_going(intent, address)  # it may have begun to go back meanwhile
         if wanted.requested:
             return
         for pool in self._pools(intent, wanted):
@@ -122,6 +119,13 @@ class AddressBook:
             except RoutedError as error:
                 why = f"no block more: {error}"
                 raise self.allocator.exhausted(name, cidr, why) from error
+
+    def _not_going(self, intent: Intent, address: IPAddress) -> None:
+        """Conflict if `address` is in a block on its way back: nobody can say how that ends."""
+        block = intent.block_index.find(address)
+        if block is not None and block[0] in self.releasing:
+            said = "its block is being given back, and whether it was is not known yet"
+            raise Conflict(f"cannot assign {address}: {said}", causes=[Cause("addresses", said)])
 
     def keeps(self, wanted: Attachment) -> bool:
         """Whether it had addresses that it may have again: then no block is needed."""

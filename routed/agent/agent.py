@@ -30,8 +30,10 @@ from api.resources.versions import VERSION
 from api.resources.workload import Origin
 from routed.agent import attaching
 from routed.agent.addresses import AddressBook
+from routed.agent.agreement import Agreement
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.blocks import BlockKeeper
+from routed.agent.conflicts import Conflicts
 from routed.agent.control import Control
 from routed.agent.cooling import CoolingLog, boot_of
 from routed.agent.declared import Declared
@@ -83,6 +85,8 @@ class Agent:
         self.report = Report()  # of the last sync
         self.ready: dict[str, tuple[IPAddress, ...]] = {}  # by workload, as last read back
         self.imports = Imports()
+        self.conflicts = Conflicts()
+        self.agreement = Agreement(self)
         self.declared = Declared(self)
         self.blocks = BlockKeeper(self)
         self.rounds = 0
@@ -111,6 +115,7 @@ class Agent:
             tasks.create_task(self.declared.serve(), name="declared")
             tasks.create_task(self.speech.serve(self.writer.wake), name="speech")
             tasks.create_task(self.control.serve(self), name="control")
+            tasks.create_task(self.agreement.serve(), name="agreement")
 
     async def _watch_kernel(self) -> None:
         async for _ in self.kernel.watch():
@@ -167,7 +172,9 @@ class Agent:
     async def _round(self) -> None:
         """Bring kernel and speaker to what is wanted now, whatever was there before."""
         await self._detach_undeclared()
-        self.imports.update(self.intent, self.speech.paths, self.speech.take_touched())
+        touched = self.speech.take_touched()
+        self.imports.update(self.intent, self.speech.paths, touched)
+        self.conflicts.update(self.intent, self.speech.paths, touched)
         facts = self.facts()
         if self.rounds:  # a new agent says nothing before it has read back
             self._say(facts, replace(self.report, ready=self.ready))  # what goes is withdrawn first
@@ -185,6 +192,7 @@ class Agent:
             await self._bury(workload)
         self._say(self.facts(), replace(self.report, ready=self.ready))
         self.report_due({name for name, _ in ready.items() ^ self.ready.items()})
+        self.agreement.wake()
 
     def _say(self, facts: Facts, report: Report) -> None:
         """State to the speaker what may be announced; without intent nothing is stated, so that

@@ -11,15 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
-import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.resources.errors import Forbidden, NotFound, RoutedError, TooLarge
 from api.resources.status import status_of
-from routed.agent import views
+from routed.agent import speakers, views
 from routed.agent.callers import SCOPE, Caller
 from routed.agent.request import parse_attach
-from routed.settings import AgentSettings
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
@@ -68,7 +66,12 @@ def application(agent: Agent) -> ASGIApp:
         return _json(agent.view(await agent.detach(request.name)))
 
     async def advertisements(request: Request) -> Answer:
-        return _json({"items": sorted(map(str, agent.speech.prefixes()))})
+        had = await speakers.told(agent.settings)
+        found = {"items": sorted(map(str, agent.speech.prefixes()))}
+        return _json(found if had is None else {**found, "speaker": sorted(map(str, had))})
+
+    async def received(request: Request) -> Answer:
+        return _json({"peers": await views.received(agent)})
 
     async def routes(request: Request) -> Answer:
         peers = parse_qs(request.query).get("peer", [])
@@ -86,7 +89,7 @@ def application(agent: Agent) -> ASGIApp:
         return Answer(text.encode(), 503 if missing else 200, TEXT)
 
     async def metrics(request: Request) -> Answer:
-        text = agent.metrics.text(agent) + await speakers_metrics(agent.settings)
+        text = agent.metrics.text(agent) + await speakers.metrics(agent.settings)
         return Answer(text, media_type=b"text/plain; version=0.0.4; charset=utf-8")
 
     handlers: dict[tuple[str, str], Handler] = {
@@ -96,6 +99,7 @@ def application(agent: Agent) -> ASGIApp:
         ("DELETE", f"{ONE}{{id}}"): detach,
         ("GET", "/v1/advertisements"): advertisements,
         ("GET", "/v1/routes"): routes,
+        ("GET", "/v1/received"): received,
         ("GET", "/v1/status"): status,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,
@@ -138,16 +142,6 @@ async def _send(send: Send, answer: Answer) -> None:
     headers = [(b"content-type", media_type), (b"content-length", length)]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-async def speakers_metrics(settings: AgentSettings) -> bytes:
-    """What the speaker measures; nothing if it does not answer."""
-    transport = httpx.AsyncHTTPTransport(uds=str(settings.speaker_metrics_socket))
-    try:
-        async with httpx.AsyncClient(transport=transport, timeout=2.0) as client:
-            return (await client.get("http://speaker/metrics")).content
-    except httpx.HTTPError:
-        return b""
 
 
 async def _body(receive: Receive) -> bytes:

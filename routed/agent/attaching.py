@@ -96,18 +96,17 @@ def asked(intent: Intent | None, lease: str) -> list[IPAddress]:
 async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
     """Own the blocks it needs, then attach it in the writer's turn."""
     if candidate.requested:
-        # a block that is on its way back cannot be used again, nor may it go before it is used
-        async with agent.blocks.giving:
+        with agent.blocks.asked_for(candidate.requested):
             await agent.book.prepare(agent.known_intent(), candidate, agent.control)
             return await agent.writer.run(lambda: put(agent, candidate))
-    left = TRIES
+    kept, left = agent.book.keeps(candidate), TRIES
     while True:
-        if not agent.book.keeps(candidate):
+        if not kept:  # what it raises is final: there is no room, or nobody to ask
             await agent.book.prepare(agent.known_intent(), candidate, agent.control)
         try:
             return await agent.writer.run(lambda: put(agent, candidate))
         except PoolExhausted:  # others of a burst were quicker, or the block is on its way back
-            left -= 1
+            kept, left = False, left - 1
             if not left:
                 raise
 

@@ -112,6 +112,12 @@ class _States(Collector):
         yield paths
         said = speech.advertised
         yield _gauge("routed_bgp_advertised_prefixes", "Prefixes stated to the speaker.", said)
+        differ = GaugeMetricFamily(
+            "routed_address_findings", "What stands of what differs.", labels=["kind"]
+        )
+        for kind, count in agent.agreement.counts().items():
+            differ.add_metric([kind], count)
+        yield differ
         addresses = GaugeMetricFamily(
             "routed_addresses", "Addresses of this node's blocks.", labels=["block", "state"]
         )

@@ -45,6 +45,11 @@ class Speech:
         """How many prefixes are stated at present."""
         return self.client.advertised
 
+    @property
+    def stated(self) -> bool:
+        """Whether everything was said to the speaker on the present connection."""
+        return self.connected and self.client.told
+
     def prefixes(self) -> Iterable[IPNetwork]:
         """What is stated at present."""
         return self.client.prefixes()

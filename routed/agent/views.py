@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ from routed.agent import skew
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
+
+FINDINGS_MOST = 1000  # in a status
+YIELD_EVERY = 2000  # prefixes
 
 
 def not_ready(agent: Agent) -> list[str]:
@@ -26,7 +30,8 @@ def not_ready(agent: Agent) -> list[str]:
 
 
 def conditions(agent: Agent) -> list[Condition]:
-    """The Node's conditions: Ready when attaching works, BGPEstablished when all sessions are."""
+    """The Node's conditions: Ready when attaching works, BGPEstablished when all sessions are,
+    AddressesConsistent when nothing differs."""
     missing = not_ready(agent)
     ready = Condition(
         type="Ready",
@@ -60,7 +65,7 @@ def conditions(agent: Agent) -> list[Condition]:
     skewed = skew.condition(
         agent.control.skew, skew.of_speaker(speech.version) if speech.connected else "", unread
     )
-    return [ready, speaking, blocked, skewed]
+    return [ready, speaking, blocked, skewed, agent.agreement.condition()]
 
 
 def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:
@@ -115,5 +120,31 @@ def status(agent: Agent) -> dict[str, Any]:
             "received": received.total(),
         },
         "failed": {key: str(error) for key, error in agent.report.failed.items()},
+        "findings": agent.agreement.findings[:FINDINGS_MOST],
         "conditions": [condition.wire() for condition in conditions(agent)],
+    }
+
+
+async def received(agent: Agent) -> dict[str, Any]:
+    """`GET /v1/received`: of each peer what it shows of our pools, each prefix with the AS that it
+    comes from (null: of ours). Others get their turn while it is put together."""
+    pools, found = agent.intent.pool_index if agent.intent else None, _peers(agent)
+    for number, (prefix, paths) in enumerate(list(agent.speech.paths.items())):
+        if number % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        if pools is None or not prefix.prefixlen or pools.find(prefix.network_address) is None:
+            continue
+        for peer, path in paths.items():
+            if peer in found and not path.stale:
+                origin = path.as_path[-1] if path.as_path else None
+                found[peer]["prefixes"].append([str(prefix), origin])
+    return found
+
+
+def _peers(agent: Agent) -> dict[str, dict[str, Any]]:
+    whole = agent.speech.received_whole
+    return {
+        name: {"version": one.address.version, "prefixes": []}
+        for name, one in agent.speech.sessions.items()
+        if whole and one.state == "Established"
     }

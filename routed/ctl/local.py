@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from api.ipam import local
+from api.ipam.table import Table
 from api.resources.columns import age
 from api.resources.errors import Cause, ConfigError, IntentError, RoutedError
 from api.resources.net import parse_address, parse_cidr
@@ -80,15 +81,18 @@ class Local:
         typer.echo(aligned(rows))
 
     def addresses(self) -> local.Local:
-        """What this host has: its agent's word, and its kernel's."""
+        """What this host has: its agent's word, its speaker's, and its kernel's; and what the
+        switches tell it."""
         from routed.kernel.netlink import Netlink
-        from routed.kernel.observe import host_routes
+        from routed.kernel.observe import foreign_host_routes, host_routes
 
         with Netlink() as netlink:
             routes = frozenset(host_routes(netlink))
+            foreign = frozenset(foreign_host_routes(netlink))
         node = self._call("GET", "/v1/status")["node"]
         items = self._call("GET", "/v1/attachments")["items"]
-        told = self._call("GET", "/v1/advertisements")["items"]
+        told = self._call("GET", "/v1/advertisements")
+        peers = self._call("GET", "/v1/received")["peers"]
         return local.Local(
             node=node,
             attached={
@@ -97,7 +101,14 @@ class Local:
                 if item["phase"] == "Ready"
             },
             routes=routes,
-            advertised=frozenset(map(parse_cidr, told)),
+            advertised=frozenset(map(parse_cidr, told.get("speaker", told["items"]))),
+            foreign=foreign,
+            tables={
+                name: Table(
+                    one["version"], {parse_cidr(text): origin for text, origin in one["prefixes"]}
+                )
+                for name, one in peers.items()
+            },
         )
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _told(error: Exception) -> int | None:
     typer.echo(f"Error: {error}", err=True)
     for hint in hints(error):
         typer.echo(f"  {help.called(hint)}", err=True)
-    return 2 if isinstance(error, ConfigError) else 1
+    return 2 if isinstance(error, ConfigError) else Said.failing
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -12,16 +13,13 @@ from typing import Any
 import typer
 
 from api.client import Client
-from api.ipam import check, local
 from api.ipam.space import block_name
-from api.resources import IPBlock, IPPool, IPReservation, Node, Workload
+from api.resources import IPBlock, IPPool, Node, Workload
 from api.resources.errors import Cause, ConfigError, Conflict, NotFound
 from api.resources.ippool import FORCE_RELEASE
-from api.resources.meta import Resource
 from api.resources.net import parse_address, parse_cidr
 from api.resources.workload import Origin
 from routed.ctl.connection import Connection
-from routed.ctl.local import Local
 from routed.ctl.progress import progress, say
 from routed.ctl.tables import aligned
 from routed.ctl.targets import NothingFound
@@ -104,64 +102,31 @@ def _map(pool: IPPool, inside: Sequence[IPBlock]) -> str:
     return "\n".join([head, *(text[n : n + COLUMNS] for n in range(0, cells, COLUMNS))])
 
 
-def said_check(connection: Connection, socket: Local | None, *, fix: bool) -> bool:
-    """Whether all agrees (after mending what was to be mended), also with this host."""
-    here = socket.addresses() if socket else None
-    found, gone = connection.run(lambda client: checked(client, here, fix=fix))
-    for one in gone:
-        typer.echo(f"{one}; deleted")
-    for one in found:
-        typer.echo(f"{one}{' (garbage: --fix deletes it)' if one.garbage else ''}")
-    if not found:
-        also = f", and node {here.node} with them" if here else ""
-        typer.echo(f"pools, blocks, nodes and workloads agree{also}")
-    return not found
-
-
-async def checked(
-    client: Client, here: local.Local | None, *, fix: bool
-) -> tuple[list[check.Finding], list[check.Finding]]:
-    """What does not agree, also with this host, if there is one; and of it what was garbage and,
-    with `fix`, is gone."""
-    kinds: tuple[type[Resource], ...] = (IPPool, Node, IPReservation, IPBlock, Workload)
-    listed: list[Any] = []
-    with progress("reading", len(kinds)) as done:
-        for model in kinds:
-            listed.append(await client.list(model))
-            done(model.KIND)
-    pools, nodes, reservations, blocks, workloads = listed
-    held = check.Held(
-        pools=pools, nodes=nodes, reservations=reservations, blocks=blocks, workloads=workloads
-    )
-    found, gone = check.findings(held), []
-    if here is not None:
-        found += local.findings(here, held.pools, held.blocks, held.workloads)
-    garbage = [one for one in found if fix and one.garbage]
-    with progress("deleting", len(garbage)) as done:
-        for one in garbage:
-            await client.raw("DELETE", f"/{one.plural}/{one.name}")
-            gone.append(one)
-            done(one.name)
-    return [one for one in found if one not in gone], gone
-
-
 async def release(client: Client, what: str, force: Force) -> str:
     """Ask the owner of a block, named by name, CIDR or an address in it, to give it back; with the
     operator's statement take it."""
     block = await _block(client, what)
     name, node = block.metadata.name, block.spec.node
     if not force.statement:
+        if FORCE_RELEASE in block.metadata.annotations:
+            await unsaid(client, name)
         await client.delete(IPBlock, name)
         return f"ipblock/{name}: node {node} is asked for it; it goes back when nothing uses it"
-    await _taken(client, name, force)
+    await _taken(client, block, force)
     return f"ipblock/{name} taken from node {node}"
 
 
-async def _taken(client: Client, name: str, force: Force) -> None:
-    await _merged(
-        client, f"/ipblocks/{name}", {"metadata": {"annotations": {FORCE_RELEASE: force.statement}}}
-    )
-    await client.delete(IPBlock, name)
+async def _taken(client: Client, block: IPBlock, force: Force) -> None:
+    """In one request, so that no statement is left behind where nothing was taken; as this owner
+    has it, which the uid says."""
+    name, uid = block.metadata.name, block.metadata.uid
+    await client.delete(IPBlock, name, uid=uid, statement=force.statement)
+
+
+async def unsaid(client: Client, name: str) -> None:
+    """Take back a statement that nobody has acted upon: a deletion would take the block."""
+    change = {"metadata": {"annotations": {FORCE_RELEASE: None}}}
+    await _merged(client, f"/ipblocks/{name}", change)
 
 
 async def _block(client: Client, what: str) -> IPBlock:
@@ -189,7 +154,8 @@ async def delete_node(client: Client, name: str, force: Force) -> None:
     await cordon(client, name, on=True)
     for left in reversed(range(FORCED_TRIES)):
         for block in await client.list(IPBlock, fields=f"spec.node={name}"):
-            await _taken(client, block.metadata.name, force)
+            with contextlib.suppress(NotFound, Conflict):  # it went back, or was claimed again
+                await _taken(client, block, force)
         try:
             await client.delete(Node, name)
             break

@@ -220,6 +220,20 @@ def host_routes(netlink: Netlink) -> set[IPAddress]:
     }
 
 
+def foreign_host_routes(netlink: Netlink) -> set[IPAddress]:
+    """The addresses that a host route of somebody else leads to."""
+    found: set[IPAddress] = set()
+    for kind in (m.AF_INET, m.AF_INET6):
+        held = routes(netlink, kind, 0)
+        keyed = [*held.local.items()]
+        for of, some in held.learned.items():
+            keyed += [((of, address), shape) for address, shape in some.items()]
+        for (level, address), shape in keyed:
+            if shape.protocol != ROUTE_PROTOCOL and level[1] == 8 * m.ADDRESS_BYTES[kind]:
+                found.add(_address(address))
+    return found
+
+
 def next_hops(netlink: Netlink) -> nexthops.Objects:
     """The next hop objects; none where the kernel does not know of such (before 5.3)."""
     try:

@@ -8,22 +8,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.agents import NoFilter
+from support.agents import agent_on
 
 from api.client import WatchEvent
-from api.resources import IPBlock, IPPool, ObjectMeta, Resource, Workload
+from api.resources import ObjectMeta, Resource, Workload
 from api.resources.errors import Conflict, StorageError
-from api.resources.ippool import IPBlockSpec, IPPoolSpec
-from api.resources.net import parse_cidr
 from api.resources.workload import WorkloadSpec
 from routed.agent import records
-from routed.agent.agent import Agent
 from routed.agent.api import application
 from routed.agent.attachment import Step
 from routed.agent.control import Control
 from routed.agent.intent import WATCHED, Intent
 from routed.agent.request import AttachRequest
-from routed.agent.speech import Speech
 from routed.kernel.fake import FakeKernel
 from routed.settings import AgentSettings
 from routed.state import Endpoint
@@ -34,22 +30,6 @@ class Taken(FakeKernel):
 
     async def attach(self, endpoint: Endpoint) -> None:
         raise Conflict(f"cannot attach {endpoint.workload}: its namespace has an eth0 already")
-
-
-def agent_on(kernel: FakeKernel, directory: Path) -> Agent:
-    settings = AgentSettings(node="h1", run_dir=directory, state_dir=directory)
-    control = Control(settings, None)
-    agent = Agent(settings, kernel, NoFilter(), control, Speech(directory / "speaker.sock"))
-    agent.start()
-    pool = IPPool(
-        metadata=ObjectMeta(name="main"), spec=IPPoolSpec(cidr=parse_cidr("10.65.0.0/16"))
-    )
-    spec = IPBlockSpec(node="h1", pool="main", cidr=parse_cidr("10.65.0.0/26"))
-    block = IPBlock(metadata=ObjectMeta(name="10-65-0-0-26"), spec=spec)
-    agent.intent_changed(
-        Intent(node_name="h1", pools={"main": pool}, blocks={"10-65-0-0-26": block})
-    )
-    return agent
 
 
 def test_a_refused_attach_leaves_no_record_and_no_address(tmp_path: Path) -> None:
@@ -77,6 +57,7 @@ def test_an_address_of_a_block_that_perhaps_went_back_is_not_given(
         kernel.add_namespace("web")
         agent = agent_on(kernel, tmp_path)
         agent.book.releasing.add("10-65-0-0-26")
+        agent.blocks._sent.add("10-65-0-0-26")
         agent.book.own(agent.known_intent())
 
         async def claim(**_: object) -> Intent:

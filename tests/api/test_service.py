@@ -376,6 +376,76 @@ def test_an_operator_who_states_that_a_node_is_off_is_remembered(admin: httpx.Cl
     assert with_new_owner["routed.dev/reclaimed-from"] == "h2", "the last one's only"
 
 
+def test_a_statement_with_the_deletion_leaves_none_behind(
+    service: Service, admin: httpx.Client, tmp_path: Path
+) -> None:
+    claim = {"spec": {"node": "h1", "address": "10.65.224.1"}}
+    made = admin.post("/ipblocks", json=claim).json()
+    path = f"/ipblocks/{made['metadata']['name']}"
+
+    def take(by: httpx.Client, statement: object, **conditions: str) -> httpx.Response:
+        body = {"statement": statement, "preconditions": conditions}
+        return by.request("DELETE", path, json=body)
+
+    refused(take(admin, "it is off", uid="another"), 409, "Conflict", "precondition failed")
+    assert admin.get(path).json() == made, "what was refused leaves nothing"
+    refused(take(admin, 1), 400, "BadRequest", "cannot read statement")
+    refused(
+        admin.request("DELETE", "/ipblocks", json={"statement": "all are off"}), 400, "BadRequest"
+    )
+    rule = {"kinds": ["IPBlock"], "verbs": ["get", "delete"]}
+    assert admin.post("/roles", json=obj("asker", {"rules": [rule]})).status_code == 201
+    config = tmp_path / "asker"
+    config.write_text(admin.post("/users/asks/credentials", json={"role": "asker"}).text)
+    with service.http(config) as asker:
+        refused(take(asker, "it is off"), 403, "Forbidden", "cannot update ipblocks")
+        assert admin.get(path).json() == made
+        assert asker.delete(path).status_code == 200
+    assert admin.get(path).json()["metadata"]["deletionTimestamp"], "who may ask has asked"
+    assert take(admin, "it is off", uid=made["metadata"]["uid"]).status_code == 200
+    refused(admin.get(path), 404, "NotFound")
+    claim["spec"]["node"] = "h2"
+    given = admin.post("/ipblocks", json=claim).json()["metadata"]["annotations"]
+    assert given["routed.dev/reclaimed-statement"] == "it is off"
+
+
+def test_every_owner_has_a_greater_epoch(
+    service: Service, admin: httpx.Client, tmp_path: Path
+) -> None:
+    epochs = []
+    for node in ("h1", "h2", "h1"):
+        claim = {"spec": {"node": node, "address": "10.65.223.1", "epoch": 1}}
+        made = admin.post("/ipblocks", json=claim).json()
+        again = admin.post("/ipblocks", json=claim).json()
+        assert again["spec"] == made["spec"], "the same claim, answered once more"
+        path = f"/ipblocks/{made['metadata']['name']}"
+        epochs.append(made["spec"]["epoch"])
+        if node == "h2":
+            forced(admin, path)
+        elif len(epochs) == 1:
+            with as_node(service, admin, node, tmp_path) as owner:
+                assert owner.delete(path).status_code == 200
+    assert epochs == sorted(set(epochs)), "also where it goes back and forth"
+    merge = {"content-type": "application/merge-patch+json"}
+    with as_node(service, admin, "h1", tmp_path) as owner:
+
+        def report(epoch: int) -> httpx.Response:
+            said = {"spec": {"epoch": epoch}, "status": {"assigned": 3}}
+            return owner.patch(f"{path}/status", content=json.dumps(said), headers=merge)
+
+        stale = report(epochs[0])
+        refused(stale, 409, "Conflict", "spec.epoch", str(epochs[0]), str(epochs[-1]))
+        assert admin.get(path).json() == made, "fenced: what it said before is not said of this"
+        assert report(epochs[-1]).status_code == 200
+        uid = {"preconditions": {"uid": "the first's"}}
+        refused(owner.request("DELETE", path, json=uid), 409, "Conflict", "uid")
+    spec = {**made, "spec": {**made["spec"], "epoch": epochs[0]}}
+    spec["metadata"]["resourceVersion"] = admin.get(path).json()["metadata"]["resourceVersion"]
+    refused(admin.put(path, json=spec), 422, "Invalid", "spec.epoch")
+    del spec["spec"]["epoch"]
+    assert admin.put(path, json=spec).json()["spec"]["epoch"] == epochs[-1]
+
+
 def test_a_node_that_owns_blocks_is_not_deleted(admin: httpx.Client) -> None:
     assert admin.post("/nodes", json=obj("h3", {})).status_code == 201
     block = admin.post("/ipblocks", json={"spec": {"node": "h3", "pool": "main"}}).json()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from pathlib import Path
 
+import pytest
 from support.ctl import Ctl, ok
 
 from api.client import Client
 from api.resources import IPBlock, IPPool, Node
+from api.resources.ippool import FORCE_RELEASE
 from api.resources.meta import Resource
 from routed.ctl import space
+
+pytestmark = pytest.mark.timeout(300)  # many commands, one after the other
 
 
 def test_addresses_are_shown_checked_and_taken_back(ctl: Ctl) -> None:
@@ -25,7 +30,11 @@ def test_addresses_are_shown_checked_and_taken_back(ctl: Ctl) -> None:
     assert "└─ 10.99.0.0/28" in ok(ctl("ipam", "show"))
     assert "1 of 4 blocks owned" in ok(ctl("ipam", "show", "--map"))
     assert "░···" in ok(ctl("ipam", "show", "--map"))
-    assert "agree" in ok(ctl("ipam", "check"))
+    found = ctl("ipam", "check")
+    assert (found.returncode, found.stdout) == (
+        1,
+        "nodes/off: never reported: what it has is not known\n",
+    )
     refused = ctl("delete", "node", "off")
     assert refused.returncode == 1
     assert "owns 1 block(s) (10-99-0-0-28)" in refused.stderr
@@ -57,6 +66,60 @@ def test_addresses_are_shown_checked_and_taken_back(ctl: Ctl) -> None:
     ok(ctl("delete", "pool", "tiny"))
 
 
+def test_a_statement_that_was_left_behind_is_taken_back(ctl: Ctl, admin: Path) -> None:
+    """By an older command that was interrupted, or with kubectl."""
+    asyncio.run(_stated(admin, ctl))
+
+
+async def _stated(admin: Path, ctl: Ctl) -> None:
+    client = Client.from_kubeconfig(admin)
+    path, merge = "/ipblocks/10-97-0-0-28", {"content-type": "application/merge-patch+json"}
+    left = {"metadata": {"annotations": {FORCE_RELEASE: "it is off"}}}
+
+    async def stated() -> IPBlock:
+        await client.raw("PATCH", path, content=json.dumps(left), headers=merge)
+        return await client.get(IPBlock, "10-97-0-0-28")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return ctl("ipam", *words)
+
+    try:
+        pool = {"metadata": {"name": "left"}, "spec": {"cidr": "10.97.0.0/26", "blockSize": 28}}
+        await client.create(IPPool.model_validate(pool))
+        await client.create(Node.model_validate({"metadata": {"name": "busy"}}))
+        claim = {"metadata": {"name": "claim"}, "spec": {"node": "busy", "pool": "left"}}
+        await client.create(IPBlock.model_validate(claim))
+        before = await stated()
+        found = await asyncio.to_thread(run, "check", "-o", "json")
+        assert found.returncode == 1
+        said = [one for one in json.loads(found.stdout)["findings"] if one["kind"] == "ipblocks"]
+        assert [(one["name"], one["garbage"]) for one in said] == [("10-97-0-0-28", True)]
+        assert "has a statement that busy is off" in said[0]["message"]
+        found = await asyncio.to_thread(run, "check", "--fix")
+        assert "a deletion would; taken away" in found.stdout
+        after = await client.get(IPBlock, "10-97-0-0-28")
+        assert FORCE_RELEASE not in after.metadata.annotations
+        assert after.metadata.uid == before.metadata.uid, "the block itself is not garbage"
+        await stated()
+        assert "is asked for it" in ok(await asyncio.to_thread(run, "release", "10.97.0.1"))
+        asked = await client.get(IPBlock, "10-97-0-0-28")
+        assert asked.metadata.deletion_timestamp, "asked for, not taken"
+        await space.delete_node(client, "busy", space.Force("it is off, they said"))
+        await client.delete(IPPool, "left")
+    finally:
+        await client.close()
+
+
+def test_it_is_told_apart_what_differs_and_what_could_not_be_looked_at(ctl: Ctl) -> None:
+    nowhere = ctl("--server", "https://127.0.0.1:9", "ipam", "check")
+    assert nowhere.returncode == 2
+    assert "cannot reach the service" in nowhere.stderr
+    no_agent = ctl("ipam", "check", "--agent", "/nonexistent.sock")
+    assert no_agent.returncode == 2
+    assert "cannot reach the agent" in no_agent.stderr
+    assert ctl("ipam", "check", "-o", "yaml").returncode == 2
+
+
 def test_a_forced_deletion_outlasts_a_node_that_claims_again(admin: Path) -> None:
     asyncio.run(_deleted_while_it_claims(admin))
 
@@ -69,13 +132,15 @@ async def _deleted_while_it_claims(admin: Path) -> None:
 
         claims = 1
 
-        async def delete(self, model: type[Resource], name: str, *, uid: str = "") -> None:
+        async def delete(
+            self, model: type[Resource], name: str, *, uid: str = "", statement: str = ""
+        ) -> None:
             if model is Node and self.claims:
                 self.claims -= 1
                 assert (await self.get(Node, name)).spec.unschedulable
                 claim = {"metadata": {"name": "claim"}, "spec": {"node": name, "pool": "again"}}
                 await self.create(IPBlock.model_validate(claim))
-            await super().delete(model, name, uid=uid)
+            await super().delete(model, name, uid=uid, statement=statement)
 
     client = Claimed.from_kubeconfig(admin)
     try:

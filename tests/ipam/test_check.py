@@ -23,7 +23,23 @@ BLOCK = made(
     IPBlock, "10-65-0-0-26", {"cidr": "10.65.0.0/26", "pool": "main", "node": "h1"}, assigned=1
 )
 WEB = made(Workload, "web.h1", {"node": "h1", "origin": "Node"}, addresses=["10.65.0.1"])
-SOUND = Held([POOL], [BLOCK], [made(Node, "h1", {}), made(Node, "h2", {})], [WEB], [])
+
+
+def node(name: str, status: str = "True", **more: str) -> Node:
+    said = {"type": "AddressesConsistent", "status": status, **more}
+    return made(Node, name, {}, conditions=[{"type": "Ready", "status": "True"}, said])
+
+
+SOUND = Held([POOL], [BLOCK], [node("h1"), node("h2")], [WEB], [])
+STATED = BLOCK.model_copy(
+    update={
+        "metadata": BLOCK.metadata.model_copy(
+            update={"annotations": {"routed.dev/force-release": "it is off"}}
+        )
+    }
+)
+CONFLICT = {"reason": "AddressConflict", "message": "10.65.0.5/32 is announced by AS 1"}
+SILENT = {"reason": "NodeSilent", "message": "its agent says nothing any more"}
 
 
 def block(cidr: str, node: str = "h1", pool: str = "main", assigned: int = 0) -> IPBlock:
@@ -54,6 +70,18 @@ def test_what_agrees_is_not_found() -> None:
         ({"workloads": [WEB, workload("a.h1", "h1", "10.65.0.1")]}, "a.h1", "web.h1's as well"),
         ({"workloads": [WEB, workload("a.h9", "h9")]}, "a.h9", "its node 'h9' does not exist"),
         (
+            {"blocks": [STATED]},
+            BLOCK.metadata.name,
+            "a statement that h1 is off",
+        ),
+        ({"nodes": [node("h1"), made(Node, "h2", {})]}, "h2", "never reported"),
+        ({"nodes": [node("h1", "False", **CONFLICT)]}, "h1", "AddressConflict: 10.65.0.5/32 is"),
+        (
+            {"nodes": [node("h1", "Unknown", **SILENT)]},
+            "h1",
+            "does not know: NodeSilent: its",
+        ),
+        (
             {"reservations": [made(IPReservation, "r", {"reservedCIDRs": ["10.65.0.0/30"]})]},
             "web.h1",
             "reserved by r",
@@ -72,3 +100,5 @@ def test_only_what_nobody_can_use_is_garbage() -> None:
     alone = replace(SOUND, workloads=[WEB, gone, declared])
     assert not any(one.garbage for one in findings(with_block)), "its node may be alive"
     assert [one.name for one in findings(alone) if one.garbage] == ["a.h9"], "not what is declared"
+    stated = [one for one in findings(replace(SOUND, blocks=[STATED])) if one.garbage]
+    assert [one.annotation for one in stated] == ["routed.dev/force-release"], "not the block"

@@ -54,6 +54,8 @@ REPORTS = [
 
 def test_a_node_that_agrees() -> None:
     assert findings(SOUND, POOLS, BLOCKS, REPORTS) == []
+    elsewhere = replace(SOUND, foreign=frozenset({parse_address("10.65.0.70")}))
+    assert findings(elsewhere, POOLS, BLOCKS, REPORTS) == [], "of another node's block"
 
 
 FAR = parse_address("10.65.0.70")
@@ -70,6 +72,16 @@ FAR = parse_address("10.65.0.70")
         ({"routes": frozenset({ONE})}, "db.h1", "10.66.0.1 has no route"),
         ({"advertised": frozenset({parse_cidr("10.66.0.0/26")})}, "web.h1", "is not announced"),
         ({"advertised": SOUND.advertised | {parse_cidr("10.65.0.70/32")}}, "h1", "does not own"),
+        (
+            {"advertised": SOUND.advertised | {parse_cidr("10.65.0.9/32")}},
+            "h1",
+            "announces 10.65.0.9/32, which nothing here has",
+        ),
+        (
+            {"foreign": frozenset({parse_address("10.65.0.9")})},
+            "h1",
+            "has a route to 10.65.0.9, of its block 10.65.0.0/26, that is not routed's",
+        ),
     ],
 )
 def test_a_node_that_does_not(change: dict[str, Any], name: str, says: str) -> None:

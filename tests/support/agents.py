@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from api.client import Client
+from api.ipam.space import block_name, block_of
+from api.resources import IPBlock, IPPool, ObjectMeta
+from api.resources.ippool import IPBlockSpec, IPPoolSpec
+from api.resources.net import IPNetwork, parse_cidr
 from policies.firewall import Blocking
 from routed.agent.agent import Agent
 from routed.agent.control import Control
+from routed.agent.intent import Intent
 from routed.agent.speech import Speech
 from routed.kernel.fake import FakeKernel
 from routed.settings import AgentSettings
@@ -33,6 +38,27 @@ class NoFilter:
     async def watch(self) -> AsyncIterator[None]:
         for none in ():
             yield none
+
+
+def agent_on(kernel: FakeKernel, directory: Path, **pool_spec: Any) -> Agent:
+    """Started, with a pool `main` and a block of it; its writer and connections do not run."""
+    settings = AgentSettings(node="h1", run_dir=directory, state_dir=directory)
+    control = Control(settings, None)
+    agent = Agent(settings, kernel, NoFilter(), control, Speech(directory / "speaker.sock"))
+    agent.start()
+    spec = IPPoolSpec(cidr=parse_cidr("10.65.0.0/16"), **pool_spec)
+    pool = IPPool(metadata=ObjectMeta(name="main"), spec=spec)
+    first = block_of(pool.spec.cidr.network_address, pool)
+    block = owned(first)
+    blocks = {block.metadata.name: block}
+    agent.intent_changed(Intent(node_name="h1", pools={"main": pool}, blocks=blocks))
+    return agent
+
+
+def owned(cidr: IPNetwork) -> IPBlock:
+    """A block of `main` that h1 owns."""
+    spec = IPBlockSpec(node="h1", pool="main", cidr=cidr)
+    return IPBlock(metadata=ObjectMeta(name=block_name(cidr)), spec=spec)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import typer
 
 from routed.ctl.commands.options import Forced, Selector, Socket, Statement, Timeout, seconds
 from routed.ctl.help import group, verb
-from routed.ctl.invocation import AGENT, connection
+from routed.ctl.invocation import AGENT, Said, connection
 
 app = group()
 ipam = group("ipam", "Pools, blocks and addresses.")
@@ -50,18 +50,28 @@ def show(
     typer.echo(connection().run(lambda client: space.show(client, heat=heat)))
 
 
-@verb(ipam, "routectl ipam check", "routectl ipam check --fix")
+@verb(ipam, "routectl ipam check", "routectl ipam check --fix", "routectl ipam check -o json")
 def check(
     fix: Annotated[bool, typer.Option("--fix", help="Delete what nobody can be using.")] = False,
     agent: Socket = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="json.")] = "",
 ) -> None:
-    """Whether pools, blocks, nodes and workloads agree; exit code 1 and a list if not. On a host
-    also whether its attachments, routes and announcements do."""
-    from routed.ctl import space
+    """Whether pools, blocks, nodes, workloads and what agents say agree; on a host also whether its
+    attachments, routes and announcements do, and the switches' tables as it receives them.
+
+    Exit code 0: all agrees. 1: it does not, and is listed. 2: it could not be looked at.
+    """
+    from routed.ctl import checking
     from routed.ctl.local import Local
 
+    if output not in ("", "json"):
+        raise typer.BadParameter(f"-o {output!r} is not json")
+    Said.failing = 2
     socket = agent or (AGENT if AGENT.exists() else None)
-    if not space.said_check(connection(), Local(socket) if socket else None, fix=fix):
+    here = Local(socket).addresses if socket else None
+    found = connection().run(lambda client: checking.checked(client, here, fix=fix))
+    typer.echo(found.document() if output == "json" else found.text())
+    if not found.agrees:
         raise typer.Exit(1)
 
 
