@@ -30,6 +30,7 @@ ROWS_MOST = 32  # in one statement
 COMPACT_MOST = 1000  # changes compacted in one transaction
 BUSY_SECONDS = 10.0
 _ABSENT = (0, 0)  # revision and creation
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)  # of the file, of its index
 
 
 @dataclass(slots=True)
@@ -260,39 +261,44 @@ def _compacted(connection: sqlite3.Connection) -> int:
 
 def _open(path: Path, first: int = 0) -> sqlite3.Connection:
     """A connection to the file, made and checked; ConfigError says what to do about a bad one."""
-    try:
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        path.chmod(0o600)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
-        if not made:
-            _run(connection, statements.SCHEMA)
-            if first:
-                _begin_at(connection, first)
-        elif _schema(connection) == 1:
-            _run(connection, statements.FROM_1)
-        connection.execute("COMMIT")
-        version = _schema(connection)
-        moved = connection.execute(statements.MOVED).fetchone()
-    except (sqlite3.Error, OSError) as error:
-        hint = "restore it from a backup, or move it away to start empty"
-        raise ConfigError(
-            f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")]
-        ) from error
-    if moved:
-        connection.close()
-        raise _elsewhere(path, moved[0])
-    if version != statements.VERSION:
-        connection.close()
-        problem = (
-            f"has schema {version}; this program knows {statements.VERSION}: run the newer one"
-        )
-        raise ConfigError(f"store {path}", [Cause("", problem)])
-    return connection
+    with contextlib.ExitStack() as stack:
+        try:
+            connection = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            stack.callback(connection.close)
+            path.chmod(0o600)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            if not made:
+                _run(connection, statements.SCHEMA)
+                if first:
+                    _begin_at(connection, first)
+            elif _schema(connection) == 1:
+                _run(connection, statements.FROM_1)
+            connection.execute("COMMIT")
+            version = _schema(connection)
+            moved = connection.execute(statements.MOVED).fetchone()
+        except (sqlite3.Error, OSError) as error:
+            raise _unusable(path, error) from error
+        if moved:
+            raise _elsewhere(path, moved[0])
+        if version != statements.VERSION:
+            problem = (
+                f"has schema {version}; this program knows {statements.VERSION}: run the newer one"
+            )
+            raise ConfigError(f"store {path}", [Cause("", problem)])
+        stack.pop_all()
+        return connection
+
+
+def _unusable(path: Path, error: Exception) -> ConfigError:
+    hint = "restore it from a backup, or move it away to start empty"
+    if getattr(error, "sqlite_errorcode", 0) in _NO_ROOM:
+        hint = "its disk is full: make room, nothing of it is lost"
+    return ConfigError(f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")])
 
 
 def _elsewhere(path: Path, place: str) -> ConfigError:
