@@ -1,8 +1,9 @@
 # make demo: set up, then show the main job. make test: set up, then every check and test.
 # make test-faults: the tests of tests/faults for as long as docs/reliability.md says (an hour).
+# make test-ipam-long: a million operations of IPAM under two hundred faults, judged (half an hour).
 # make bench: every figure of docs/performance.md, beside its peer and its floor (half an hour).
 # make deb: build/routed_VERSION_ARCH.deb for the system that it is made on.
-.PHONY: setup setup-tests demo test test-faults bench check deb clean
+.PHONY: setup setup-tests demo test test-faults test-ipam-long bench check deb clean
 
 setup:
 	scripts/setup
@@ -22,6 +23,9 @@ test: setup-tests
 
 test-faults: setup-tests
 	.venv/bin/python -m pytest --faults=full tests/faults tests/lab/test_reboot.py tests/kernel/test_overflow.py tests/api/test_disk_full.py tests/api/test_hostile_input.py
+
+test-ipam-long: setup-tests
+	.venv/bin/python -m pytest --faults=long tests/faults/test_owner_histories.py
 
 bench:
 	scripts/setup bench

@@ -17,9 +17,9 @@ FIGURES = Figures()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",
-        choices=["short", "full"],
+        choices=["short", "full", "long"],
         default="short",
-        help="how long the tests of tests/faults go on",
+        help="how long the tests of tests/faults go on; long: those of histories only",
     )
 
 
@@ -40,6 +40,12 @@ def figures() -> Figures:
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the fault tests run for as long as they promise."""
     return bool(request.config.getoption("--faults") == "full")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether histories are a million operations long."""
+    return bool(request.config.getoption("--faults") == "long")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

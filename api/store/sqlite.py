@@ -31,6 +31,7 @@ ROWS_MOST = 32  # in one statement
 COMPACT_MOST = 1000  # changes compacted in one transaction
 BUSY_SECONDS = 10.0
 _ABSENT = (0, 0)  # revision and creation
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)  # of the file, of its index
 
 
 @dataclass(slots=True)
@@ -276,44 +277,48 @@ def _compacted(connection: sqlite3.Connection) -> int:
 def _open(path: Path, first: int = 0, *, look: bool = False) -> sqlite3.Connection:
     """A connection to the file, made and checked, with `look` all of it; ConfigError says what to
     do about a bad one."""
-    try:
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        path.chmod(0o600)
-        if look:
-            _look(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
-        if not made:
-            _run(connection, statements.SCHEMA)
-            if first:
-                _begin_at(connection, first)
-        elif _schema(connection) == 1:
-            _run(connection, statements.FROM_1)
-        version, program = _schema(connection), _program(connection)
-        if version == statements.VERSION:
-            connection.execute(statements.TOLD)
-            if program != VERSION:
-                connection.execute(statements.USED_BY, (VERSION,))
-        connection.execute("COMMIT")
-        moved = connection.execute(statements.MOVED).fetchone()
-    except (sqlite3.Error, OSError) as error:
-        hint = "restore it from a backup, or move it away to start empty"
-        raise ConfigError(
-            f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")]
-        ) from error
-    if moved:
-        connection.close()
-        raise _elsewhere(path, moved[0])
-    if version != statements.VERSION:
-        connection.close()
-        raise ConfigError(
-            f"store {path}", [Cause("", another_schema(version, statements.VERSION, program))]
-        )
-    return connection
+    with contextlib.ExitStack() as stack:
+        try:
+            connection = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            stack.callback(connection.close)
+            path.chmod(0o600)
+            if look:
+                _look(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            if not made:
+                _run(connection, statements.SCHEMA)
+                if first:
+                    _begin_at(connection, first)
+            elif _schema(connection) == 1:
+                _run(connection, statements.FROM_1)
+            version, program = _schema(connection), _program(connection)
+            if version == statements.VERSION:
+                connection.execute(statements.TOLD)
+                if program != VERSION:
+                    connection.execute(statements.USED_BY, (VERSION,))
+            connection.execute("COMMIT")
+            moved = connection.execute(statements.MOVED).fetchone()
+        except (sqlite3.Error, OSError) as error:
+            raise _unusable(path, error) from error
+        if moved:
+            raise _elsewhere(path, moved[0])
+        if version != statements.VERSION:
+            problem = another_schema(version, statements.VERSION, program)
+            raise ConfigError(f"store {path}", [Cause("", problem)])
+        stack.pop_all()
+        return connection
+
+
+def _unusable(path: Path, error: Exception) -> ConfigError:
+    hint = "restore it from a backup, or move it away to start empty"
+    if getattr(error, "sqlite_errorcode", 0) in _NO_ROOM:
+        hint = "its disk is full: make room, nothing of it is lost"
+    return ConfigError(f"store {path}", [Cause("", f"cannot open it: {error}; {hint}")])
 
 
 def _look(connection: sqlite3.Connection) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from support.service import Service, free_port, process
+
+from api.resources.errors import ConfigError
+from api.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.root
 
@@ -63,3 +68,24 @@ def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
     with process(words, admin, port, log) as pid, Service(small_disk, admin, pid).http() as api:
         held = [item["metadata"]["name"] for item in api.get("/ippools").json()["items"]]
     assert sorted(held) == sorted(kept), "everything acknowledged is there after kill -9"
+
+
+def test_a_store_on_a_full_disk_is_not_said_to_be_broken(small_disk: Path) -> None:
+    async def held() -> int:
+        store = SqliteStore(small_disk / "s.db")
+        await store.commit({}, {"/k": b"v"})
+        _, items = await store.scan("/")
+        await store.close()
+        return len(items)
+
+    assert asyncio.run(held()) == 1
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(ConfigError) as refused:
+        asyncio.run(held())
+    assert "its disk is full: make room" in str(refused.value)
+    assert "start empty" not in str(refused.value)
+    filler.unlink()
+    assert asyncio.run(held()) == 1

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from api.store.etcd.place import EtcdPlace
 from support.child import Child
+from support.histories.net import Host
 from support.service import free_port
 
 
@@ -81,19 +82,27 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    directory: Path, size: int = 1, *flags: str, tls: ssl.SSLContext | None = None
+    directory: Path,
+    size: int = 1,
+    *flags: str,
+    tls: ssl.SSLContext | None = None,
+    hosts: Sequence[Host] = (),
 ) -> Iterator[Cluster]:
-    """Run until the block ends; `tls`: what its members are asked with."""
+    """Run until the block ends; `tls`: what its members are asked with. Without `hosts`, one for
+    each member, they are on loopback."""
     etcd = program()
     names = [f"m{number}" for number in range(size)]
+    places = [(host.address, host.words) for host in hosts] or [("127.0.0.1", [])] * size
     clients, peers = ([free_port() for _ in names] for _ in "cp")
-    initial = ",".join(
-        f"{name}=http://127.0.0.1:{port}" for name, port in zip(names, peers, strict=True)
-    )
+    told_by = {
+        name: f"http://{address}:{port}"
+        for name, (address, _), port in zip(names, places, peers, strict=True)
+    }
+    initial = ",".join(f"{name}={url}" for name, url in told_by.items())
     made = Cluster()
-    for name, client, peer in zip(names, clients, peers, strict=True):
-        own, told = f"{'https' if tls else 'http'}://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-        words = [etcd, "--name", name, "--data-dir", str(directory / name)]
+    for name, client, (address, prefix) in zip(names, clients, places, strict=True):
+        own, told = f"{'https' if tls else 'http'}://{address}:{client}", told_by[name]
+        words = [*prefix, etcd, "--name", name, "--data-dir", str(directory / name)]
         words += ["--listen-client-urls", own, "--advertise-client-urls", own]
         words += ["--listen-peer-urls", told, "--initial-advertise-peer-urls", told]
         words += ["--initial-cluster", initial, "--logger", "zap", "--log-level", "warn"]
