@@ -19,7 +19,7 @@ from api.resources import KINDS
 from api.resources.net import parse_cidr
 from api.service.codec import encoded
 from api.service.objects import Objects
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 POOL = "10.0.0.0/8"
 BLOCK = 64  # addresses

@@ -27,7 +27,7 @@ from ipam_claim import BASE, Server, service
 
 from api.resources import Workload
 from api.service.codec import encoded, stored
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 TURN = 5_000
 ALL, RARE = "/workloads", "/workloads?labelSelector=rare"

@@ -41,7 +41,7 @@ from api.resources import KINDS
 from api.resources.net import parse_cidr
 from api.service.codec import encoded
 from api.service.objects import Objects
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 CLIENTS = 16
 NODES = 200  # more than claim

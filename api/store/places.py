@@ -10,7 +10,7 @@ from pathlib import Path
 
 from api.store.etcd.place import EtcdPlace
 from api.store.seam import Store
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 SQLITE, ETCD = "sqlite:///", "etcd://"
 EPOCH_BITS = 20

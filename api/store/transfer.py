@@ -13,17 +13,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from api.resources.errors import Cause, ConfigError, RoutedError
-from api.store import backup, sqlite
+from api.store import backup
 from api.store.backup import Backup
 from api.store.etcd.place import EtcdPlace
 from api.store.places import Place, SqlitePlace, first_revision
-from api.store.sqlite import SqliteStore
+from api.store.sqlite import file
+from api.store.sqlite.store import SqliteStore
 
 
 async def read(place: Place) -> Backup:
     """What the store holds at one moment, whoever uses it."""
     if isinstance(place, SqlitePlace):
-        return Backup.of(*sqlite.read(place.path))
+        return Backup.of(*file.read(place.path))
     from api.store.etcd.store import EtcdStore
 
     store = EtcdStore(place, first=None)
@@ -52,7 +53,7 @@ async def migrate(source: Place, target: Place) -> Backup:
 @contextlib.asynccontextmanager
 async def _moving(place: Place, elsewhere: str) -> AsyncIterator[Backup]:
     if isinstance(place, SqlitePlace):
-        with sqlite.moving(place.path, elsewhere) as found:
+        with file.moving(place.path, elsewhere) as found:
             yield Backup.of(*found)
         return
     from api.store.etcd.store import EtcdStore

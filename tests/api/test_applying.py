@@ -20,7 +20,7 @@ from api.service.applying import apply
 from api.service.codec import encoded
 from api.service.objects import Objects, anything
 from api.service.options import Options
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 PEERS = KINDS["bgppeers"]
 KEY = "/bgppeers/tor"

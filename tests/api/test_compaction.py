@@ -10,7 +10,7 @@ import pytest
 
 from api.resources.errors import StorageError
 from api.service.compaction import Horizon, keep_compact
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 
 def test_what_is_old_by_time_and_by_number() -> None:

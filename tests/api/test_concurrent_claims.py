@@ -17,13 +17,13 @@ from api.auth import tokens
 from api.resources.errors import StorageError
 from api.resources.registry import KINDS
 from api.service.objects import Objects
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 SERVER = """
 import asyncio, sys, uvicorn
 from pathlib import Path
 from api.service.app import application
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 store = SqliteStore(Path(sys.argv[1]), commit_delay=0.005)
 uvicorn.run(application(store), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """

@@ -15,7 +15,7 @@ import pytest
 from support.service import Service, free_port, process
 
 from api.resources.errors import ConfigError
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.root
 

@@ -19,7 +19,7 @@ from api.service.codec import document_of
 from api.service.events import OBJECTS_MOST, About, latest
 from api.service.objects import Objects
 from api.service.state import State
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 Document = dict[str, Any]
 MERGE = {"content-type": "application/merge-patch+json"}

@@ -18,7 +18,7 @@ from api.service import heartbeats
 from api.service.codec import document_of
 from api.service.heartbeats import LOOK_SECONDS, MISSED, STOPPED_SECONDS, Heartbeats, Pulse
 from api.service.objects import Objects
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 from routed.agent.reporting import Patch, node_writes
 
 NODES = KINDS["nodes"]

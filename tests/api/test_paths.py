@@ -18,7 +18,7 @@ from api.service.app import application
 from api.service.codec import document_of, encoded, wire
 from api.service.index import IndexedAPI
 from api.store import Item
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture

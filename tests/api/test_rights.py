@@ -25,7 +25,7 @@ from api.client import join
 from api.resources.registry import KINDS
 from api.service import access
 from api.service.app import BASE, application
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 READ = ("get", "list", "watch")
 WRITE = ("create", "update", "patch", "delete")

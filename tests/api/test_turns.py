@@ -17,7 +17,7 @@ from api.service.codec import encoded
 from api.service.objects import Objects
 from api.service.state import State
 from api.store import Item
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 Puts = Mapping[str, bytes | None]
 

@@ -23,7 +23,7 @@ from api.service.mirror import Mirror
 from api.service.selection import Selection, selection
 from api.service.watch import stream
 from api.store import Changes
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 KIND = KINDS["workloads"]
 SECONDS = 10.0  # for what must come

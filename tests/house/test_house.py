@@ -29,7 +29,7 @@ PURE = (
     "api/service/admission.py",
     "api/service/rate.py",
     "api/service/releasing.py",
-    "api/store/statements.py",
+    "api/store/sqlite/statements.py",
     "bgp/seam.py",
     "bgp/wire.py",
     "bgp/config.py",
@@ -61,7 +61,7 @@ IMPURE_MODULES = {"asyncio", "socket", "subprocess", "time", "logging", "threadi
 ONE_PLACE = {
     "pyroute2": "routed/kernel/",
     "exabgp": "bgp/",
-    "sqlite3": "api/store/sqlite.py",
+    "sqlite3": "api/store/sqlite/",
     "aetcd": "api/store/",
 }
 

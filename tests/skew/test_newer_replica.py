@@ -16,7 +16,7 @@ import pytest
 from support.service import Service
 
 from api.resources.versions import VERSION
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 NEW = {"a": [1]}
 MERGE = {"content-type": "application/merge-patch+json"}

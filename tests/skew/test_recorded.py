@@ -22,8 +22,8 @@ from api.client.answers import shown, typed
 from api.ipam.allocator import Cooling
 from api.resources.registry import KINDS
 from api.resources.versions import VERSION, minor_of
-from api.store import statements
-from api.store.sqlite import SqliteStore
+from api.store.sqlite import statements
+from api.store.sqlite.store import SqliteStore
 from bgp import wire
 from bgp.agents import Agents
 from routed.agent.attachment import Step
@@ -105,12 +105,15 @@ def _declared(admin: httpx.Client, passed: Passed) -> None:
 
 
 def _as_it_is_now(admin: httpx.Client, passed: Passed) -> Any:
-    """The body with the revision and the uid that the object has here."""
+    """The body with the revision, the uid and the epoch that the object has here."""
     body = copy.deepcopy(passed.body)
     at = passed.path.removeprefix(BASE).partition("?")[0].removesuffix("/status")
     if at.count("/") < 2 or not isinstance(body, dict):
         return body
-    metadata = admin.get(at).json()["metadata"]
+    held = admin.get(at).json()
+    metadata = held["metadata"]
+    if "epoch" in (body.get("spec") or {}):
+        body["spec"]["epoch"] = held["spec"]["epoch"]
     if "preconditions" in body:
         body["preconditions"]["uid"] = metadata["uid"]
     elif "metadata" in body:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from support.stores import Backend
 
 from api.resources.errors import StorageError
-from api.store import Compacted, Event, Item, Store, StoreConflict, sqlite
+from api.store import Compacted, Event, Item, Store, StoreConflict
 from api.store.etcd import following
 from api.store.etcd import store as etcd_store
+from api.store.sqlite import store as sqlite_store
 
 SECONDS = 20.0
 
@@ -299,7 +300,7 @@ def test_compaction_leaves_what_can_still_be_read(backend: Backend) -> None:
 def test_much_is_read_in_parts_without_gaps(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "READ_MOST", 7)
+    monkeypatch.setattr(sqlite_store, "READ_MOST", 7)
     monkeypatch.setattr(following, "READ_MOST", 7)
 
     async def body(store: Store) -> None:

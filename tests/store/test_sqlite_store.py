@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from api.resources.errors import ConfigError
-from api.store import Compacted, Item, sqlite
-from api.store.sqlite import SqliteStore
+from api.store import Compacted, Item
+from api.store.sqlite import store as sqlite_store
+from api.store.sqlite.store import SqliteStore
 
 
 def with_store(path: Path, body: Callable[[SqliteStore], Awaitable[None]]) -> None:
@@ -82,8 +83,8 @@ def test_compaction_leaves_the_present_and_what_can_still_be_read(tmp_path: Path
 def test_compaction_is_done_in_parts_and_others_commit_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "COMPACT_MOST", 10)
-    monkeypatch.setattr(sqlite, "GROUP_MOST", 1)
+    monkeypatch.setattr(sqlite_store, "COMPACT_MOST", 10)
+    monkeypatch.setattr(sqlite_store, "GROUP_MOST", 1)
 
     async def body(store: SqliteStore) -> None:
         for number in range(200):

@@ -23,7 +23,7 @@ from api.store.backup import parse
 from api.store.etcd.store import EtcdStore
 from api.store.places import open_store
 from api.store.places import parse as place_of
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 OBJECTS = 250
 _number = itertools.count()

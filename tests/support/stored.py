@@ -7,7 +7,7 @@ from pathlib import Path
 
 from api.resources import Workload
 from api.service.codec import encoded, stored
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 
 
 def name_of(number: int, nodes: int = 10) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from api.resources.errors import StorageError
 from api.store import Store
 from api.store.etcd.store import EtcdStore
-from api.store.sqlite import SqliteStore
+from api.store.sqlite.store import SqliteStore
 from support.etcd import Cluster
 
 _number = itertools.count()

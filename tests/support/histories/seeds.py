@@ -136,16 +136,16 @@ def slow_and_late() -> None:
 
 def not_synced() -> None:
     """SQLite acknowledges what the disk does not have yet."""
-    from api.store import sqlite
+    from api.store.sqlite import store
 
-    opened = sqlite._open
+    opened = store.opened
 
-    def careless(*words: Any) -> sqlite3.Connection:
-        connection = opened(*words)
+    def careless(*words: Any, **options: Any) -> sqlite3.Connection:
+        connection = opened(*words, **options)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
-    sqlite._open = careless  # type: ignore[assignment]
+    store.opened = careless  # type: ignore[assignment]
 
 
 SEEDS: dict[str, Callable[[], None]] = {
@@ -189,7 +189,7 @@ def node_class(kind: str) -> type[Node]:
 
 def _stores() -> list[Any]:
     from api.store.etcd.store import EtcdStore
-    from api.store.sqlite import SqliteStore
+    from api.store.sqlite.store import SqliteStore
 
     return [SqliteStore, EtcdStore]
 
