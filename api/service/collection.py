@@ -1,10 +1,10 @@
-"""The objects of one kind in memory, and readings of them: whoever reads many sees them all as they
+"""The objects of one kind in memory, and cursors of them: whoever reads many sees them all as they
 were at one moment, though others are served, and write, between two parts of his answer.
 
-A reading copies nothing. It has the names of that moment (a list that is never changed, only
+A cursor copies nothing. It has the names of that moment (a list that is never changed, only
 replaced) and is told of each object that changes before it ends what was there before. So it begins
 at once with a million objects as with ten, and holds no more than what has changed since. The table
-knows its readings weakly: one that nobody reads any more is told nothing.
+knows its cursors weakly: one that nobody reads any more is told nothing.
 
 Pure.
 """
@@ -26,7 +26,7 @@ DECODED = 20  # that are looked at in one go: both take a fraction of a millisec
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Reading:
+class Cursor:
     """Those of `names` that `wanted` selects; `before` has what has changed since it began."""
 
     wanted: Selection
@@ -62,7 +62,7 @@ class Table:
     _of_node: dict[str, set[str]] = field(default_factory=dict)
     _sorted: list[str] = field(default_factory=list)
     _stale: set[str] = field(default_factory=set)  # created or deleted since that was sorted
-    _readings: list[ref[Reading]] = field(default_factory=list)
+    _cursors: list[ref[Cursor]] = field(default_factory=list)
 
     def names(self, node: str = "") -> list[str]:
         """Of all objects, or of those with this spec.node, in order; not to be changed."""
@@ -75,7 +75,7 @@ class Table:
             self._sorted, self._stale = names, set()
         return self._sorted
 
-    def reading(self, wanted: Selection, after: str = "") -> Reading:
+    def cursor(self, wanted: Selection, after: str = "") -> Cursor:
         """The objects that `wanted` selects, as they are now, from the first name beyond `after`
         on."""
         if wanted.name:
@@ -83,16 +83,16 @@ class Table:
         else:
             names = self.names(wanted.node)
         first = bisect_right(names, after) if after else 0
-        made = Reading(wanted, islice(names, first, None), len(names) - first, self.items)
-        self._readings = [*(one for one in self._readings if one() is not None), ref(made)]
+        made = Cursor(wanted, islice(names, first, None), len(names) - first, self.items)
+        self._cursors = [*(one for one in self._cursors if one() is not None), ref(made)]
         return made
 
     def put(self, name: str, item: Item | None, node: str) -> tuple[Item | None, str]:
         """Have `item` in place; what was there, and its node."""
         before, node_before = self.items.get(name), self.nodes.get(name, "")
-        for one in self._readings:
-            if (reading := one()) is not None:
-                reading.before.setdefault(name, before)
+        for one in self._cursors:
+            if (cursor := one()) is not None:
+                cursor.before.setdefault(name, before)
         if (before is None) != (item is None):
             self._stale.add(name)
         if item is None:

@@ -137,7 +137,7 @@ async def latest(state: State, who: Identity, about: About) -> list[tuple[Kind, 
         if about.kind not in ("", kind.kind):
             continue
         seen = wanted.within(granted.name, granted.node, granted.test)
-        async for items in listing.selected(state.table(kind.plural).reading(seen)):
+        async for items in listing.selected(state.table(kind.plural).cursor(seen)):
             found += [(kind, item) for item in items]
             if len(found) > 2 * OBJECTS_MOST:
                 found = _newest(found)

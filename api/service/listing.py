@@ -25,7 +25,7 @@ from api.resources.meta import API_VERSION
 from api.resources.registry import Kind
 from api.service import table
 from api.service.codec import compact, document_of, wire
-from api.service.collection import DECODED, PART, Reading
+from api.service.collection import DECODED, PART, Cursor
 from api.service.selection import Selection
 from api.service.state import State
 from api.service.table import Layout
@@ -68,37 +68,37 @@ async def answered(
     """A list of what `wanted` selects, from where `token` says on; `include`: as a table whose
     rows carry that much of the object. BadRequest."""
     revision, after = _place(token) if token else (state.revision, "")
-    reading = state.table(kind.plural).reading(wanted, after)
+    cursor = state.table(kind.plural).cursor(wanted, after)
     metadata: dict[str, Any] = {"resourceVersion": str(revision)}
     most = PART if include is None else DECODED
     if limit:
-        page, more = await _page(reading, min(limit, PAGE))
+        page, more = await _page(cursor, min(limit, PAGE))
         if more:
             metadata["continue"] = _token(revision, page[-1].key.rpartition("/")[2])
-            if not reading.tested:
-                metadata["remainingItemCount"] = reading.count - len(page)
+            if not cursor.tested:
+                metadata["remainingItemCount"] = cursor.count - len(page)
         parts, few = _cut(page, most), len(page) <= PART
     else:
-        parts, few = selected(reading, most), reading.count <= PART
+        parts, few = selected(cursor, most), cursor.count <= PART
     made = _encoded(_head(kind, layout, metadata, include), parts, _encode(layout, include))
     if not few:
         return Streamed(made, media_type="application/json")
     return Response(b"".join([part async for part in made]), media_type="application/json")
 
 
-async def selected(reading: Reading, most: int = PART) -> AsyncGenerator[list[Item], None]:
-    """What a reading selects, in parts of `most` at most; others are served between two."""
-    most = min(most, DECODED) if reading.tested else most
-    while (part := reading.part(most)) is not None:
+async def selected(cursor: Cursor, most: int = PART) -> AsyncGenerator[list[Item], None]:
+    """What a cursor selects, in parts of `most` at most; others are served between two."""
+    most = min(most, DECODED) if cursor.tested else most
+    while (part := cursor.part(most)) is not None:
         if part:
             yield part
         await asyncio.sleep(0)
 
 
-async def _page(reading: Reading, limit: int) -> tuple[list[Item], bool]:
+async def _page(cursor: Cursor, limit: int) -> tuple[list[Item], bool]:
     """The first `limit`, and whether there are more."""
     page: list[Item] = []
-    async for part in selected(reading):
+    async for part in selected(cursor):
         page += part
         if len(page) > limit:
             return page[:limit], True

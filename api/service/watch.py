@@ -81,7 +81,7 @@ async def stream(
     ends = loop.time() + seconds if seconds else None
     state = await mirror.fresh()
     revision = state.revision
-    present = state.table(kind.plural).reading(selected) if after is None else None
+    present = state.table(kind.plural).cursor(selected) if after is None else None
     feed = mirror.feed(kind.plural, selected, who, reminded=bookmarks)
     timer = None if ends is None else loop.call_at(ends, feed.remind)
     if reader is not None:

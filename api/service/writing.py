@@ -111,7 +111,7 @@ class Writing:
         selected = self.judge.selected(query, granted)
         may = self.judge.may(who, "delete", granted)
         state = await self.objects.mirror.fresh()
-        async for part in listing.selected(state.table(self.kind.plural).reading(selected)):
+        async for part in listing.selected(state.table(self.kind.plural).cursor(selected)):
             for name in (item.key.rpartition("/")[2] for item in part):
                 with contextlib.suppress(NotFound):  # somebody else was quicker
                     metadata = await self._deleted(who, name, preconditions, may, how)

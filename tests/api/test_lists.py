@@ -62,7 +62,7 @@ changes = st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=60)
 
 
 @given(st.sets(st.integers(0, 400)), st.lists(changes, max_size=5), st.integers(-1, 400))
-def test_a_reading_is_of_one_moment_whatever_is_written_meanwhile(
+def test_a_cursor_is_of_one_moment_whatever_is_written_meanwhile(
     present: set[int], written: list[list[tuple[int, bool]]], after: int
 ) -> None:
     table = Table()
@@ -71,9 +71,9 @@ def test_a_reading_is_of_one_moment_whatever_is_written_meanwhile(
     beyond = f"{after:03}" if after >= 0 else ""
     wanted = selection(WORKLOADS, "", "")
     expected = [table.items[name] for name in sorted(table.items) if name > beyond]
-    reading, found = table.reading(wanted, beyond), list[Item]()
+    cursor, found = table.cursor(wanted, beyond), list[Item]()
     for batch in [*written, *[[]] * 5]:
-        found += reading.part() or []
+        found += cursor.part() or []
         for number, there in batch:
             name = f"{number:03}"
             table.put(name, item(name, b"{}", 2) if there else None, "")
@@ -81,14 +81,14 @@ def test_a_reading_is_of_one_moment_whatever_is_written_meanwhile(
     assert found == expected
 
 
-def test_a_reading_that_nobody_reads_any_more_is_told_nothing() -> None:
+def test_a_cursor_that_nobody_reads_any_more_is_told_nothing() -> None:
     table = Table()
     table.put("a", item("a"), "")
-    reading = table.reading(selection(WORKLOADS, "", ""))
+    cursor = table.cursor(selection(WORKLOADS, "", ""))
     table.put("a", None, "")
-    assert list(reading.before) == ["a"]
-    del reading
-    assert len([one for one in table._readings if one() is not None]) == 0
+    assert list(cursor.before) == ["a"]
+    del cursor
+    assert len([one for one in table._cursors if one() is not None]) == 0
 
 
 def test_all_means_all(admin: httpx.Client) -> None:

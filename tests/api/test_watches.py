@@ -287,7 +287,7 @@ def test_one_nodes_objects_are_listed_and_watched_without_decoding_any(
 
         monkeypatch.setattr(collection, "document_of", never)
         monkeypatch.setattr(feeds, "document_of", never)
-        items = now.table("workloads").reading(selected("spec.node=h3")).part() or []
+        items = now.table("workloads").cursor(selected("spec.node=h3")).part() or []
         assert [item.key for item in items] == sorted(f"/workloads/w{n}.h3" for n in range(50))
         watching = lines(copy, selected("spec.node=h3"), None)
         assert len(await until(50, watching)) == 50
@@ -393,7 +393,7 @@ def test_a_watch_that_has_shown_the_present_holds_nothing_of_it(tmp_path: Path) 
         waiting = [asyncio.ensure_future(until(1, one)) for one in watching]
         await store.commit({}, workload("two", "h1"))
         assert [await one for one in waiting] == [[("ADDED", "two", 2)]] * 2
-        assert [one() for one in table._readings if one() is not None] == []
+        assert [one() for one in table._cursors if one() is not None] == []
         for one in watching:
             await one.aclose()  # type: ignore[attr-defined]
 
