@@ -12,7 +12,7 @@ it. Headless, `prepare` only fails if the node's own blocks cannot serve.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from api.ipam import blocks as ipam
@@ -110,15 +110,26 @@ class AddressBook:
                 self._not_going(intent, address)  # it may have begun to go back meanwhile
         if wanted.requested:
             return
-        for pool in self._pools(intent, wanted):
+        for pools in self._choices(intent, wanted):
+            if not any(map(self._free, pools)):
+                await self._claim(pools, source)
+
+    async def _claim(self, pools: Sequence[IPPool], source: BlockSource) -> None:
+        """A block of the first of `pools`, all of one family, that has one; PoolExhausted says of
+        each why not."""
+        full: list[PoolExhausted] = []
+        for pool in pools:
             name, cidr = pool.metadata.name, pool.spec.cidr
-            if self.allocator.free(name, cidr.version, time.monotonic()):
-                continue
             try:
                 self.own(await source.claim(pool=name))
+                return
             except RoutedError as error:
                 why = f"no block more: {error}"
-                raise self.allocator.exhausted(name, cidr, why) from error
+                full.append(self.allocator.exhausted(name, cidr, why))
+                if not isinstance(error, PoolExhausted):  # another pool would not help
+                    break
+        more = "; ".join(map(str, full))
+        raise PoolExhausted(more, kind="IPPool", name=full[0].name)
 
     def _not_going(self, intent: Intent, address: IPAddress) -> None:
         """Conflict if `address` is in a block on its way back: nobody can say how that ends."""
@@ -246,6 +257,15 @@ class AddressBook:
     def _pools(self, intent: Intent, wanted: Attachment) -> list[IPPool]:
         """The pools to assign from, one a family: the first that may be used and has room, else
         the first."""
+        choices = self._choices(intent, wanted)
+        return [next(filter(self._free, pools), pools[0]) for pools in choices]
+
+    def _free(self, pool: IPPool) -> int:
+        version = pool.spec.cidr.version
+        return self.allocator.free(pool.metadata.name, version, time.monotonic())
+
+    def _choices(self, intent: Intent, wanted: Attachment) -> list[list[IPPool]]:
+        """The pools that may be used, by name, of each family that is wanted."""
         for name in wanted.pools:
             if name not in intent.pools:
                 said = none_such("pool", name, sorted(intent.pools))
@@ -265,13 +285,4 @@ class AddressBook:
                 f"cannot attach {wanted.name}: no {lacking}pool is to be used by node "
                 f"{intent.node_name}: {why_not(intent, wanted.pools) or 'there is none'}"
             )
-        return [self._with_room(pools) for pools in of_each]
-
-    def _with_room(self, pools: list[IPPool]) -> IPPool:
-        now = time.monotonic()
-        with_room = (
-            pool
-            for pool in pools
-            if self.allocator.free(pool.metadata.name, pool.spec.cidr.version, now)
-        )
-        return next(with_room, pools[0])
+        return of_each

@@ -175,3 +175,45 @@ def test_families_that_cannot_be(families: object, says: str) -> None:
     with pytest.raises(Invalid, match=says):
         parse_attach(body % text.encode())
     assert AttachRequest.model_validate({"name": "w", "netns": "w", "ipFamilies": ["IPv6"]})
+
+
+class OnlyOf:
+    """Has a block more of the pool `name` alone; `asked` is what it was asked for, in order."""
+
+    def __init__(self, name: str, intent: Intent, error: type[RoutedError] = PoolExhausted) -> None:
+        self.name, self.intent, self.error = name, intent, error
+        self.asked: list[str] = []
+
+    async def claim(self, *, pool: str = "", **more: Any) -> Intent:
+        self.asked.append(pool)
+        if pool != self.name:
+            raise self.error(f"cannot claim of {pool}")
+        cidr = self.intent.pools[pool].spec.cidr
+        made = block(pool, str(cidr))
+        return replace(self.intent, blocks={**self.intent.blocks, made.metadata.name: made})
+
+
+def test_a_pool_without_a_block_more_is_passed_over_and_all_are_said_if_none_has_one(
+    tmp_path: Path,
+) -> None:
+    intent = intent_of(
+        pool("a", "10.1.0.0/26"), pool("b", "10.2.0.0/26"), pool("c", "10.3.0.0/26"), own=False
+    )
+    wanted = Attachment(id="w.h1", name="w", node="h1", origin=Origin.NODE, addresses=[])
+
+    def prepared(source: OnlyOf) -> AddressBook:
+        book = AddressBook(CoolingLog(tmp_path / "cooling.log", "boot"), 16)
+        asyncio.run(book.prepare(intent, wanted, source))
+        return book
+
+    source = OnlyOf("b", intent)
+    book = prepared(source)
+    assert source.asked == ["a", "b"]
+    assert str(book.assign(source.intent, wanted)[0]).startswith("10.2.0.")
+    with pytest.raises(PoolExhausted) as refused:
+        prepared(OnlyOf("none", intent))
+    assert all(f"cannot claim of {name}" in str(refused.value) for name in "abc")
+    source = OnlyOf("b", intent, Conflict)  # not of the pool: another would be refused as well
+    with pytest.raises(PoolExhausted, match=r"cannot claim of a$"):
+        prepared(source)
+    assert source.asked == ["a"]

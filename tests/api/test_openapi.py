@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from support.agents import NoFilter
 
 from api.resources.decode import decode
 from api.resources.registry import KINDS, Kind, by_kind
@@ -22,6 +21,7 @@ from routed.agent.control import Control
 from routed.agent.speech import Speech
 from routed.agent.views import conditions
 from routed.kernel.fake import FakeKernel
+from routed.lab.hollow.host import HollowFilter
 from routed.settings import AgentSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +164,6 @@ def test_a_page_has_everything(kind: Kind) -> None:
 def test_the_conditions_of_a_node_are_those_of_its_page(tmp_path: Path) -> None:
     settings = AgentSettings(node="h1", run_dir=tmp_path, state_dir=tmp_path)
     speech = Speech(tmp_path / "speaker.sock")
-    agent = Agent(settings, FakeKernel(), NoFilter(), Control(settings, None), speech)
+    agent = Agent(settings, FakeKernel(), HollowFilter(), Control(settings, None), speech)
     notes = yaml.safe_load((ROOT / "docs" / "kinds" / "notes.yaml").read_text(encoding="utf-8"))
     assert list(notes["nodes"]["conditions"]) == [one.type for one in conditions(agent)]

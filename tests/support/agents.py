@@ -14,37 +14,22 @@ from api.ipam.space import block_name, block_of
 from api.resources import IPBlock, IPPool, ObjectMeta
 from api.resources.ippool import IPBlockSpec, IPPoolSpec
 from api.resources.net import IPNetwork, parse_cidr
-from policies.firewall import Blocking
 from routed.agent.agent import Agent
 from routed.agent.control import Control
 from routed.agent.intent import Intent
 from routed.agent.speech import Speech
 from routed.kernel.fake import FakeKernel
+from routed.lab.hollow.host import HollowFilter
 from routed.settings import AgentSettings
 
 NODE = "h1"
-
-
-class NoFilter:
-    def sync(self) -> bool:
-        return False
-
-    def open_docker(self) -> bool:
-        return False
-
-    def blocking(self) -> list[Blocking]:
-        return []
-
-    async def watch(self) -> AsyncIterator[None]:
-        for none in ():
-            yield none
 
 
 def agent_on(kernel: FakeKernel, directory: Path, **pool_spec: Any) -> Agent:
     """Started, with a pool `main` and a block of it; its writer and connections do not run."""
     settings = AgentSettings(node="h1", run_dir=directory, state_dir=directory)
     control = Control(settings, None)
-    agent = Agent(settings, kernel, NoFilter(), control, Speech(directory / "speaker.sock"))
+    agent = Agent(settings, kernel, HollowFilter(), control, Speech(directory / "speaker.sock"))
     agent.start()
     spec = IPPoolSpec(cidr=parse_cidr("10.65.0.0/16"), **pool_spec)
     pool = IPPool(metadata=ObjectMeta(name="main"), spec=spec)
@@ -70,7 +55,7 @@ async def running_agent(
         node=NODE, run_dir=directory, state_dir=directory, kubeconfig=client_file(directory)
     )
     control, speech = Control(settings, client), Speech(directory / "speaker.sock")
-    agent = Agent(settings, kernel or FakeKernel(), NoFilter(), control, speech)
+    agent = Agent(settings, kernel or FakeKernel(), HollowFilter(), control, speech)
     agent.start()
     serving = asyncio.create_task(agent.serve())
     try:
