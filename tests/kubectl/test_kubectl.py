@@ -260,8 +260,9 @@ STORY = [
 
 OWN, DEBIAN = "path", "debian"  # the newest that people use, and the oldest
 KIND_NAMES = {
-    "node": "host9", "ippool": "rack1-fixed", "ipblock": "10-84-0-200-32", "workload": "web",
-    "ipreservation": "rack1-gateways", "addresslease": "db", "bgpconfiguration": "default",
+    "node": "host9", "ippool": "rack1-fixed", "ipblock": "10-84-0-200-32",
+    "addresslease": "db", "workload": "web",
+    "ipreservation": "rack1-gateways", "bgpconfiguration": "default",
     "bgppeer": "rack1-tor1", "role": "web",
 }  # fmt: skip
 OTHER = EXTRA.replace("extra", "other").replace("10.90", "10.91")
