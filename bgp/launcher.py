@@ -1,5 +1,5 @@
 """Starts ExaBGP with some of its functions replaced: what makes 10 000 announcements slow, one of
-them late, and a switch that comes back wait.
+them late, a switch that comes back wait, and sessions end when somebody sets the clock.
 
     python -m bgp.launcher server CONFIGURATION     as `python -m exabgp` would
 
@@ -7,8 +7,10 @@ ExaBGP copies every route deeply for every peer although only `next-hop self` wo
 makes an event loop for every turn of its command queue, and looks at 50 routes a turn; and it keeps
 two unsent changes of one prefix, which it may send in the wrong order. An UPDATE that follows
 another may wait up to 40 ms for that one's acknowledgement (Nagle's algorithm, RFC 1122, section
-4.2.3.4). To a switch that was away it tries to connect at growing intervals of up to a minute. None
-of it is configurable.
+4.2.3.4). To a switch that was away it tries to connect at growing intervals of up to a minute. Its
+timers go by the wall clock in whole seconds: one that is set forward ends every session by its
+hold timer, one that is set back stops the keepalives; and a hold timer, which expires when the hold
+time has elapsed (RFC 4271, section 4.4), is up to a second late. None of it is configurable.
 
 The replacements are written for one version. Each names the source it was written for by its
 digest; if any of them differs, nothing is replaced and ExaBGP runs as it is, slower and as correct:
@@ -21,11 +23,16 @@ import hashlib
 import inspect
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from exabgp.application.main import main as exabgp_main
+from exabgp.bgp import timer as timers
+from exabgp.bgp.message import _NOP, KeepAlive, Notify
 from exabgp.bgp.neighbor import Neighbor
+from exabgp.bgp.timer import ReceiveTimer, SendTimer
+from exabgp.reactor import delay as delays
 from exabgp.reactor.asynchronous import ASYNC
 from exabgp.reactor.delay import Delay
 from exabgp.reactor.network.outgoing import Outgoing
@@ -38,11 +45,14 @@ RETRY = 4  # seconds at most between attempts to connect
 EXPECTED = {
     "ASYNC.run": "b19e41c01689bade",
     "ASYNC._run_async": "7640837abdd9df3e",
+    "Delay.backoff": "5a974c949dc74c61",
     "Delay.increase": "9e348b6f1e113f0e",
     "Neighbor.remove_self": "cbd04747e6f3e834",
     "Outgoing._setup": "52b32df410800231",
     "OutgoingRIB._update_rib": "3c013bdc1a033977",
     "OutgoingRIB.updates": "49a023385063c86e",
+    "ReceiveTimer.check_ka_timer": "49f33e41e133bc45",
+    "SendTimer.need_ka": "fc4b0e9f439ac331",
 }
 
 _run: Callable[[Any], bool] = ASYNC.run
@@ -50,6 +60,25 @@ _increase: Callable[[Any], None] = Delay.increase
 _remove_self: Callable[[Any, Any], Any] = Neighbor.remove_self
 _setup: Callable[[Any], Exception | None] = Outgoing._setup
 _update_rib: Callable[[Any, Any], None] = OutgoingRIB._update_rib
+
+
+class Monotonic:
+    """In the place of `time` in modules that ask it for the time and nothing else."""
+
+    time = staticmethod(time.monotonic)
+
+
+def check_ka_timer(timer: Any, message: Any = _NOP, ignore: int = _NOP.TYPE) -> bool:
+    """Whether to go on with the message; the Notify that ends the session when nothing has come for
+    the hold time."""
+    if timer.holdtime == 0:
+        return bool(message.TYPE != KeepAlive.TYPE)
+    now = time.monotonic()
+    if ignore != message.TYPE:
+        timer.last_read = now
+    if now - timer.last_read >= timer.holdtime:
+        raise Notify(timer.code, timer.subcode, timer.message)
+    return True
 
 
 def run(queue: Any) -> bool:
@@ -111,12 +140,15 @@ def replace() -> list[str]:
         Neighbor.remove_self = remove_self
         Outgoing._setup = setup
         OutgoingRIB._update_rib = update_rib
+        ReceiveTimer.check_ka_timer = check_ka_timer
+        timers.time = delays.time = Monotonic
     return reasons
 
 
 def _digest(name: str) -> str:
     owner, _, attribute = name.partition(".")
-    classes = {owner.__name__: owner for owner in (ASYNC, Delay, Neighbor, Outgoing, OutgoingRIB)}
+    of = (ASYNC, Delay, Neighbor, Outgoing, OutgoingRIB, ReceiveTimer, SendTimer)
+    classes = {owner.__name__: owner for owner in of}
     try:
         source = inspect.getsource(getattr(classes[owner], attribute))
     except (AttributeError, OSError, TypeError):

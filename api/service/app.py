@@ -31,7 +31,7 @@ from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
 from api.resources.versions import VERSION
-from api.service import access, discovery, envelope
+from api.service import access, discovery, envelope, memory
 from api.service.agents import Agents
 from api.service.answers import Written, json_answer
 from api.service.asking import identified
@@ -81,7 +81,8 @@ def application(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await objects.mirror.fresh()  # reading a large store takes a while: not in a request
+        with memory.loading():
+            await objects.mirror.fresh()  # reading a large store takes a while: not in a request
         tasks = [asyncio.create_task(keep_compact(store)), asyncio.create_task(heartbeats.serve())]
         yield
         for task in tasks:

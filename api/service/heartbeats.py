@@ -84,6 +84,7 @@ class Heartbeats:
         self._look_seconds = look_seconds
         self._new: set[str] = set()  # heard since the others were told
         self._told = 0
+        self._unknown: dict[str, int] = {}  # silent ones, by the revision that says so
         self._others: dict[str, tuple[bytes, int]] = {}  # what they said last, and for how long
 
     async def answer(self, request: Request, who: Identity) -> Response:
@@ -118,7 +119,9 @@ class Heartbeats:
         state = await self.objects.mirror.fresh()
         now = asyncio.get_running_loop().time()
         made: list[str] = []
-        for node in self.pulse.look(state.table(NODES.plural).items, now):
+        silent = self.pulse.look(state.table(NODES.plural).items, now)
+        self._unknown = {node: self._unknown.get(node, 0) for node in silent}
+        for node in silent:
             with contextlib.suppress(Conflict, NotFound):  # somebody has just said something of it
                 if await self._made_unknown(node):
                     made.append(node)
@@ -157,13 +160,13 @@ class Heartbeats:
             log.info("not taken leave of the others why=%s", error)
 
     async def _made_unknown(self, node: str) -> bool:
-        """Say so, if nobody has."""
+        """Say so, if nobody has. One that is still as it was found to say so is not read again."""
         item = (await self.objects.mirror.fresh()).item(NODES.plural, node)
-        if item is None:
+        if item is None or self._unknown[node] == item.revision:
             return False
-        document = document_of(item.value, item.revision)
-        conditions = document["status"]["conditions"]
+        conditions = document_of(item.value, item.revision)["status"]["conditions"]
         if all(condition["status"] == "Unknown" for condition in conditions):
+            self._unknown[node] = item.revision
             return False
         change = {
             "metadata": {"resourceVersion": str(item.revision)},  # as it was looked at

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import ipaddress
 import resource
 import socket
@@ -20,6 +18,7 @@ from api.auth.certificates import Authority
 from api.auth.kubeconfig import Access
 from api.resources.errors import Cause, ConfigError
 from api.resources.versions import HEADER, VERSION
+from api.service import memory
 from api.service.app import application
 from api.service.audit import AuditLog
 from api.service.connections import Connection
@@ -27,8 +26,6 @@ from api.service.renewal import keep_certificate
 from api.service.throttle import Rates
 from api.store.places import Place, open_store
 
-M_MMAP_THRESHOLD = -3  # malloc.h
-MAPPED_BYTES = 128 << 10
 GRACE_SECONDS = 2  # for what is under way when stopping
 
 
@@ -84,20 +81,11 @@ def run(
         renewing.cancel()
 
     _check_port(host, port)
-    _keep_buffers_apart()
+    memory.keep_buffers_apart()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a descriptor
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
-
-
-def _keep_buffers_apart() -> None:
-    """Have malloc map large blocks, always. uvloop takes 256 KiB for each TLS connection and uses
-    the first pages. glibc maps such a block, until a larger one was freed; from then on they come
-    out of the heap (mallopt(3), M_MMAP_THRESHOLD), which has been used before: 22 KiB more each.
-    """
-    with contextlib.suppress(AttributeError):  # another libc
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 class _Server(uvicorn.Server):

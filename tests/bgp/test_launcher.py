@@ -162,3 +162,59 @@ def test_an_exabgp_of_another_release_announces_all_the_same(
     finally:
         rack.stop()
     assert "exabgp runs as it is" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+CLOCK = """
+import sys, time
+from bgp import launcher
+from exabgp.bgp.message import Notify, KeepAlive, _NOP
+from exabgp.bgp.timer import ReceiveTimer, SendTimer
+from exabgp.reactor.delay import Delay
+from exabgp.bgp.message.open.holdtime import HoldTime
+
+from exabgp.logger import log
+
+log.debug = lambda *_, **__: None  # it is not set up here
+assert sys.argv[1] == "stock" or launcher.replace() == []
+passed, step = [100.0], [0.0]
+real = time.time
+time.time = lambda: 1_700_000_000 + passed[0] + step[0]
+launcher.time.monotonic = lambda: passed[0]
+launcher.Monotonic.time = staticmethod(lambda: passed[0])
+received, sent = ReceiveTimer(lambda: "s", 9, 4, 0), SendTimer(lambda: "s", HoldTime(9))
+delay = Delay()
+received.check_ka_timer(KeepAlive())
+step[0] = float(sys.argv[2])
+passed[0] += 4
+said = []
+try:
+    received.check_ka_timer(_NOP)
+except Notify:
+    said.append("ended")
+said.append("sends" if sent.need_ka() else "silent")
+said.append("waits" if delay.backoff() else "connects")
+passed[0] += 4.9
+try:
+    received.check_ka_timer(_NOP)
+    passed[0] += 0.2
+    received.check_ka_timer(_NOP)
+    said.append("late")
+except Notify:
+    said.append("in time")
+print(*said)
+"""
+
+
+@pytest.mark.parametrize("step", [0, 86_400, -86_400])
+def test_who_sets_the_clock_ends_no_session_and_delays_no_keepalive(step: int) -> None:
+    def said(which: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", CLOCK, which, str(step)],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert said("replaced") == "sends connects in time"
+    stock = {0: "sends connects late", 86_400: "ended sends connects", -86_400: "silent waits late"}
+    assert said("stock").startswith(stock[step]), "else nothing has to be replaced any more"

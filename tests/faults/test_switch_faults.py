@@ -19,6 +19,7 @@ from routed.lab.processes import wait_for
 pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(600)]
 
 HOLD_SECONDS = 9.0
+LATE_SECONDS = 0.5  # until the FIB has it, on a busy machine
 
 
 def ends_of_rib(log: Path) -> int:
@@ -94,7 +95,7 @@ def test_a_tor_falls_silent(lab: Lab, workloads: Workloads, figures: Figures) ->
 
         gaps += [stream.gap for stream in through_fault(lab, target, silence)]
     figures.add("a ToR falls silent, links up", "gap <= hold time (9 s)", f"{max(gaps):.1f} s")
-    assert max(gaps) <= HOLD_SECONDS + 1
+    assert max(gaps) <= HOLD_SECONDS + LATE_SECONDS
 
 
 def test_the_links_of_a_tor_go_down(lab: Lab, workloads: Workloads, figures: Figures) -> None:

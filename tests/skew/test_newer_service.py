@@ -54,7 +54,9 @@ def node_of(service: Service) -> dict[str, Any]:
 
 
 def stored_conditions(service: Service) -> dict[str, dict[str, Any]]:
-    return {one["type"]: one for one in node_of(service).get("status", {}).get("conditions", [])}
+    status = node_of(service).get("status")  # of a refusal, of a Node that is not there, a word
+    found = status.get("conditions", []) if isinstance(status, dict) else []
+    return {one["type"]: one for one in found}
 
 
 def workloads(service: Service) -> dict[str, dict[str, Any]]:
