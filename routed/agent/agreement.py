@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("routed.agent")
 
-LOOK_SECONDS = 0.5  # between two looks
+LOOK_SECONDS = 0.5  # between two looks, at least; with thousands of workloads each takes a while,
+LOOK_SHARE = 50  # and then they are further apart by so many times that,
+LOOK_MOST = 2.0  # up to this, as an alarm is due
 AGAIN_SECONDS = 2.0  # until the speaker is asked again while it has something else
 SAID_MOST = 10  # findings in a condition, lines in the log at a time
 
@@ -102,6 +104,11 @@ class Truths:
     conflicts: Mapping[IPNetwork, str] = field(default_factory=dict)
 
 
+def pause(took: float) -> float:
+    """Seconds from a look that took so long to the next."""
+    return max(LOOK_SECONDS, min(LOOK_MOST, took * LOOK_SHARE))
+
+
 def differences(here: Truths) -> Found:
     """What differs."""
     node = here.intent.node_name
@@ -157,6 +164,7 @@ class Agreement:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
+        self.look_seconds = LOOK_SECONDS
         self._standing = Standing()
         self._wanted = asyncio.Event()
         self._lacking: frozenset[IPNetwork] = frozenset()
@@ -188,8 +196,9 @@ class Agreement:
                 resync = self.agent.settings.resync_seconds
                 suspect = self._lacking or self._extra
                 ask_at = loop.time() + (min(resync, AGAIN_SECONDS) if suspect else resync)
-            due = self.look(loop.time())
-            await asyncio.sleep(LOOK_SECONDS)
+            began = loop.time()
+            due = self.look(began)
+            await asyncio.sleep(max(self.look_seconds, pause(loop.time() - began)))
             try:
                 async with asyncio.timeout_at(ask_at if due is None else min(ask_at, due)):
                     await self._wanted.wait()

@@ -14,7 +14,7 @@ from api.ipam.check import Finding
 from api.resources import Workload
 from api.resources.net import host_prefix, parse_address, parse_cidr
 from api.resources.workload import Origin
-from routed.agent import speakers
+from routed.agent import agreement, speakers
 from routed.agent.agreement import SAID_MOST, Kind, Standing, Truths, differences
 from routed.agent.attachment import Attachment, Step
 from routed.agent.intent import Intent
@@ -165,3 +165,8 @@ def test_what_a_speaker_says_that_it_announces(
             assert await speakers.told(settings) == told
 
     asyncio.run(body())
+
+
+def test_looks_that_take_long_are_further_apart_but_an_alarm_is_still_in_time() -> None:
+    assert [agreement.pause(took) for took in (0.0, 0.001, 0.02, 1.0)] == [0.5, 0.5, 1.0, 2.0]
+    assert Kind.CONFLICT.seconds + 1.0 + agreement.LOOK_MOST < 5

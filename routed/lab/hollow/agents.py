@@ -36,6 +36,7 @@ from routed.settings import AgentSettings
 
 SAY_SECONDS = 0.1
 RETRY_SECONDS = 0.2
+LOOK_SECONDS = 30.0
 
 
 @dataclass
@@ -83,6 +84,9 @@ class Hollow:
         self.agent = Agent(
             settings, HollowKernel(), HollowFilter(), Control(settings, self.client), HollowSpeech()
         )
+        # what a host compares of its own costs no control plane anything, and a thousand hosts have
+        # more than one CPU for it
+        self.agent.agreement.look_seconds = LOOK_SECONDS
 
     async def _attach(self, agent: Agent) -> None:
         """What a runtime does: one workload after the other, and again what was refused."""

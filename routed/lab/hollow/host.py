@@ -73,15 +73,23 @@ class HollowSpeech(Speech):
         super().__init__(Path("none"))
         self.connected = True
         self.received_whole = True
+        self._told: set[IPNetwork] = set()
+
+    @property
+    def advertised(self) -> int:
+        return len(self._told)
+
+    def prefixes(self) -> Iterable[IPNetwork]:
+        return self._told
 
     def set(self, peers: Mapping[str, Peer], wanted: Mapping[IPNetwork, Advertisement]) -> None:
-        pass
+        self._told = {*wanted}
 
     def advertise(self, wanted: Iterable[Advertisement]) -> None:
-        pass
+        self._told.update(one.prefix for one in wanted)
 
     def withdraw(self, prefixes: Iterable[IPNetwork]) -> None:
-        pass
+        self._told.difference_update(prefixes)
 
     async def settled(self) -> None:
         pass
