@@ -59,6 +59,8 @@ class Connection(HttpToolsProtocol):
         self.gone = True
         self.leave()
         self.leave = _nothing
+        if self.scope is not None:  # which has us: nothing here is left to the collector
+            self.scope.pop(READER, None)  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

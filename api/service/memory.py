@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 M_MMAP_THRESHOLD = -3  # malloc.h
 MAPPED_BYTES = 128 << 10
-THRESHOLDS = (20_000, 50, 100)
+THRESHOLDS = (10_000, 20, 20)
 
 
 def keep_buffers_apart() -> None:

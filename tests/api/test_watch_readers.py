@@ -55,3 +55,30 @@ def test_a_reader_that_goes_away_is_noticed_and_a_stop_ends_watches_at_once(
             one.close()
         assert time.monotonic() - before < GRACE_SECONDS
     assert "Traceback" not in (service.directory / "log").read_text()
+
+
+def _resident(pid: int) -> float:
+    """KiB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return float(status.split("VmRSS:")[1].split()[0])
+
+
+def test_readers_that_are_gone_take_no_memory(tmp_path: Path) -> None:
+    """Nothing of a connection waits for the garbage collector, which comes seldom."""
+    count, held = 300, list[float]()
+    with running_service(tmp_path) as service:
+        access = kubeconfig.read(service.admin)
+        ask = (
+            "GET /apis/routed.dev/v1/nodes?watch=1 HTTP/1.1\r\nhost: a\r\n"
+            f"authorization: Bearer {access.token}\r\n\r\n"
+        )
+        for _ in range(4):
+            sockets = [tls_socket(access) for _ in range(count)]
+            for one in sockets:
+                one.sendall(ask.encode())
+            for one in sockets:
+                assert one.recv(100).startswith(b"HTTP/1.1 200")
+            held.append(_resident(service.pid))
+            for one in sockets:
+                one.close()
+    assert (held[3] - held[1]) / (2 * count) < 10, "KiB for each that is gone"
