@@ -26,6 +26,7 @@ from api.auth import kubeconfig
 from api.auth.kubeconfig import Access
 from api.client.answers import Unreachable, Unread, WatchEvent, failure, shown, typed
 from api.resources.errors import Cause, ConfigError, Incompatible
+from api.resources.media import MERGE, STRATEGIC
 from api.resources.meta import API_VERSION, Resource
 from api.resources.registry import KINDS, by_kind
 from api.resources.versions import HEADER, VERSION
@@ -38,10 +39,8 @@ ANSWER_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # a watch has a bookmark every ten
 BUSY_TRIES = 5  # more, of a request that was refused because there were too many
 BUSY_SECONDS = 5.0  # at most between two
-MERGE = "application/merge-patch+json"
 CHANGES = ("ADDED", "MODIFIED", "DELETED")
 LENIENT = {"fieldValidation": "Warn"}
-BY_TYPE = "application/strategic-merge-patch+json"  # conditions that are not named stay
 
 
 class Client:
@@ -170,7 +169,7 @@ class Client:
         """Change these fields and no other; with `status` of the status, where conditions that
         `change` does not name stay as well. Fields that the service does not know are left out."""
         path = f"/{_plural(model)}/{name}{'/status' if status else ''}"
-        headers = {"Content-Type": BY_TYPE if status else MERGE}
+        headers = {"Content-Type": STRATEGIC if status else MERGE}
         document = await self._call(
             "PATCH", path, json=change, headers=headers, params=LENIENT, judged=judged
         )

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 
+from api import memory
 from api.auth.certificates import Authority
 from api.auth.identity import Identity
 from api.auth.rights import grant
@@ -31,7 +32,7 @@ from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS
 from api.resources.status import status_of
 from api.resources.versions import VERSION
-from api.service import access, discovery, envelope, memory
+from api.service import access, discovery, envelope
 from api.service.agents import Agents
 from api.service.answers import Written, json_answer
 from api.service.asking import identified
@@ -57,6 +58,7 @@ BASE = f"/apis/{API_VERSION}"
 CORE = f"/api/{CORE_VERSION}"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}  # that write
 
+THRESHOLDS = (10_000, 20, 20)  # of the garbage collector
 HEALTH = ("/healthz", "/livez", "/readyz")
 
 Handler = Callable[[Request, Identity], Awaitable[Response]]
@@ -81,7 +83,7 @@ def application(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        with memory.loading():
+        with memory.loading(THRESHOLDS):
             await objects.mirror.fresh()  # reading a large store takes a while: not in a request
         tasks = [asyncio.create_task(keep_compact(store)), asyncio.create_task(heartbeats.serve())]
         yield

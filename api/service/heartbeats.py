@@ -29,12 +29,12 @@ from fastapi import Request, Response
 from api.auth.identity import Identity
 from api.auth.rights import grant
 from api.resources.errors import Conflict, IntentError, NotFound, StorageError
+from api.resources.media import STRATEGIC
 from api.resources.registry import KINDS
 from api.service.answers import json_answer
 from api.service.codec import document_of
 from api.service.judging import forbidden
 from api.service.objects import Objects, anything
-from api.service.patches import STRATEGIC
 
 log = logging.getLogger("routed.service")
 

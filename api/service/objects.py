@@ -16,6 +16,7 @@ from typing import Any
 from api.auth.identity import of_node
 from api.resources.decode import decode, invalid
 from api.resources.errors import AlreadyExists, Cause, Conflict, NotFound
+from api.resources.media import MERGE
 from api.resources.meta import Resource
 from api.resources.reading import keeping
 from api.resources.registry import Kind
@@ -36,7 +37,7 @@ from api.service.making import (
 )
 from api.service.mirror import Mirror
 from api.service.options import PLAIN, Options
-from api.service.patches import MERGE, patched
+from api.service.patches import patched
 from api.service.releasing import release
 from api.service.selection import at
 from api.service.state import State, fact_of

@@ -15,19 +15,13 @@ from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind
 from api.service import schemas
 from api.service.options import VALIDATION
-from api.service.patches import OPERATIONS_MOST
+from api.service.patches import KNOWN, OPERATIONS_MOST
 from api.service.schemas import Schema, gvk, reference
 
 TITLE = "routed"
 BASE = f"/apis/{API_VERSION}"
 CORE = f"/api/{CORE_VERSION}"
 JSON = "application/json"
-PATCHES = (
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-)
 
 _TEXT: Schema = {"type": "string"}
 _TRUTH: Schema = {"type": "boolean"}
@@ -157,7 +151,7 @@ def _paths(kind: Kind) -> dict[str, Any]:
     }
     patch: dict[str, Any] = {
         "body": dict(
-            zip(PATCHES, (_operations(), {"type": "object"}, {"type": "object"}, held), strict=True)
+            zip(KNOWN, (_operations(), {"type": "object"}, {"type": "object"}, held), strict=True)
         ),
         "query": {**_WRITING, "force": (_TRUTH, "take fields over")},
         "errors": (*wrong, "404", "415"),

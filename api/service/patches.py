@@ -16,13 +16,10 @@ from jsonpointer import JsonPointerException
 
 from api.resources.decode import parse_body
 from api.resources.errors import BadRequest, Cause, Invalid
+from api.resources.media import APPLY, JSON_PATCH, MERGE, STRATEGIC
 
 Document = dict[str, Any]
 
-JSON_PATCH = "application/json-patch+json"
-MERGE = "application/merge-patch+json"
-STRATEGIC = "application/strategic-merge-patch+json"
-APPLY = "application/apply-patch+yaml"
 YAML_MOST = 64 << 10  # bytes
 OPERATIONS_MOST = 1000
 COPIES_MOST = 8  # each may double the object

@@ -13,12 +13,12 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from api import memory
 from api.auth import ca, kubeconfig, tokens
 from api.auth.certificates import Authority
 from api.auth.kubeconfig import Access
 from api.resources.errors import Cause, ConfigError
 from api.resources.versions import HEADER, VERSION
-from api.service import memory
 from api.service.app import application
 from api.service.audit import AuditLog
 from api.service.connections import Connection

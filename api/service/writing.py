@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from api.auth.identity import Identity
 from api.auth.rights import grant
 from api.resources.errors import BadRequest, NotFound, Unsupported
+from api.resources.media import APPLY, JSON_PATCH
 from api.resources.registry import Kind
 from api.resources.status import success
 from api.service import listing, options, patches
@@ -68,9 +69,9 @@ class Writing:
         if media not in (*patches.KNOWN, "application/json"):
             raise Unsupported(f"cannot patch with {media!r}: one of {', '.join(patches.KNOWN)}")
         how = asked(request)
-        if media == patches.APPLY:
+        if media == APPLY:
             return await self._apply(request, who, may, how, status=status)
-        change = await body_of(request, array=media == patches.JSON_PATCH)
+        change = await body_of(request, array=media == JSON_PATCH)
         made = await self.objects.patch(
             self.kind, name, change, may, media_type=media, status=status, options=how
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import gc
 import grp
 import logging
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from api import memory
 from api.client import Client
 from api.resources.errors import Cause, ConfigError
 from policies.nft import Nft
@@ -36,6 +36,7 @@ from routed.settings import AgentSettings
 
 log = logging.getLogger("routed.agent")
 
+THRESHOLDS = (20_000, 50, 100)  # of the garbage collector
 DEFAULT_GROUP = "routed"  # may use the agent's socket, where there is one
 
 
@@ -61,7 +62,7 @@ async def _serve(settings: AgentSettings) -> None:
         Speech(settings.speaker_socket),
     )
     agent.start()
-    _collect_seldom()
+    memory.collect_seldom(THRESHOLDS)  # it would hold up attaches
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,14 +94,6 @@ def _client(settings: AgentSettings) -> Client:
     except ConfigError as error:
         hint = f"to make this host a node: routed join --node {settings.node}"
         raise ConfigError(error.source, [*error.problems, Cause("", hint)]) from error
-
-
-def _collect_seldom() -> None:
-    """What has been loaded lives for ever, and of what comes later little is in cycles: the
-    collector would go through all records of a full host again and again, and hold up attaches."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
 
 
 async def _serve_local(agent: Agent, settings: AgentSettings) -> None:

@@ -47,26 +47,26 @@ class Connection:
         from api.auth import kubeconfig
         from api.auth.kubeconfig import Access
         from routed import secret
-        from routed.ctl import execplugin, server
+        from routed.ctl import execplugin, files, server
         from routed.ctl.contexts import NoContext
 
         token = secret.one_word(self.token_file) if self.token_file else ""
-        ca = server.trusted(self.ca_file) if self.ca_file else b""
-        files = self.files()
+        ca = files.data(self.ca_file) if self.ca_file else b""
+        kubeconfigs = self.files()
         try:
-            held = files.context(self.context)
+            held = kubeconfigs.context(self.context)
         except NoContext:
             if not (self.server and token) or self.context:
                 raise
             return Access(server.url(self.server), ca, "", token)
-        whole = files.whole
+        whole = kubeconfigs.whole
         if token:
             whole["users"] = [{"name": held.get("user"), "user": {"token": token}}]
         for entry in whole["users"]:
             if entry["name"] == held.get("user") and "exec" in entry["user"]:
                 cluster = kubeconfig.entry_of(whole, "clusters", held["cluster"])
                 entry["user"] = execplugin.proof(entry["user"]["exec"], cluster)
-        access = kubeconfig.access_of(whole, self.context, files.source, public=True)
+        access = kubeconfig.access_of(whole, self.context, kubeconfigs.source, public=True)
         if self.server:
             access = replace(access, server=server.url(self.server))
         return replace(access, ca=ca) if ca else access

@@ -7,8 +7,7 @@ from pathlib import Path
 import typer
 import yaml
 
-from api.auth.ca import write_secret
-from api.resources.errors import Cause, ConfigError
+from routed.ctl import files
 from routed.ctl.connection import Connection
 from routed.ctl.tables import aligned
 
@@ -48,8 +47,5 @@ def _given(text: str, to: Path | None) -> None:
     if to is None:
         typer.echo(text, nl=False)
         return
-    try:
-        write_secret(to, text.encode())
-    except OSError as error:
-        raise ConfigError(str(to), [Cause("", f"cannot write it: {error.strerror}")]) from error
+    files.keep(to, text.encode())
     typer.echo(f"{to}, mode 0600")

@@ -26,6 +26,7 @@ from api.auth.kubeconfig import Access, cluster_of, proof_of
 from api.client import Client, authority_of, not_pinned
 from api.resources.errors import Cause, ConfigError
 from routed import secret
+from routed.ctl import files as readable
 from routed.ctl import server as servers
 from routed.ctl.contexts import Entry, Kubeconfig
 from routed.ctl.reviews import user_of
@@ -40,7 +41,7 @@ def login(
     """Write a context and make it the current one; what to tell the user."""
     url = servers.url(server)
     wanted = pin_of(pin) if pin else ""
-    known = servers.trusted(ca_file) if ca_file else b"" if pin else _known(files, url)
+    known = readable.data(ca_file) if ca_file else b"" if pin else _known(files, url)
     ca = known or asyncio.run(authority_of(url))
     try:
         found = certificates.pin(ca)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from api.resources.errors import Cause, ConfigError
-from routed.ctl import jsonpath
+from routed.ctl import files, jsonpath
 
 Document = dict[str, Any]
 PLAIN = ("", "wide", "yaml", "json", "name")
@@ -39,7 +39,7 @@ class Output:
         if text in PLAIN:
             return cls(text)
         if form.endswith("-file") and template:
-            form, template = form.removesuffix("-file"), _file(Path(template))
+            form, template = form.removesuffix("-file"), files.text(Path(template))
             if form == "custom-columns":
                 template = _of_lines(template)
         if form in ("jsonpath", "jsonpath-as-json") and template:
@@ -67,13 +67,6 @@ def _of_lines(text: str) -> str:
     lines = [line.split() for line in text.splitlines() if line.strip()]
     names, paths = (*lines, [], [])[:2]
     return ",".join(f"{name}:{where}" for name, where in zip(names, paths, strict=False))
-
-
-def _file(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [Cause("", f"cannot be read: {error}")]) from error
 
 
 def cells(columns: Sequence[tuple[str, jsonpath.Path]], document: Document) -> list[str]:

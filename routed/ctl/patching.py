@@ -16,6 +16,7 @@ import yaml
 
 from api.client import Client
 from api.resources.errors import Cause, ConfigError, Conflict, IntentError, RoutedError
+from api.resources.media import JSON_PATCH, MERGE, STRATEGIC
 from api.resources.registry import Kind
 from routed.ctl import environment
 from routed.ctl.connection import Connection
@@ -24,11 +25,7 @@ from routed.ctl.targets import Selected, Target, find, one
 from routed.ctl.writing import Told, Write, content
 
 Document = dict[str, Any]
-MEDIA = {
-    "strategic": "application/strategic-merge-patch+json",
-    "merge": "application/merge-patch+json",
-    "json": "application/json-patch+json",
-}
+MEDIA = {"strategic": STRATEGIC, "merge": MERGE, "json": JSON_PATCH}
 TRIES = 5
 HEAD = """\
 # Save and leave the editor to have this changed; an empty or unchanged file changes nothing.
@@ -49,14 +46,6 @@ def change_of(text: str) -> Any:
     if not isinstance(change, dict | list):
         raise ConfigError("the patch", [Cause("", "must be an object, or a list of operations")])
     return change
-
-
-def text_of(path: Path) -> str:
-    """A patch out of a file; ConfigError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [Cause("", f"cannot be read: {error}")]) from error
 
 
 def patch(

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import typer
 
-from api.auth import bootstrap, ca, certificates, kubeconfig
+from api.auth import bootstrap, certificates, kubeconfig
 from api.auth.kubeconfig import Access, proof_of
 from api.resources.errors import Cause, ConfigError
+from routed.ctl import files
 from routed.ctl.connection import Connection
 from routed.ctl.contexts import Entry
 from routed.ctl.reviews import user_of
@@ -25,14 +26,10 @@ def request(path: Path) -> str:
     """A request for the key in `path`, which is made if it is missing."""
     if not path.exists():
         key, made = certificates.key_and_request()
-        try:
-            ca.write_secret(path, key)
-        except OSError as error:
-            problem = f"cannot write it: {error.strerror}"
-            raise ConfigError(str(path), [Cause("", problem)]) from error
+        files.keep(path, key)
         return made
     try:
-        return certificates.request_of(_read(path))
+        return certificates.request_of(files.data(path))
     except (ValueError, TypeError) as error:
         raise ConfigError(str(path), [Cause("", f"is no key: {error}")]) from error
 
@@ -41,7 +38,7 @@ def asked(path: Path) -> str:
     """The request in a file, or on standard input."""
     if str(path) == "-":
         return sys.stdin.read()
-    return _read(path).decode(errors="replace")
+    return files.data(path).decode(errors="replace")
 
 
 def certificate(connection: Connection, name: str, role: str, wanted: str, to: Path | None) -> None:
@@ -54,7 +51,7 @@ def certificate(connection: Connection, name: str, role: str, wanted: str, to: P
 
 
 def accept(signed: Path, key: Path, to: Path) -> None:
-    access, held = kubeconfig.read(signed), _read(key)
+    access, held = kubeconfig.read(signed), files.data(key)
     try:
         if not certificates.belong(access.certificate, held):
             raise ValueError(f"its certificate is of another key than {key}")
@@ -66,12 +63,12 @@ def accept(signed: Path, key: Path, to: Path) -> None:
 def renew(connection: Connection) -> str:
     """Another certificate and key in the place of those of the context in use; what to say."""
     _certificate(connection)
-    files = connection.files()
+    held = connection.files()
     user = str(connection.run(user_of)["username"])
     fresh, wanted = certificates.key_and_request()
     made = replace(_signed(connection, user, wanted, ""), key=fresh)
-    entry = files.context(connection.context)["user"]
-    files.change([Entry("users", entry, proof_of(made))])
+    entry = held.context(connection.context)["user"]
+    held.change([Entry("users", entry, proof_of(made))])
     return f"{user}: good until {_ends(made.certificate)}"
 
 
@@ -95,18 +92,8 @@ def _certificate(connection: Connection) -> bytes:
     return access.certificate
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(str(path), [Cause("", f"cannot read it: {error.strerror}")]) from error
-
-
 def _write(path: Path, text: str) -> None:
-    try:
-        ca.write_secret(path, text.encode())
-    except OSError as error:
-        raise ConfigError(str(path), [Cause("", f"cannot write it: {error.strerror}")]) from error
+    files.keep(path, text.encode())
     typer.echo(f"{path}, mode 0600", err=True)
 
 

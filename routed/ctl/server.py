@@ -1,21 +1,12 @@
-"""Where a service is and whom it is trusted by, as options say it."""
+"""Where a service is, as options say it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from api.resources.errors import Cause, ConfigError
 
 PORT = 6780
-
-
-def trusted(path: Path) -> bytes:
-    """A CA out of a file, in PEM."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(str(path), [Cause("", f"cannot read it: {error.strerror}")]) from error
 
 
 def url(server: str) -> str:

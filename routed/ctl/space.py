@@ -17,6 +17,7 @@ from api.ipam.space import block_name
 from api.resources import IPBlock, IPPool, Node, Workload
 from api.resources.errors import Cause, ConfigError, Conflict, NotFound
 from api.resources.ippool import FORCE_RELEASE
+from api.resources.media import MERGE
 from api.resources.net import parse_address, parse_cidr
 from api.resources.workload import Origin
 from routed.ctl.connection import Connection
@@ -248,5 +249,5 @@ async def drain(client: Client, name: str, seconds: float) -> None:
 
 
 async def _merged(client: Client, path: str, change: dict[str, Any]) -> None:
-    merge = {"content-type": "application/merge-patch+json"}
+    merge = {"content-type": MERGE}
     await client.raw("PATCH", path, content=json.dumps(change), headers=merge)

@@ -21,6 +21,7 @@ import yaml
 
 from api.client import Client
 from api.resources.errors import IntentError, NotFound
+from api.resources.media import APPLY
 from api.resources.registry import Kind
 from routed.ctl import documents
 from routed.ctl.connection import Connection
@@ -184,7 +185,7 @@ async def applied(
         path,
         content=json.dumps(wanted),
         params={**how.query, "force": "false" if how.strict else "true"},
-        headers={"content-type": "application/apply-patch+yaml"},
+        headers={"content-type": APPLY},
         validation=how.validation,
     )
 

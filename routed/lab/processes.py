@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -25,6 +26,25 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 20.0) ->
         if time.monotonic() - began > seconds:
             raise LabError(f"cannot go on: {what} did not happen in {seconds:g} s")
         time.sleep(0.05)
+
+
+def free_port() -> int:
+    """One of loopback that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def resident(pid: int) -> int:
+    """The memory of a process, in KiB (proc(5))."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def cpu_seconds(pid: int) -> float:
+    """What all threads of a process have used so far (its schedstat, in nanoseconds)."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
 
 
 class Process:

@@ -154,14 +154,14 @@ def patch(
     field_manager: Manager = "routectl",
 ) -> None:
     """Change fields of objects."""
-    from routed.ctl import patching
+    from routed.ctl import files, patching
     from routed.ctl.targets import Selected, chosen
 
     if bool(text) == (patch_file is not None):
         raise typer.BadParameter("say -p PATCH or --patch-file F")
     wanted = _targets(words)
     chosen(wanted, Selected(), every=False)
-    change = patching.change_of(patching.text_of(patch_file) if patch_file else text)
+    change = patching.change_of(files.text(patch_file) if patch_file else text)
     how = _write(dry_run, output, field_manager)
     patching.patch(connection(), wanted, change, kind_of_patch, subresource=subresource, how=how)
 

@@ -28,7 +28,7 @@ import httpx
 from api.auth import kubeconfig
 from api.client import context_of
 from routed.lab.fabric import LabError
-from routed.lab.processes import Process, wait_for
+from routed.lab.processes import Process, cpu_seconds, free_port, resident, wait_for
 
 POOL = "10.0.0.0/8"
 BIND_SECONDS = 30.0
@@ -62,14 +62,11 @@ class HollowLab:
         self.directory = directory
         self.agents = agents
         self.workloads = workloads
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        self.port = free_port()
         data = directory / "server"
         data.mkdir(parents=True)
         words = [sys.executable, "-m", "routed.main", "server", "--data-dir", str(data)]
-        self.server = Process("server", [*words, "--listen", f"127.0.0.1:{port}"], directory)
-        self.port = port
+        self.server = Process("server", [*words, "--listen", f"127.0.0.1:{self.port}"], directory)
         self.admin = data / "admin.kubeconfig"
         self.hosts = Hosts(directory, processes)
 
@@ -119,10 +116,12 @@ class HollowLab:
             phase.arrivals = self.hosts.until("in_sync", self.agents)
         return phase
 
-    def resident(self) -> int:
-        """KiB of the service."""
-        status = Path(f"/proc/{self.server.pid}/status").read_text(encoding="ascii")
-        return int(status.split("VmRSS:")[1].split()[0])
+    @property
+    def pid(self) -> int:
+        """Of the control plane."""
+        found = self.server.pid
+        assert found is not None
+        return found
 
     def _start_server(self) -> None:
         self.server.start()
@@ -162,21 +161,16 @@ class HollowLab:
     def _phase(self) -> Iterator[Phase]:
         phase = Phase()
         before, _ = self._measured()
-        used, began = self._cpu(), time.monotonic()
+        used, began = cpu_seconds(self.pid), time.monotonic()
         yield phase
         phase.seconds = time.monotonic() - began
-        phase.cpu_seconds = self._cpu() - used
+        phase.cpu_seconds = cpu_seconds(self.pid) - used
         after, phase.watches = self._measured()
         phase.arrivals = [at - began for at in phase.arrivals]
         grown = {code: count - before.get(code, 0) for code, count in after.items()}
         phase.requests = sum(grown.values()) - 1  # not ours
         phase.server_errors = sum(count for code, count in grown.items() if code >= "500")
         phase.refused = grown.get("429", 0)
-
-    def _cpu(self) -> float:
-        """Seconds that all threads of the service have used."""
-        tasks = Path(f"/proc/{self.server.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
 
 
 class Hosts:
@@ -276,7 +270,7 @@ def shown(lab: HollowLab, quiet: float, say: Callable[[str], None]) -> dict[str,
         f"{one.requests} requests, {one.server_errors} answered 5xx, {one.refused} answered 429, "
         f"{one.cpu_seconds:.1f} s of CPU"
     )
-    say(f"  {one.watches} watches are open, the service holds {lab.resident() / 1024:.0f} MiB")
+    say(f"  {one.watches} watches are open, the service holds {resident(lab.pid) / 1024:.0f} MiB")
     found["quiet"] = one = lab.rest(quiet)
     say(
         f"nothing happens for {one.seconds:.0f} s: {one.requests} requests, the service uses "

@@ -1,4 +1,4 @@
-"""How this process has its memory: what helps with thousands of connections, a million objects."""
+"""How a process has its memory: what helps with thousands of connections and a million objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 M_MMAP_THRESHOLD = -3  # malloc.h
 MAPPED_BYTES = 128 << 10
-THRESHOLDS = (10_000, 20, 20)
+Thresholds = tuple[int, int, int]  # of gc.set_threshold
 
 
 def keep_buffers_apart() -> None:
@@ -21,16 +21,21 @@ def keep_buffers_apart() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
+def collect_seldom(thresholds: Thresholds) -> None:
+    """What has been loaded lives for ever, and of what comes later little is in cycles: the
+    collector would go through all of it again and again, for a second at a time with a million
+    objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*thresholds)
+
+
 @contextlib.contextmanager
-def loading() -> Iterator[None]:
-    """While much is made that lives for ever: the collector would go through all of it again and
-    again, and afterwards too, for a second at a time with a million objects. None of it is in a
-    cycle; what comes later is looked at seldom."""
+def loading(thresholds: Thresholds) -> Iterator[None]:
+    """While much is made that lives for ever; afterwards what comes is looked at seldom."""
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*THRESHOLDS)
+        collect_seldom(thresholds)
