@@ -37,7 +37,7 @@ from unix_http import Api
 
 from routed.kernel import netns
 from routed.lab.lab import Lab
-from routed.lab.processes import wait_for
+from routed.lab.processes import resident, wait_for
 from routed.lab.topology import Host
 from routed.state import Endpoint, host_interface_name
 
@@ -253,11 +253,6 @@ def ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def rss_mib(pid: int) -> float:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
-
-
 def run(bench: Bench, rounds: int, counts: list[int]) -> Iterator[dict[str, object]]:
     floor = Floor(bench.directory, ("-DGROUP=1", "-DPROTOCOL=83"))  # not the agent's to sweep
     found: dict[int, Times] = {}
@@ -296,7 +291,7 @@ def at_resync(bench: Bench) -> Iterator[dict[str, object]]:
     idle, busy = (p99(values) for values in bench.beside_reaping(SPACES * 5))
     yield figure("attach.reaping.p99", busy * 1e6, "us", SPACES * 10, ("while idle", busy / idle))
     bench.quiet()
-    yield figure(f"agent.rss.{RESYNC_AT}", rss_mib(bench.pid), "MiB", 1)
+    yield figure(f"agent.rss.{RESYNC_AT}", resident(bench.pid) / 1024, "MiB", 1)
     restarts = [bench.restart() for _ in range(5)]
     changed = sum(restart[2] for restart in restarts)
     assert changed == 0, f"{changed} things changed by restarts"

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@contextmanager
+def workplace(name: str) -> Iterator[Path]:
+    """A directory of one run, on a disk, where /tmp may be memory."""
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=RESULTS) as text:
+        yield Path(text)
 
 
 def figure(

@@ -15,13 +15,12 @@ import contextlib
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from figures import RESULTS, figure, say
+from figures import figure, say, workplace
 from http_load import Found, request
 from ipam_claim import BASE, Server, service
 
@@ -133,20 +132,20 @@ def main() -> None:
         listing(given.port, given.trusted, sys.stdin.readline().strip(), given.list)
     turns: dict[str, list[Found]] = {"": [], ALL: [], RARE: []}
     took: list[tuple[float, int]] = []
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="full-lists-", dir=RESULTS) as text:
-        place = Path(text) / "server"
-        with service(place, 0, lambda path: workloads(path, given.objects)) as server:
-            reads(server)
-            Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # the peak is from now on
-            before = peak(server.pid)
-            for _ in range(given.rounds):
-                turns[""].append(reads(server))
-                for path in (ALL, RARE):
-                    with listed(server, path) as found:
-                        turns[path].append(reads(server))
-                    took += found if path == ALL else []
-            grown = peak(server.pid) - before
+    with (
+        workplace("full-lists") as place,
+        service(place / "server", 0, lambda path: workloads(path, given.objects)) as server,
+    ):
+        reads(server)
+        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # the peak is from now on
+        before = peak(server.pid)
+        for _ in range(given.rounds):
+            turns[""].append(reads(server))
+            for path in (ALL, RARE):
+                with listed(server, path) as found:
+                    turns[path].append(reads(server))
+                took += found if path == ALL else []
+        grown = peak(server.pid) - before
     say("full_lists.jsonl", figures(turns, took, grown))
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-from figures import RESULTS, figure, say
+from figures import figure, say, workplace
 from ipam_claim import CLIENT_CPU, SERVER_CPU
 
 from routed.lab.hollow.run import HollowLab, Phase, shown
+from routed.lab.processes import resident
 
 
 def main() -> None:
@@ -26,15 +25,14 @@ def main() -> None:
     parser.add_argument("--workloads", type=int, default=100)
     parser.add_argument("--quiet", type=float, default=60.0)
     given = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="hollow-", dir=RESULTS) as text:
-        lab = Pinned(Path(text), given.agents, given.workloads)
+    with workplace("hollow") as place:
+        lab = Pinned(place, given.agents, given.workloads)
         try:
             found = shown(lab, given.quiet, lambda line: print(line, file=sys.stderr, flush=True))
-            resident = lab.resident()
+            memory = resident(lab.pid)
         finally:
             lab.down()
-    say("hollow.jsonl", figures(found, resident, given.agents, given.workloads))
+    say("hollow.jsonl", figures(found, memory, given.agents, given.workloads))
 
 
 class Pinned(HollowLab):
@@ -47,7 +45,7 @@ class Pinned(HollowLab):
 
 
 def figures(
-    found: dict[str, Phase], resident: int, agents: int, workloads: int
+    found: dict[str, Phase], memory: int, agents: int, workloads: int
 ) -> Iterator[dict[str, object]]:
     join, quiet, crash = (found[name] for name in ("join", "quiet", "crash"))
     count = agents * workloads
@@ -59,7 +57,7 @@ def figures(
     yield figure("hollow.refused", sum(phase.refused for phase in found.values()), "", agents)
     yield figure("hollow.quiet.cpu", quiet.cpu_seconds / quiet.seconds * 100, "%", 1)
     yield figure("hollow.quiet.requests", quiet.requests / quiet.seconds, "1/s", quiet.requests)
-    yield figure("hollow.rss", resident / 1024, "MiB", agents)
+    yield figure("hollow.rss", memory / 1024, "MiB", agents)
     for name, cut in (("p50", 0.5), ("p99", 0.99)):
         yield figure(f"hollow.back.{name}", crash.part(cut), "s", agents)
     yield figure("hollow.back.cpu", crash.cpu_seconds, "s", 1)

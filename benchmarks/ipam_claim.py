@@ -25,14 +25,13 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import http_load
-from figures import RESULTS, figure, say
+from figures import figure, say, workplace
 from http_load import Found, Plan, request
 
 from api.auth import ca, tokens
@@ -42,12 +41,14 @@ from api.resources.net import parse_cidr
 from api.service.codec import encoded
 from api.service.objects import Objects
 from api.store.sqlite.store import SqliteStore
+from routed.lab.processes import cpu_seconds, free_port
 
 CLIENTS = 16
 NODES = 200  # more than claim
 SERVER_CPU, CLIENT_CPU = 0, max(os.sched_getaffinity(0))
 POOLS = [*(f"10.{number * 32}.0.0/11" for number in range(6)), "fd00:1::/96", "fd00:2::/96"]
 BASE = "/apis/routed.dev/v1"
+STRICT = "fieldValidation=Strict"  # as our own clients say
 Fill = Callable[[Path], Coroutine[None, None, None]]
 BODY = b"x" * 420  # about as long as a claimed block's answer
 
@@ -165,23 +166,11 @@ def bare(directory: Path) -> Iterator[Server]:
         yield Server(pid, port, made.ca, ["none"] * (CLIENTS + 1))
 
 
-def cpu_seconds(pid: int) -> float:
-    """What all threads of a process have used so far."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def claims(server: Server, total: int) -> Found:
     """One turn of claims, all given back."""
     asked = [
         [
-            request("POST", f"{BASE}/ipblocks", server.tokens[client], json.dumps(
+            request("POST", f"{BASE}/ipblocks?{STRICT}", server.tokens[client], json.dumps(
                 {"apiVersion": "routed.dev/v1", "kind": "IPBlock", "metadata": {"name": "claim",
                  "labels": {}, "annotations": {}, "uid": "", "resourceVersion": "",
                  "generation": 0}, "spec": {"pool": f"pool{(client + number) % len(POOLS)}",
@@ -212,7 +201,7 @@ def writes(server: Server, total: int) -> Found:
     for number in range(total):
         body = json.dumps({"metadata": {"name": f"p{number}"},
                            "spec": {"peerIP": "192.0.2.1", "asNumber": 65_000}})  # fmt: skip
-        asked.append(request("POST", f"{BASE}/bgppeers", token, body))
+        asked.append(request("POST", f"{BASE}/bgppeers?{STRICT}", token, body))
         gone.append(request("DELETE", f"{BASE}/bgppeers/p{number}", token))
     found = server.load([asked[client::CLIENTS] for client in range(CLIENTS)], total, once=True)
     server.load([gone[client::CLIENTS] for client in range(CLIENTS)], total, once=True)
@@ -296,12 +285,7 @@ def main() -> None:
     names = {count: f"ipam.claim.16.at{count}" for count in counts}
     names[max(counts)] = "ipam.claim.16"
     turns: dict[str, list[Found]] = {name: [] for name in (*names.values(), *PEERS)}
-    RESULTS.mkdir(exist_ok=True)  # on a disk, where /tmp may be memory
-    with (
-        tempfile.TemporaryDirectory(prefix="ipam-claim-", dir=RESULTS) as text,
-        contextlib.ExitStack() as stack,
-    ):
-        place = Path(text)
+    with workplace("ipam-claim") as place, contextlib.ExitStack() as stack:
         servers = {
             count: stack.enter_context(service(place / f"at{count}", count)) for count in counts
         }

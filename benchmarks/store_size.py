@@ -19,16 +19,16 @@ import os
 import random
 import ssl
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from big_store import fill
-from figures import RESULTS, figure, say
-from ipam_claim import BASE, CLIENT_CPU, free_port, process
-from watches import resident
+from figures import figure, say, workplace
+from ipam_claim import BASE, CLIENT_CPU, process
+
+from routed.lab.processes import free_port, resident
 
 TURN = 500  # requests of each kind
 PAGE = 500
@@ -129,12 +129,8 @@ def main() -> None:
     parser.add_argument("--workloads", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="store-size-", dir=RESULTS) as text,
-        contextlib.ExitStack() as stack,
-    ):
-        place, small = Path(text), max(1, given.nodes // 100)
+    small = max(1, given.nodes // 100)
+    with workplace("store-size") as place, contextlib.ExitStack() as stack:
         few = stack.enter_context(started(place / "few", small, given.workloads))
         many = stack.enter_context(started(place / "many", given.nodes, given.workloads))
         os.sched_setaffinity(0, {CLIENT_CPU})

@@ -23,21 +23,22 @@ import socket
 import ssl
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from big_store import fill, workload
-from figures import RESULTS, figure, say
+from figures import figure, say, workplace
 from http_load import request
-from ipam_claim import BASE, CLIENT_CPU, cpu_seconds, free_port, process
+from ipam_claim import BASE, CLIENT_CPU, process
+
+from api.resources.media import MERGE
+from routed.lab.processes import cpu_seconds, free_port, resident
 
 IDLE_SECONDS = 20.0  # two bookmarks of each watch
 TURN_SECONDS = 10.0
 WATCH = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true"
-MERGE = "application/merge-patch+json"
 
 
 @dataclass
@@ -156,12 +157,6 @@ class Fleet:
                         told = True
 
 
-def resident(pid: int) -> int:
-    """KiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(status.split("VmRSS:")[1].split()[0])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -170,9 +165,7 @@ def main() -> None:
     given = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="watches-", dir=RESULTS) as text:
-        place = Path(text)
+    with workplace("watches") as place:
         token = fill(place / "routed.db", given.watches, 1)
         port = free_port()
         words = ["-m", "routed.main", "server", "--data-dir", str(place)]

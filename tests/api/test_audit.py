@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.service import Service, free_port, process
+from support.service import Service, process
 
 from api.auth.identity import Identity
 from api.service.audit import AuditLog, Deed, Outcome
+from routed.lab.processes import free_port
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:

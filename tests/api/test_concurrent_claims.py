@@ -11,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.service import free_port, process
+from support.service import process
 
 from api.auth import tokens
 from api.resources.errors import StorageError
 from api.resources.registry import KINDS
 from api.service.objects import Objects
 from api.store.sqlite.store import SqliteStore
+from routed.lab.processes import free_port
 
 SERVER = """
 import asyncio, sys, uvicorn

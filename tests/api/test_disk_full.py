@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.service import Service, free_port, process
+from support.service import Service, process
 
 from api.resources.errors import ConfigError
 from api.store.sqlite.store import SqliteStore
+from routed.lab.processes import free_port
 
 pytestmark = pytest.mark.root
 

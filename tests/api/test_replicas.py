@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 from support.etcd import Cluster, cluster
-from support.service import Service, free_port, process
+from support.service import Service, process
 
 from api.client import Client, WatchEvent
 from api.resources import Node
 from api.resources.errors import Conflict
 from api.resources.meta import ObjectMeta
 from api.resources.node import NodeSpec
+from routed.lab.processes import free_port
 
 SECONDS = 15.0
 NODES = 150

@@ -13,6 +13,7 @@ from support.service import running_service, tls_socket
 
 from api.auth import kubeconfig
 from api.service.run import GRACE_SECONDS
+from routed.lab.processes import resident
 
 SECONDS = 10.0  # for what must come
 
@@ -57,15 +58,9 @@ def test_a_reader_that_goes_away_is_noticed_and_a_stop_ends_watches_at_once(
     assert "Traceback" not in (service.directory / "log").read_text()
 
 
-def _resident(pid: int) -> float:
-    """KiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return float(status.split("VmRSS:")[1].split()[0])
-
-
 def test_readers_that_are_gone_take_no_memory(tmp_path: Path) -> None:
     """Nothing of a connection waits for the garbage collector, which comes seldom."""
-    count, held = 300, list[float]()
+    count, held = 300, list[int]()
     with running_service(tmp_path) as service:
         access = kubeconfig.read(service.admin)
         ask = (
@@ -78,7 +73,7 @@ def test_readers_that_are_gone_take_no_memory(tmp_path: Path) -> None:
                 one.sendall(ask.encode())
             for one in sockets:
                 assert one.recv(100).startswith(b"HTTP/1.1 200")
-            held.append(_resident(service.pid))
+            held.append(resident(service.pid))
             for one in sockets:
                 one.close()
     assert (held[3] - held[1]) / (2 * count) < 10, "KiB for each that is gone"

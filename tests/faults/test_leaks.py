@@ -6,11 +6,11 @@ import json
 
 import pytest
 from support.labs import ctl
-from support.rig import IGNORED, Churn, Figures, descriptors, rss_kib, wait_agreed
+from support.rig import IGNORED, Churn, Figures, descriptors, wait_agreed
 
 from routed.agent.intent import WATCHED
 from routed.lab.lab import Lab
-from routed.lab.processes import wait_for
+from routed.lab.processes import resident, wait_for
 
 # The agent's to the service: a watch of each kind, the reports, the blocks held ready, the block of
 # an attach. httpx closes those that are idle at the next request only, so how many of the last
@@ -35,12 +35,12 @@ def test_attach_and_detach_leak_nothing(lab: Lab, figures: Figures, full: bool) 
         churn.wait_operations(200)  # caches are warm
         with churn.paused():
             wait_agreed(lab, "host1")
-            held, memory, owned = descriptors(pid)[1], rss_kib(pid), blocks(lab)
+            held, memory, owned = descriptors(pid)[1], resident(pid), blocks(lab)
         churn.wait_operations(2 * cycles, 1500)
     finally:
         churn.finish()
     wait_agreed(lab, "host1", 10)
-    grown = rss_kib(pid) - memory
+    grown = resident(pid) - memory
     items = lab.local("host1").get("/v1/attachments").json()["items"]
     left = [item["name"] for item in items if item["name"].startswith("churn")]
     wait_for("descriptors as before", lambda: descriptors(pid)[1] <= held, 5)

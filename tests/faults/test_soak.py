@@ -11,10 +11,10 @@ from collections import Counter
 
 import pytest
 from support.labs import Workloads, exabgp_of
-from support.rig import IGNORED, Churn, Figures, rss_kib, wait_agreed
+from support.rig import IGNORED, Churn, Figures, wait_agreed
 
 from routed.lab.lab import Lab
-from routed.lab.processes import Process, wait_for
+from routed.lab.processes import Process, resident, wait_for
 
 pytestmark = [pytest.mark.lab, IGNORED, pytest.mark.timeout(2400)]
 
@@ -47,7 +47,7 @@ def test_soak(lab: Lab, workloads: Workloads, figures: Figures, full: bool) -> N
     try:
         churn.start()
         churn.wait_operations(60)
-        sizes = {host: rss_kib(speaker.pid or 0) for host, speaker in lab.speakers.items()}
+        sizes = {host: resident(speaker.pid or 0) for host, speaker in lab.speakers.items()}
         while (left := began + seconds - time.monotonic()) > 0:
             victim = dice.choice(victims)
             killed(lab, victim)
@@ -62,7 +62,7 @@ def test_soak(lab: Lab, workloads: Workloads, figures: Figures, full: bool) -> N
             wait_for("every session being up", lab.established, 40)
             took = wait_agreed(lab, "host1", 20)
             wait_agreed(lab, "host2", 20)
-        grown = max(rss_kib(lab.speakers[host].pid or 0) - sizes[host] for host in sizes)
+        grown = max(resident(lab.speakers[host].pid or 0) - sizes[host] for host in sizes)
     finally:
         churn.finish()
     wait_agreed(lab, "host1", 20)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.etcd import Cluster
-from support.service import free_port, process
+from support.service import process
 
 from api.resources.errors import ConfigError, StorageError
 from api.store import Compacted, Item
@@ -24,6 +24,7 @@ from api.store.etcd.store import EtcdStore
 from api.store.places import open_store
 from api.store.places import parse as place_of
 from api.store.sqlite.store import SqliteStore
+from routed.lab.processes import free_port
 
 OBJECTS = 250
 _number = itertools.count()

@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from api.store.etcd.place import EtcdPlace
+from routed.lab.processes import free_port
 from support.child import Child
 from support.histories.net import Host
-from support.service import free_port
 
 
 def program() -> str:

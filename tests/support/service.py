@@ -18,6 +18,7 @@ import yaml
 from api.auth import kubeconfig
 from api.auth.kubeconfig import Access
 from api.client import context_of
+from routed.lab.processes import free_port
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,6 @@ def tls_socket(access: Access) -> ssl.SSLSocket:
     host, _, port = access.server.removeprefix("https://").rpartition(":")
     plain = socket.create_connection((host, int(port)), 30)
     return context_of(access).wrap_socket(plain, server_hostname=host)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
