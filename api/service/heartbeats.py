@@ -136,21 +136,19 @@ class Heartbeats:
         store, self._told = self.objects.store, self._told + 1
         said, self._new = sorted(self._new), set()
         await store.tell(self.name, json.dumps([self._told, said]).encode())
-        now = asyncio.get_running_loop().time()
+        now, others = asyncio.get_running_loop().time(), dict[str, tuple[bytes, int]]()
         for other, text in (await store.told()).items():
             before, looks = self._others.get(other, (b"", 0))
             if other == self.name:
                 continue
-            if text == before:
-                self._others[other] = (text, looks + 1)
-                if looks > FORGET_LOOKS:  # it was killed
-                    await store.tell(other, b"")
-                    del self._others[other]
+            if text == before and looks > FORGET_LOOKS:  # it was killed
+                await store.tell(other, b"")
                 continue
-            self._others[other] = (text, 0)
-            if before:  # the first may be of long ago
+            others[other] = (text, looks + 1 if text == before else 0)
+            if before and text != before:  # the first may be of long ago
                 for node in json.loads(text)[1]:
                     self.pulse.beat(node, now)
+        self._others = others
 
     async def _leave(self) -> None:
         try:

@@ -53,7 +53,7 @@ def described(document: Document, events: Sequence[Document]) -> str:
     for title in ("labels", "annotations"):
         held = metadata.get(title) or {}
         text = ", ".join(f"{k}={v}" for k, v in sorted(held.items())) or "<none>"
-        lines.append(f"{title.capitalize() + ':':<10}{text}")
+        lines.append(f"{title.capitalize() + ': ':<10}{text}")
     lines.append(f"Created:  {metadata.get('creationTimestamp', '<unknown>')}")
     if "deletionTimestamp" in metadata:
         lines.append(f"Deleted:  {metadata['deletionTimestamp']} (its owner is asked for it)")
