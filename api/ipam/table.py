@@ -16,7 +16,6 @@ from api.ipam.check import Finding, Held
 from api.resources import BGPPeer, IPBlock, IPPool, Node
 from api.resources.ippool import Allocation, Announce
 from api.resources.net import IPAddress, IPNetwork, PrefixIndex, host_prefix
-from api.resources.selectors import parse as parse_selector
 from api.resources.workload import Phase
 
 
@@ -126,11 +125,9 @@ def is_aggregate(prefix: IPNetwork, pool: IPPool) -> bool:
 
 def _numbers(node: Node, peers: Sequence[BGPPeer]) -> frozenset[int]:
     """The ASes that it may announce from."""
-    found = {peer.spec.local_as_number for peer in peers if _selects(peer, node)}
+    found = {
+        peer.spec.local_as_number
+        for peer in peers
+        if peer.selects(node.metadata.name, node.metadata.labels)
+    }
     return frozenset({node.spec.as_number, *found} - {None})  # type: ignore[arg-type]
-
-
-def _selects(peer: BGPPeer, node: Node) -> bool:
-    if peer.spec.node is not None:
-        return peer.spec.node == node.metadata.name
-    return parse_selector(peer.spec.node_selector).matches(node.metadata.labels)

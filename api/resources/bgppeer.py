@@ -5,6 +5,7 @@ Field names are Calico's where the meaning is the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from api.resources.errors import Cause
 from api.resources.meta import DNSSubdomain, InterfaceName, Model, Resource, Status
 from api.resources.net import Address
 from api.resources.registry import Column, resource
-from api.resources.selectors import SelectorText
+from api.resources.selectors import SelectorText, parse
 
 MAX_ASN = 4_294_967_294
 
@@ -110,6 +111,12 @@ class BGPPeer(Resource):
     """Whom to speak with, and how."""
     status: Status = Field(default_factory=Status)
     """Nothing yet."""
+
+    def selects(self, node: str, labels: Mapping[str, str]) -> bool:
+        """Whether the node called so, with these labels, is to have the session."""
+        if self.spec.node is not None:
+            return self.spec.node == node
+        return parse(self.spec.node_selector).matches(labels)
 
 
 class BGPConfigurationSpec(Model):

@@ -20,7 +20,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from api.resources.bgppeer import BGPConfigurationSpec, BGPPeer
+from api.resources.bgppeer import BGPConfigurationSpec
 from api.resources.ippool import Allocation, Announce, IPPool
 from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.selectors import parse as parse_selector
@@ -122,7 +122,7 @@ def peers_of(intent: Intent) -> dict[str, Peer]:
     found = {}
     addresses: set[IPAddress] = set()
     for name, peer in sorted(intent.peers.items()):
-        if not _selects(peer, intent):
+        if not peer.selects(intent.node_name, intent.labels()):
             continue
         spec = peer.spec
         if spec.peer_ip in addresses:
@@ -190,12 +190,6 @@ def _against(intent: Intent, pool: IPPool) -> str:
     if not parse_selector(spec.node_selector).matches(intent.labels()):
         return f"has the nodeSelector {spec.node_selector!r}, which excludes this node"
     return ""
-
-
-def _selects(peer: BGPPeer, intent: Intent) -> bool:
-    if peer.spec.node is not None:
-        return peer.spec.node == intent.node_name
-    return parse_selector(peer.spec.node_selector).matches(intent.labels())
 
 
 def _configuration(intent: Intent) -> BGPConfigurationSpec:
