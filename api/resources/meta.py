@@ -24,8 +24,10 @@ from pydantic.alias_generators import to_camel
 
 API_GROUP = "routed.dev"
 API_VERSION = "routed.dev/v1"
+ANNOTATIONS_BYTES = 256 * 1024
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
 _INTERFACE_BAD = re.compile(r"[/:\s\x00-\x1f]|[^\x00-\x7f]")
 
 
@@ -59,9 +61,68 @@ def interface_name(value: str) -> str:
     return value
 
 
+def _wrong_word(text: str) -> str:
+    """Why a text is not the name of a label; empty if it is."""
+    if not 1 <= len(text) <= 63:
+        return f"has {len(text)} characters; 1 to 63 are possible"
+    if not _NAME.match(text):
+        return "may have letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+    return ""
+
+
+def label_key(value: str) -> str:
+    """A label's or an annotation's key: a name, after an optional DNS subdomain and '/'
+    (Kubernetes: Labels and Selectors, Syntax)."""
+    prefix, slash, name = value.rpartition("/")
+    if slash:
+        try:
+            dns_subdomain(prefix)
+        except ValueError as error:
+            raise ValueError(f"{value[:80]!r} is no key: before its '/', {error}") from error
+    wrong = _wrong_word(name)
+    if wrong:
+        raise ValueError(f"{value[:80]!r} is no key: its name {wrong}")
+    return value
+
+
+def label_value(value: str) -> str:
+    """A label's value: empty, or written like a label's name (Kubernetes: Labels and Selectors)."""
+    wrong = _wrong_word(value) if value else ""
+    if wrong:
+        raise ValueError(f"{value[:80]!r} is no label value: it {wrong}")
+    return value
+
+
+def label_set(labels: dict[str, str]) -> dict[str, str]:
+    """Labels of which every key and value is one; ValueError names each that is not."""
+    wrong = []
+    for key, value in labels.items():
+        try:
+            label_key(key)
+            label_value(value)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return labels
+
+
+def annotation_set(annotations: dict[str, str]) -> dict[str, str]:
+    """Keys are written like labels', values are free; all together have a bound (Kubernetes:
+    `TotalAnnotationSizeLimitB`)."""
+    for key in annotations:
+        label_key(key)
+    size = sum(len(key) + len(value.encode()) for key, value in annotations.items())
+    if size > ANNOTATIONS_BYTES:
+        raise ValueError(f"have {size} bytes; {ANNOTATIONS_BYTES} are possible together")
+    return annotations
+
+
 DNSLabel = Annotated[str, AfterValidator(dns_label)]
 DNSSubdomain = Annotated[str, AfterValidator(dns_subdomain)]
 InterfaceName = Annotated[str, AfterValidator(interface_name)]
+Labels = Annotated[dict[str, str], AfterValidator(label_set)]
+Annotations = Annotated[dict[str, str], AfterValidator(annotation_set)]
 
 
 _PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
@@ -111,9 +172,10 @@ def _plain(model: type[Model], field: str) -> tuple[tuple[type, ...], str] | Non
 class ObjectMeta(Model):
     name: DNSSubdomain
     """Unique among the objects of its kind; a DNS name. Immutable."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    """What selectors look at."""
-    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
+    """What selectors look at. A key is a name with an optional DNS prefix, such as `rack` or
+    `example.com/rack`; a value has at most 63 letters, digits, '-', '_' and '.'."""
+    annotations: Annotations = Field(default_factory=dict)
     """Notes of people and programs; nothing selects by them."""
     uid: str = ""
     """Tells this object from an earlier one of the same name. The service makes it."""

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from api.resources.decode import parse_body
 from api.resources.errors import Cause, Invalid
-from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Model
+from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Labels, Model
 from api.resources.net import Address
 from api.resources.workload import IPFamily, Mode
 
@@ -30,7 +30,7 @@ class AttachRequest(Model):
     lease: DNSSubdomain | Literal[""] = ""
     ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
     container_id: str = Field(default="", alias="containerID", max_length=253)
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
     mtu: int | None = Field(default=None, ge=1280, le=65_535)
 
     @model_validator(mode="after")

@@ -12,14 +12,14 @@ from support.agents import agent_on
 
 from api.client import WatchEvent
 from api.resources import ObjectMeta, Resource, Workload
-from api.resources.errors import Conflict, StorageError
+from api.resources.errors import Conflict, Invalid, StorageError
 from api.resources.workload import WorkloadSpec
 from routed.agent import records
 from routed.agent.api import application
 from routed.agent.attachment import Step
 from routed.agent.control import Control
 from routed.agent.intent import WATCHED, Intent
-from routed.agent.request import AttachRequest
+from routed.agent.request import AttachRequest, parse_attach
 from routed.kernel.fake import FakeKernel
 from routed.settings import AgentSettings
 from routed.state import Endpoint
@@ -30,6 +30,13 @@ class Taken(FakeKernel):
 
     async def attach(self, endpoint: Endpoint) -> None:
         raise Conflict(f"cannot attach {endpoint.workload}: its namespace has an eth0 already")
+
+
+def test_labels_that_the_service_would_refuse_are_refused_at_once() -> None:
+    """A report of such an attachment could never be stored."""
+    with pytest.raises(Invalid) as caught:
+        parse_attach(b'{"name": "web", "netns": "web", "labels": {"rack": "r 1"}}')
+    assert "attachment 'web': labels: 'r 1' is no label value" in str(caught.value)
 
 
 def test_a_refused_attach_leaves_no_record_and_no_address(tmp_path: Path) -> None:

@@ -159,3 +159,51 @@ def test_unknown_fields_are_left_out_and_named_where_that_is_asked_for() -> None
     peer = {"metadata": {"name": "p"}, "spec": {"peerIP": "x", "asNumber": 1, "odd": 1}}
     with pytest.raises(Invalid, match=r"spec\.peerIP"):
         decode(KINDS["bgppeers"], peer, told)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({"rack": "r1", "example.com/rack": "", "a_b.C-d": "x" * 63}, ""),
+        ({"": "x"}, "'' is no key: its name has 0 characters"),
+        ({"-rack": "x"}, "'-rack' is no key: its name may have letters"),
+        ({"a" * 64: "x"}, "has 64 characters; 1 to 63"),
+        ({"Example.com/rack": "x"}, "is no key: before its '/', 'Example' is not a DNS label"),
+        ({"a/b/c": "x"}, "is no key: before its '/'"),
+        ({"/rack": "x"}, "is no key: before its '/'"),
+        ({"rack": "r 1"}, "'r 1' is no label value: it may have letters"),
+        ({"rack": "r1-"}, "'r1-' is no label value"),
+        ({"rack": "r1\n"}, "is no label value"),
+        ({"rack": "x" * 64}, "has 64 characters; 1 to 63"),
+    ],
+)
+def test_labels_are_written_as_kubernetes_has_them(labels: dict[str, str], says: str) -> None:
+    document = {"metadata": {"name": "n", "labels": labels}, "spec": {}}
+    if not says:
+        assert decode(KINDS["nodes"], document).metadata.labels == labels
+        return
+    with pytest.raises(Invalid) as caught:
+        decode(KINDS["nodes"], document)
+    (cause,) = caught.value.causes
+    assert cause.field == "metadata.labels"
+    assert says in cause.message
+
+
+def test_every_wrong_label_is_named() -> None:
+    labels = {"-a": "x", "b": "-"}
+    with pytest.raises(Invalid) as caught:
+        decode(KINDS["nodes"], {"metadata": {"name": "n", "labels": labels}, "spec": {}})
+    assert "'-a'" in str(caught.value)
+    assert "'-'" in str(caught.value)
+
+
+def test_annotations_have_keys_of_labels_and_a_bound() -> None:
+    def decoded(annotations: dict[str, str]) -> None:
+        document = {"metadata": {"name": "n", "annotations": annotations}, "spec": {}}
+        decode(KINDS["nodes"], document)
+
+    decoded({"example.com/note": "anything: goes\n" * 1000})
+    with pytest.raises(Invalid, match=r"metadata\.annotations: 'a b' is no key"):
+        decoded({"a b": "x"})
+    with pytest.raises(Invalid, match="262146 bytes; 262144 are possible together"):
+        decoded({"n": "x" * 131_072, "m": "x" * 131_072})
