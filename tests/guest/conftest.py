@@ -1,0 +1,110 @@
+"""Tests of this folder run in a kernel that has ipvlan: this one, else the guest's (scripts/guest).
+
+In the guest a pytest of its own runs them, all in one boot. It writes each report to a file as it
+comes, and the pytest out here tells them as if they were its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SECONDS = 480  # for all that run in the guest together
+REPORTS = "GUEST_REPORTS"  # in the environment of the pytest in the guest: where it writes them
+TRY = "ip link add p0 type veth peer p1 && ip link add link p0 name i0 type ipvlan mode l3s"
+
+
+class Guest:
+    """What the tests of one run came to in the guest, by node id."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        mine = [item.nodeid for item in session.items if HERE in item.path.parents]
+        self.reports: dict[str, list[Any]] = {}
+        with tempfile.TemporaryDirectory() as share:
+            said = Path(share) / "reports"
+            done = subprocess.run(
+                [str(ROOT / "scripts" / "guest"), "--share", share, "env", f"{REPORTS}={said}",
+                 sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *mine],
+                cwd=ROOT, check=False, capture_output=True, text=True, errors="replace",
+                env={**os.environ, "GUEST_SECONDS": str(SECONDS)},
+            )  # fmt: skip
+            lines = said.read_text().splitlines() if said.exists() else []
+        self.output = done.stdout[-20_000:] + done.stderr[-2_000:]
+        for line in lines:
+            report = session.config.hook.pytest_report_from_serializable(
+                config=session.config, data=json.loads(line)
+            )
+            self.reports.setdefault(report.nodeid, []).append(report)
+
+    def of(self, item: pytest.Item) -> list[Any]:
+        """The reports of one test; one that says what the guest said where it has none."""
+        said = f"the guest did not come to this test:\n{self.output}"
+        return self.reports.get(item.nodeid) or [_report(item, "failed", said)]
+
+
+class Here:
+    """Why a guest is needed, if it is, and its reports."""
+
+    needed: bool | None = None
+    guest: Guest | None = None
+
+
+def _report(item: pytest.Item, outcome: Any, said: str) -> pytest.TestReport:
+    where = (str(item.path), item.location[1] or 0, f"Skipped: {said}")
+    longrepr: Any = where if outcome == "skipped" else said
+    return pytest.TestReport(
+        item.nodeid, item.location, {name: 1 for name in item.keywords}, outcome, longrepr,
+        "setup" if outcome == "skipped" else "call",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.root)
+            if REPORTS not in os.environ:  # the first waits for all
+                item.add_marker(pytest.mark.timeout(SECONDS + 60))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    if REPORTS in os.environ or os.geteuid() != 0:
+        return None
+    if Here.needed is None:
+        words = ["unshare", "--net", "sh", "-c", TRY]
+        Here.needed = subprocess.run(words, check=False, capture_output=True).returncode != 0
+    if not Here.needed:
+        return None
+    if shutil.which("linux.uml") is None:
+        why = "this kernel has no ipvlan, and user-mode-linux is not installed"
+        reports = [_report(item, "skipped", why)]
+    else:
+        Here.guest = Here.guest or Guest(item.session)
+        reports = Here.guest.of(item)
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if REPORTS in os.environ:
+        hook = item.config.hook
+        data = hook.pytest_report_to_serializable(config=item.config, report=report)
+        with Path(os.environ[REPORTS]).open("a") as file:
+            file.write(json.dumps(data) + "\n")
+    return report
