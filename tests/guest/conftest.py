@@ -79,7 +79,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    if REPORTS in os.environ or os.geteuid() != 0:
+    """Called for every test of the run, in whatever folder."""
+    if HERE not in item.path.parents or REPORTS in os.environ or os.geteuid() != 0:
         return None
     if Here.needed is None:
         words = ["unshare", "--net", "sh", "-c", TRY]
