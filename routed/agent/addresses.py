@@ -76,6 +76,12 @@ class AddressBook:
         self.allocator.expire(time.monotonic())
         self.log.tidy(self.allocator.cooling)
 
+    def released(self) -> set[IPAddress]:
+        """Addresses that somebody may have had lately and nobody has: those that cool, and those
+        of blocks of one address, which do not cool for who holds their lease."""
+        fixed = {cidr.network_address for cidr in self.allocator.blocks if cidr.num_addresses == 1}
+        return (fixed | self.allocator.cooling.keys()) - self.allocator.assigned.keys()
+
     def own(self, intent: Intent) -> None:
         """The blocks of `intent` are ours from now on."""
         self.releasing &= intent.blocks.keys()

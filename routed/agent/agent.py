@@ -105,6 +105,7 @@ class Agent:
 
     async def serve(self) -> None:
         """Run every task of the agent; one that ends ends all."""
+        self.kernel.forget(self.book.released())  # an earlier agent may not have come to it
         self.writer.wake()
         self.declared.wake()
         async with asyncio.TaskGroup() as tasks:

@@ -138,6 +138,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     except (RoutedError, OSError) as error:
         agent.records.remove(record.id)
         agent.book.forget(record.id)
+        agent.kernel.forget(addresses)
         if isinstance(error, OSError):
             full = error.errno == errno.ENOSPC
             raise StorageError(f"cannot record {record.id}: {error}", full=full) from error
@@ -180,6 +181,7 @@ async def _take_away(agent: Agent, record: Attachment) -> None:
     agent.speech.withdraw(host_prefix(address) for address in record.addresses)
     reached(Point.WITHDRAWN)
     await agent.kernel.detach([record.id])
+    agent.kernel.forget(record.addresses)
     reached(Point.ROUTES_GONE)
     try:
         agent.book.release(record.id, leased=bool(record.lease))

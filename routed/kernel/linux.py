@@ -16,12 +16,13 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
 from routed.kernel import interior, learned, netns, observe, sysctl
 from routed.kernel import messages as m
+from routed.kernel.conntrack import Connections
 from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Link, Observed
@@ -58,6 +59,7 @@ class LinuxKernel:
         self._monitor.ports.add(self._netlink.port)
         self._monitor.start()
         self._reaper = Reaper()
+        self._connections = Connections()
         taken = [link.index for link in observe.links(self._netlink)]
         self._index = max(FIRST_INDEX, *(index + 1 for index in taken))
         self._links: dict[str, Link] = {}  # by workload, as last read
@@ -84,6 +86,10 @@ class LinuxKernel:
     # -- one endpoint ------------------------------------------------------------------------------
 
     async def attach(self, endpoint: Endpoint) -> None:
+        try:
+            await self._connections.forgotten(endpoint.addresses)
+        except OSError as error:
+            raise _apply_error(endpoint, "forget old connections of", error) from error
         inner = None
         if endpoint.netns is not None:
             try:
@@ -244,9 +250,13 @@ class LinuxKernel:
                 raise ApplyError(", ".join(workloads), "detach", number)
         self._reaper.add(gone)
 
+    def forget(self, addresses: Iterable[IPAddress]) -> None:
+        self._connections.forget(addresses)
+
     async def reaped(self) -> None:
-        """Return when no detached link is left."""
+        """Return when no detached link is left, nor a connection of what was released."""
         await self._reaper.drain()
+        await self._connections.drain()
 
     # -- everything --------------------------------------------------------------------------------
 
@@ -259,7 +269,9 @@ class LinuxKernel:
         repair.sysctls()
         self._reaper.add(link.index for link in observed.reaping.values())
         if desired.sweep:
-            self._reaper.add(repair.sweep())
+            orphans = repair.sweep()
+            self._reaper.add(orphans)
+            self.forget(a for index, a in observed.neighbours if index in orphans)
         repair.moved()
         made = {}
         for endpoint in repair.missing():
@@ -328,7 +340,7 @@ class LinuxKernel:
             yield
 
     async def close(self) -> None:
-        await self._reaper.drain()
+        await self.reaped()
         self._monitor.close()
         self._netlink.close()
         os.close(self._home)

@@ -84,14 +84,15 @@ def attributes(data: bytes, offset: int) -> dict[int, bytes]:
 
 
 class Netlink:
-    """A NETLINK_ROUTE socket of the namespace it is made in. Not for two users at a time.
+    """A socket of the namespace it is made in, NETLINK_ROUTE's unless another `protocol` is
+    asked for. Not for two users at a time.
 
     `brief` is one for a single small batch: nothing is set that such a batch does not need.
     """
 
-    def __init__(self, *, brief: bool = False) -> None:
+    def __init__(self, *, brief: bool = False, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
         )
         self._sequence = 0
         self._interrupted = False

@@ -6,10 +6,11 @@ the full read. All three are called by the agent's one writer only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from api.resources.net import IPAddress
 from routed.state import Endpoint, HostState, Report
 
 
@@ -33,6 +34,10 @@ class Kernel(Protocol):
 
     async def detach(self, workloads: Sequence[str]) -> None:
         """Take away routes and neighbours at once; links are reaped soon, in groups."""
+
+    def forget(self, addresses: Iterable[IPAddress]) -> None:
+        """These were released: what the kernel remembers of connections with them is deleted soon,
+        and before one of them is attached again."""
 
     def check_netns(self, name_or_path: str) -> Namespace:
         """A namespace that a workload may be attached into; Invalid says why not."""

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
 
+from policies.nft import Nft
 from routed.kernel.fake import FakeKernel
 from routed.kernel.linux import LinuxKernel
 from routed.state import Endpoint, HostState, host_interface_name
+from support.conntrack import entries
 from support.netns import in_fresh_namespace, run
 
 Body = Callable[[Any], Awaitable[None]]
@@ -131,6 +134,13 @@ class FakeWorld:
             for line in str(self.kernel).splitlines()
             if " proto static" in line or ("up0" in line and " proto 82" not in line)
         )
+
+    def flow(self, source: str, address: str) -> None:
+        """Something is sent from this host."""
+        self.kernel.add(f"flow {source} {address}")
+
+    def has_flow(self, address: str) -> bool:
+        return any(line.startswith("flow ") and address in line for line in self.kernel.host)
 
     def routes(self) -> list[str]:
         return [line.removeprefix("route ") for line in self.kernel.host if "route " in line]
@@ -265,6 +275,15 @@ class RealWorld:
             + run("ip", "nexthop", "show", "proto", "4")  # static
             + run("ip", "-br", "addr", "show", "up0")
         )
+
+    def flow(self, source: str, address: str) -> None:
+        Nft().sync()  # a namespace without any rule that asks keeps nothing in mind
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.bind((source, 0))
+            made.sendto(b"x", (address, 9))
+
+    def has_flow(self, address: str) -> bool:
+        return bool(entries(address))
 
     def routes(self) -> list[str]:
         return run("ip", "route").splitlines() + run("ip", "-6", "route").splitlines()

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from api.resources.net import IPNetwork
+from api.resources.net import IPAddress, IPNetwork
 from bgp.seam import Advertisement, Peer
 from policies.firewall import Blocking
 from routed.agent.speech import Speech
@@ -32,6 +32,9 @@ class HollowKernel:
         pass
 
     async def detach(self, workloads: Sequence[str]) -> None:
+        pass
+
+    def forget(self, addresses: Iterable[IPAddress]) -> None:
         pass
 
     def check_netns(self, name_or_path: str) -> Namespace:

@@ -1,0 +1,205 @@
+"""Connections that the kernel keeps in mind (conntrack), forgotten before an address is used again.
+
+An entry outlives the workload that it was made for: five days for an established TCP flow, and what
+comes in for one that stands is not looked at by any rule for new connections, and is translated as
+it was before. So every entry that names a released address, as the source or the destination of
+either direction (which is what port mappings and source NAT change), is deleted: soon after the
+detach, off its answer's path, and at the latest before that address is attached again.
+
+Once a second at most all entries are asked for, whatever the number of addresses: 9 ms of the
+kernel's for its table of 262 144 buckets, and 3 us for each entry. Where there are very many
+entries and few addresses, the kernel is asked to select by one address and place (`CTA_FILTER`,
+Linux 5.8; an older one sends all, so what comes is always looked at). New entries cannot arise
+meanwhile: what the old link sends is dropped before conntrack sees it (`policies/base.py`), and
+what is sent to the address meets a blackhole before its entry is kept.
+
+Sources: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from api.resources.net import IPAddress
+from routed.kernel.netlink import (
+    NLA_F_NESTED,
+    NLM_F_DUMP,
+    Netlink,
+    attr,
+    attr_u32,
+    attributes,
+    message,
+    nested,
+    walk,
+)
+
+log = logging.getLogger("routed.kernel")
+
+NETLINK_NETFILTER = 12
+CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
+CT_GET, CT_DELETE = CTNETLINK | 1, CTNETLINK | 2
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE, CTA_FILTER = 1, 2, 12, 18, 25
+CTA_TUPLE_IP = 1
+IP_SOURCE, IP_DESTINATION = {4: 1, 16: 3}, {4: 2, 16: 4}  # by the bytes of an address
+FILTER_ORIG, FILTER_REPLY = 1, 2  # CTA_FILTER_*_FLAGS
+BY_SOURCE, BY_DESTINATION = 1, 2  # CTA_FILTER_FLAG(CTA_IP_SRC), (CTA_IP_DST)
+FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
+
+COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+MANY = 8000  # entries that take as long to look at here as one address to be selected by
+DELAY = 1.0  # seconds for more addresses to join
+TRIES = 3
+ABSENT = {errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL}
+
+_TUPLE = struct.Struct("=HxxHxx")  # lengths of a tuple and of the addresses in it
+
+
+def dump(family: int, selection: bytes = b"") -> bytearray:
+    """Ask for entries: all of `family`, or those of a `selection`."""
+    return message(CT_GET, NLM_F_DUMP, _header(family) + selection)
+
+
+def delete(entry: bytes) -> bytearray:
+    """Delete the very entry that a dump has told of; ENOENT if it is gone."""
+    found = attributes(entry, 4)
+    parts = attr(CTA_TUPLE_ORIG | NLA_F_NESTED, found[CTA_TUPLE_ORIG]) + attr(CTA_ID, found[CTA_ID])
+    if CTA_ZONE in found:
+        parts += attr(CTA_ZONE, found[CTA_ZONE])
+    return message(CT_DELETE, 0, _header(entry[0]) + parts)
+
+
+def selections(address: bytes) -> Iterator[bytes]:
+    """One selection for each of the four places where an entry can name `address`."""
+    size = len(address)
+    for tuple_kind, flags_kind in ((CTA_TUPLE_ORIG, FILTER_ORIG), (CTA_TUPLE_REPLY, FILTER_REPLY)):
+        for kind, flag in ((IP_SOURCE[size], BY_SOURCE), (IP_DESTINATION[size], BY_DESTINATION)):
+            said = nested(tuple_kind, nested(CTA_TUPLE_IP, attr(kind, address)))
+            yield said + nested(CTA_FILTER, attr_u32(flags_kind, flag))
+
+
+def naming(buffers: Iterable[bytes], addresses: Collection[bytes]) -> list[bytes]:
+    """The entries in `buffers` of a dump that name one of `addresses`."""
+    wanted, found = set(addresses), []
+    for data in buffers:
+        for _, _, _, start, end in walk(data):
+            if not wanted.isdisjoint(_places(data, start + 4)):
+                found.append(data[start:end])
+    return found
+
+
+def _places(data: bytes, at: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """The addresses of both tuples, which begin an entry; in each they come first. This is done
+    for every entry of a host, so nothing is taken apart that need not be."""
+    whole, part = _TUPLE.unpack_from(data, at)
+    size = (part - 4) // 2  # of an attribute: an address and its header
+    other = at + ((whole + 3) & ~3)
+    return (
+        data[at + 12 : at + 8 + size],
+        data[at + 12 + size : at + 8 + 2 * size],
+        data[other + 12 : other + 8 + size],
+        data[other + 12 + size : other + 8 + 2 * size],
+    )
+
+
+def _header(family: int) -> bytes:
+    return struct.pack("=BBH", family, 0, 0)  # nfgenmsg
+
+
+def forget(addresses: Collection[IPAddress]) -> int:
+    """Delete what names one of `addresses`, in this thread's namespace; how many entries. OSError.
+
+    It is looked once more for what was deleted, and what failed is raised: an entry that is left
+    would be the next owner's.
+    """
+    count = 0
+    with Netlink(protocol=NETLINK_NETFILTER) as netlink:
+        for size, family in FAMILIES.items():
+            some = {address.packed for address in addresses if len(address.packed) == size}
+            for number in range(TRIES if some else 0):
+                batch = [delete(entry) for entry in _entries(netlink, family, some)]
+                if not batch:
+                    break
+                failed = set(netlink.transact(batch).values()) - {errno.ENOENT}
+                count += len(batch)
+                if failed and number == TRIES - 1:
+                    raise OSError(failed.pop(), "cannot delete connections")
+    return count
+
+
+def _entries(netlink: Netlink, family: int, addresses: set[bytes]) -> list[bytes]:
+    asked = [b""]
+    if _count() > MANY * len(addresses):
+        asked = [selection for one in addresses for selection in selections(one)]
+    found: dict[bytes, None] = {}
+    for selection in asked:
+        request = dump(family, selection)
+        found |= dict.fromkeys(netlink.read(request, lambda data: naming(data, addresses)))
+    return list(found)
+
+
+def _count() -> int:
+    """How many entries this namespace has."""
+    try:
+        return int(COUNT.read_text(encoding="ascii"))
+    except OSError:
+        return 0  # not told
+
+
+class Connections:
+    """Forgets those of released addresses, in a thread. Made and used in the loop's thread.
+
+    A host whose kernel cannot tell of connections (no ctnetlink) is told of once: there is nothing
+    that could be waited for.
+    """
+
+    def __init__(self) -> None:
+        self._pending: set[IPAddress] = set()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[OSError | None] | None = None
+        self._absent = False
+
+    def forget(self, addresses: Iterable[IPAddress]) -> None:
+        """Have those of `addresses` forgotten soon."""
+        if not self._absent:
+            self._pending.update(addresses)
+        if self._pending and (self._task is None or self._task.done()):
+            self._hurry.clear()
+            self._task = asyncio.create_task(self._later())
+
+    async def forgotten(self, addresses: Collection[IPAddress]) -> None:
+        """Return when none of `addresses` waits any more. OSError."""
+        while not self._pending.isdisjoint(addresses):
+            self.forget(())
+            if (error := await self.drain()) is not None:
+                raise error
+
+    async def drain(self) -> OSError | None:
+        """Try what waits now; why something waits still."""
+        if self._task is None:
+            return None
+        self._hurry.set()
+        await asyncio.wait([self._task])
+        return self._task.result()
+
+    async def _later(self) -> OSError | None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), DELAY)
+        while self._pending:
+            some = frozenset(self._pending)
+            try:
+                await asyncio.to_thread(forget, some)
+            except OSError as error:
+                if error.errno not in ABSENT:
+                    log.warning("connections not forgotten addresses=%d: %s", len(some), error)
+                    return error
+                log.error("connections of released addresses stay: no ctnetlink here: %s", error)
+                self._absent = True
+            self._pending -= some
+        return None
