@@ -3,8 +3,13 @@ by their policy (Docker, ufw) or by their last rule (firewalld).
 
 An accept in our table does not override a drop in another base chain of the same hook
 (nftables(8), "verdict statements"), so such a chain cuts workloads off, and only a rule in it can
-let them through. Pure: reads what ``nft -j list ruleset`` prints. Rules of the legacy iptables are
-not in it.
+let them through. Pure: reads what ``nft -j list ruleset`` prints, and rules of the legacy iptables
+put in the same words (`policies/legacy.py`).
+
+A packet from a workload and one to a workload are followed separately, each past the rules that say
+nothing about it: what firewalld and ufw write for an interface of theirs is a rule that sends its
+packets to another chain, and there they are let pass. Conditions on anything else (addresses, other
+interfaces) decide nothing here, so who lets workloads pass by such only is told all the same.
 
 The rules say our links by name (`rt*`) wherever iptables may read them too: a native `iifgroup`,
 which would be exact, cannot be translated by iptables-nft, and then `iptables -S` and
@@ -24,9 +29,22 @@ DOCKER_CHAIN = "DOCKER-USER"  # Docker's, for other people's rules
 LINK_NAMES = "rt*"  # of our links on the host's side
 SIDES = {"iifname": "-i", "oifname": "-o"}
 IPTABLES = {"ip": "iptables", "ip6": "ip6tables"}
+FAMILIES = {*IPTABLES, "inet"}  # whose forward hook sees what is routed
+LEGACY = "iptables-legacy filter"  # the table of the legacy iptables, as it is called here
 VERDICTS = {"accept", "drop", "reject"}  # the last word on a packet in this base chain
+TARGETS = {"REJECT": "reject", "DROP": "drop", "ACCEPT": "accept"}  # of iptables-nft, by xt
 UNCONDITIONAL = VERDICTS | {"return", "goto", "jump", "counter", "log"}
 WHOLE = {"match", "xt", "counter", "log", "accept"}  # of a rule that accepts all of a side
+# what makes it last: a rule of somebody else's is forgotten when these write theirs anew
+FIREWALLD = (
+    "firewall-cmd --permanent --zone=trusted --add-interface=rt+",
+    "firewall-cmd --permanent --new-policy=routed",
+    "firewall-cmd --permanent --policy=routed --add-ingress-zone=ANY",
+    "firewall-cmd --permanent --policy=routed --add-egress-zone=trusted",
+    "firewall-cmd --permanent --policy=routed --set-target=ACCEPT",
+    "firewall-cmd --reload",
+)
+UFW = ("ufw route allow in on rt+", "ufw route allow out on rt+")
 
 Rule = dict[str, Any]
 
@@ -35,7 +53,9 @@ Rule = dict[str, Any]
 class Blocking:
     """A chain that drops what is forwarded to and from workloads, and what would let it pass.
 
-    `docker`: it sends all through Docker's chain for such rules, which a running agent keeps open.
+    `remedy`: commands, with "; " between them, that help at once. `lasting`: those that make the
+    program whose chain it is keep that; empty where it is not known. `docker`: it sends all through
+    Docker's chain for such rules, which a running agent keeps open.
     """
 
     family: str
@@ -43,6 +63,15 @@ class Blocking:
     chain: str
     remedy: str
     docker: bool = False
+    lasting: str = ""
+
+    def told(self) -> str:
+        """For people."""
+        said = (
+            f"chain {self.chain} of table {self.family} {self.table} drops what workloads send; "
+            f"run: {self.remedy}"
+        )
+        return f"{said} (to keep it: {self.lasting})" if self.lasting else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +105,14 @@ class Listed:
                 rules.setdefault(key, []).append(rule)
         return cls(chains, rules)
 
-    def course(self, family: str, table: str, name: str) -> Course:
+    def course(self, family: str, table: str, name: str, side: str | None = None) -> Course:
         """What every packet that enters the chain meets, unless something before decides on it:
-        its rules up to the first that ends it for all, and chains that all are sent through."""
+        its rules up to the first that ends it for all, and chains that all are sent through. Given
+        a `side`, a key of `SIDES`: of our links' packets on that side."""
         met, through = [], {name}
         for rule in self.rules.get((family, table, name), []):
             met.append(rule)
-            parts = rule.get("expr", [])
+            parts = [part for part in map(_plain, rule.get("expr", [])) if not _is_ours(part, side)]
             said = {key for part in parts for key in part}
             if not said <= UNCONDITIONAL:
                 continue
@@ -90,7 +120,7 @@ class Listed:
             for part in parts:
                 onward = part.get("jump") or part.get("goto")
                 if onward:
-                    other = self.course(family, table, onward["target"])
+                    other = self.course(family, table, onward["target"], side)
                     met += other.rules
                     through |= other.chains
                     verdict = other.verdict
@@ -105,17 +135,35 @@ def blocking(entries: Iterable[Rule]) -> list[Blocking]:
     found = []
     for chain in listed.chains:
         family, table, name = chain["family"], chain["table"], chain["name"]
-        if chain.get("hook") != "forward" or table == TABLE:
+        if chain.get("hook") != "forward" or table == TABLE or family not in FAMILIES:
             continue
-        course = listed.course(family, table, name)
-        if (course.verdict or chain.get("policy", "accept")) == "accept":
+        policy = chain.get("policy", "accept")
+        ends = {listed.course(family, table, name, side).verdict or policy for side in SIDES}
+        if ends == {"accept"}:
             continue
-        if {side_let_pass(rule) for rule in course.rules} >= SIDES.keys():
-            continue
-        docker = DOCKER_CHAIN in course.chains
+        through = listed.course(family, table, name).chains
+        docker = DOCKER_CHAIN in through
         remedy = _remedy(family, table, DOCKER_CHAIN if docker else name)
-        found.append(Blocking(family, table, name, remedy, docker))
+        kept = docker and table != LEGACY  # we write to no table of the legacy iptables
+        found.append(Blocking(family, table, name, remedy, kept, _lasting(family, table, through)))
     return found
+
+
+def _plain(part: Rule) -> Rule:
+    """A verdict that iptables-nft puts as an extension of its own, as what it is."""
+    extension = part.get("xt")
+    if isinstance(extension, dict) and extension.get("type") == "target":
+        verdict = TARGETS.get(str(extension.get("name")))
+        return part if verdict is None else {verdict: None}
+    return part
+
+
+def _is_ours(part: Rule, side: str | None) -> bool:
+    """Whether that part of a rule holds for every packet of our links on that side."""
+    extension, match = part.get("xt"), part.get("match")
+    if isinstance(extension, dict):
+        return extension.get("name") == "comment"
+    return match is not None and side is not None and _side_of(match) == side
 
 
 def side_let_pass(rule: Rule) -> str | None:
@@ -126,10 +174,15 @@ def side_let_pass(rule: Rule) -> str | None:
     if any(one.get("name") != "comment" for one in extensions) or len(matches) != 1:
         return None
     said = {key for part in parts for key in part}
-    if "accept" not in said or not said <= WHOLE or matches[0].get("op") != "==":
+    if "accept" not in said or not said <= WHOLE:
         return None
-    left, right = matches[0].get("left"), matches[0].get("right")
-    for side in SIDES:
+    return _side_of(matches[0])
+
+
+def _side_of(match: Rule) -> str | None:
+    """The side whose links, all of ours, `match` is for."""
+    left, right = match.get("left"), match.get("right")
+    for side in SIDES if match.get("op") == "==" else ():
         if left == {"meta": {"key": side}} and right == LINK_NAMES:
             return side
         if left == {"meta": {"key": side.replace("name", "group")}} and right == LINK_GROUP:
@@ -137,10 +190,17 @@ def side_let_pass(rule: Rule) -> str | None:
     return None
 
 
+def _lasting(family: str, table: str, chains: set[str]) -> str:
+    """In the words of the program that writes such chains, which one tells by their names."""
+    if (family, table) == ("inet", "firewalld"):
+        return "; ".join(FIREWALLD)
+    return "; ".join(UFW) if any(name.startswith(("ufw-", "ufw6-")) for name in chains) else ""
+
+
 def _remedy(family: str, table: str, chain: str) -> str:
     """In the words of the program that most likely owns the chain."""
-    if family in IPTABLES and table == "filter":
-        program = IPTABLES[family]
+    if family in IPTABLES and table in ("filter", LEGACY):
+        program = IPTABLES[family] + ("-legacy" if table == LEGACY else "")
         said = [f"{program} -I {chain} {flag} rt+ -j ACCEPT" for flag in SIDES.values()]
     else:
         said = [

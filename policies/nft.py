@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
-from policies import base, docker
+from policies import base, docker, legacy
 from policies.firewall import Blocking, blocking
 from policies.watch import changes
 
@@ -77,8 +77,8 @@ class Nft:
         return bool(commands)
 
     def blocking(self) -> list[Blocking]:
-        """Chains of others that cut workloads off. ApplyError."""
-        return blocking(self._ruleset())
+        """Chains of others that cut workloads off, of the legacy iptables too. ApplyError."""
+        return blocking([*self._ruleset(), *legacy.entries()])
 
     def _ruleset(self) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = json.loads(self.run("list ruleset", "ruleset"))["nftables"]

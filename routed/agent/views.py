@@ -56,11 +56,7 @@ def conditions(agent: Agent) -> list[Condition]:
         type="ForwardBlocked",
         status="True" if agent.filtering.blocking else "False",
         reason="ForeignPolicyDrop" if agent.filtering.blocking else "NotBlocked",
-        message="; ".join(
-            f"chain {one.chain} of table {one.family} {one.table} drops what workloads send; "
-            f"run: {one.remedy}"
-            for one in agent.filtering.blocking
-        ),
+        message="; ".join(one.told() for one in agent.filtering.blocking),
     )
     skewed = skew.condition(
         agent.control.skew, skew.of_speaker(speech.version) if speech.connected else "", unread

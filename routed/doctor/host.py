@@ -18,7 +18,6 @@ from routed.settings import AgentSettings
 NEEDED = ("network namespaces", "veth", "next hop objects", "nftables")
 WISHED = {"ipvlan": "modes ipvlan-l3 and ipvlan-l3s", "vxlan": "encapsulation"}
 NETWORKD = ("ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no")
-LEGACY = ("ip_tables_names", "ip6_tables_names")
 LEAST_MTU = 1280  # RFC 8200, section 5
 NET_ADMIN = 12  # capabilities(7)
 
@@ -98,12 +97,11 @@ def firewalls() -> Iterator[Finding]:
         if one.docker:
             said += ": an agent that runs lets workloads pass, by its rules in DOCKER-USER"
             yield warn(check, said, f"start the agent, or: {one.remedy}")
-        else:
-            yield fail(check, f"{said}: workloads are cut off", one.remedy)
-    if legacy := [name for name in LEGACY if _text(Path("/proc/net") / name).split()]:
-        said = f"{', '.join(legacy)}: rules of the legacy iptables, which are not read here"
-        remedy = "iptables-legacy -S FORWARD must not drop what comes from and goes to rt+"
-        yield warn("firewall: legacy iptables", said, remedy)
+            continue
+        said += ": workloads are cut off"
+        if one.lasting:
+            said += f"; what keeps the remedy when its owner writes its rules anew: {one.lasting}"
+        yield fail(check, said, one.remedy)
 
 
 def managers() -> Iterator[Finding]:
