@@ -102,6 +102,13 @@ class _States(Collector):
         yield _gauge(
             "routed_blocking_firewalls", "Foreign chains that cut workloads off.", blocking
         )
+        removed = GaugeMetricFamily(
+            "routed_routes_removed", "Times that somebody removed routes.", labels=["program"]
+        )
+        held = getattr(agent.kernel, "removals", ())
+        for program, count in Counts(one.program for one in held).items():
+            removed.add_metric([program], count)
+        yield removed
         sessions = GaugeMetricFamily("routed_bgp_sessions", "Sessions by state.", labels=["state"])
         for state, count in Counts(one.state for one in speech.sessions.values()).items():
             sessions.add_metric([state], count)

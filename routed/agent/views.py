@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from api.resources import Condition
-from routed.agent import skew
+from routed.agent import flapping, skew
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
@@ -61,7 +62,8 @@ def conditions(agent: Agent) -> list[Condition]:
     skewed = skew.condition(
         agent.control.skew, skew.of_speaker(speech.version) if speech.connected else "", unread
     )
-    return [ready, speaking, blocked, skewed, agent.agreement.condition()]
+    removed = flapping.condition(getattr(agent.kernel, "removals", ()), time.monotonic())
+    return [ready, speaking, blocked, removed, skewed, agent.agreement.condition()]
 
 
 def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:

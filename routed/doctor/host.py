@@ -18,6 +18,8 @@ from routed.settings import AgentSettings
 NEEDED = ("network namespaces", "veth", "next hop objects", "nftables")
 WISHED = {"ipvlan": "modes ipvlan-l3 and ipvlan-l3s", "vxlan": "encapsulation"}
 NETWORKD = ("ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no")
+KEEP = "KeepConfiguration=yes"
+NEXT_HOPS_LEFT = 256  # the first systemd with ManageForeignNextHops=
 LEAST_MTU = 1280  # RFC 8200, section 5
 NET_ADMIN = 12  # capabilities(7)
 
@@ -118,6 +120,14 @@ def managers() -> Iterator[Finding]:
                 f"put {' and '.join(missing)} under [Network] in "
                 "/etc/systemd/networkd.conf.d/routed.conf",
             )
+        elif 0 < _networkd_version() < NEXT_HOPS_LEFT and KEEP not in _texts(
+            "systemd/network", "*.network"
+        ):
+            yield warn(
+                "systemd-networkd",
+                "leaves foreign routes alone, but not next hops, which take routes along",
+                f"put {KEEP} under [Network] in the .network files of the uplinks",
+            )
         else:
             yield ok("systemd-networkd", "leaves foreign routes alone")
     if not Path("/run/NetworkManager").exists():
@@ -155,6 +165,16 @@ def links(settings: AgentSettings) -> Iterator[Finding]:
         yield warn("routing rules", "; ".join(rules), remedy)
     else:
         yield ok("routing rules", "none but the kernel's")
+
+
+def _networkd_version() -> int:
+    """Of systemd; 0 where it does not say."""
+    try:
+        words = ["networkctl", "--version"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+        return int(done.stdout.split()[1])
+    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
+        return 0
 
 
 def _number(path: Path) -> int:

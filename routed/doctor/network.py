@@ -17,6 +17,7 @@ from api.auth.certificates import life_of
 from api.client import context_of
 from api.resources.errors import ConfigError
 from bgp.seam import Peer
+from routed.agent.flapping import ROUTE_FLAPPING
 from routed.agent.intent import Intent, parse
 from routed.agent.plan import peers_of
 from routed.doctor import sockets
@@ -40,6 +41,21 @@ def programs(settings: AgentSettings) -> Iterator[Finding]:
                 yield warn(name, said, f"systemctl start routed-{name} (or: routed {name})")
             else:
                 yield ok(name, f"answers at {path}")
+    yield from heard(settings)
+
+
+def heard(settings: AgentSettings) -> Iterator[Finding]:
+    """What an agent that runs has seen of others, which cannot be seen by looking once."""
+    transport = httpx.HTTPTransport(uds=str(settings.agent_socket))
+    try:
+        with httpx.Client(transport=transport, base_url="http://agent", timeout=PATIENCE) as local:
+            held = local.get("/v1/status").json()["conditions"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return
+    for one in held:
+        if one["type"] == ROUTE_FLAPPING and one["status"] == "True":
+            found, _, remedy = one["message"].partition(": ")
+            yield warn("routes", found, remedy)
 
 
 def secrets(settings: AgentSettings) -> Iterator[Finding]:

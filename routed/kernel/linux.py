@@ -27,6 +27,7 @@ from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Link, Observed
 from routed.kernel.reaper import Reaper
+from routed.kernel.removals import Removal
 from routed.kernel.repair import GONE, Repair
 from routed.kernel.seam import Namespace
 from routed.kernel.template import Shape, asks_of, shape_of, values_of
@@ -72,6 +73,11 @@ class LinuxKernel:
     def overflows(self) -> int:
         """How often events were lost and a full read took their place."""
         return self._monitor.overflows
+
+    @property
+    def removals(self) -> Sequence[Removal]:
+        """Routes and next hops of ours that somebody removed, the last ones."""
+        return self._monitor.removals.recent
 
     def check_netns(self, name_or_path: str) -> Namespace:
         return netns.check(name_or_path, self._own)

@@ -35,6 +35,7 @@ from routed.kernel.netlink import (
     attributes,
     walk,
 )
+from routed.kernel.removals import Removals
 from routed.state import LINK_GROUP, ROUTE_PROTOCOL
 
 # RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, NEXTHOP:
@@ -58,7 +59,7 @@ class Monitor:
     `overflows` counts lost event streams. `links` are the links that are ours, `spaces` the ids of
     namespaces with the number of our links in each, both kept by the driver; `touched_links`,
     `touched_spaces` and `missed` (everything may have been touched) say where something changed
-    since `forget`.
+    since `forget`. `removals`: who has removed routes of ours.
 
     What we do ourselves is mostly told by the port in the message, but not what the kernel does
     because of it: the first messages of a link just made (`born`), until it is whole, are ours.
@@ -72,6 +73,7 @@ class Monitor:
         self.touched_links: set[int] = set()
         self.touched_spaces: set[int] = set()
         self.missed = False
+        self.removals = Removals()
         self._born: dict[int, float] = {}
         self._buffer = receive_buffer
         self._woken = asyncio.Event()
@@ -189,9 +191,11 @@ class Monitor:
 
     def _hear_near(self, source: socket.socket) -> None:
         while True:
-            for kind, data in self._messages(source.recv(1 << 16)):
+            for kind, data, port in self._messages(source.recv(1 << 16)):
                 if self._matters(kind, data):
                     self.wake()
+                    if port and kind in (m.RTM_DELROUTE, m.RTM_DELNEXTHOP):
+                        self.removals.note(port, time.monotonic())
 
     def _hear_far(self, source: socket.socket) -> None:
         while True:
@@ -200,18 +204,19 @@ class Monitor:
                 if level == SOL_NETLINK and option == NETLINK_LISTEN_ALL_NSID:
                     space = _INDEX.unpack_from(content)[0]
                     if any(
-                        kind in (m.RTM_DELADDR, m.RTM_DELROUTE) for kind, _ in self._messages(data)
+                        kind in (m.RTM_DELADDR, m.RTM_DELROUTE)
+                        for kind, _, _ in self._messages(data)
                     ):
                         self.touched_spaces.add(space)
                         if space in self.spaces:
                             self.wake()
 
-    def _messages(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """(type, payload) of each message that is not of our own making."""
+    def _messages(self, data: bytes) -> Iterator[tuple[int, bytes, int]]:
+        """(type, payload, port) of each message that is not of our own making."""
         for kind, _, _, start, end in walk(data):
             (port,) = _PORT.unpack_from(data, start - 4)
             if port not in self.ports:
-                yield kind, data[start:end]
+                yield kind, data[start:end], port
 
     def _matters(self, kind: int, data: bytes) -> bool:
         """Whether a change here may concern us."""
