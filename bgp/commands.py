@@ -32,10 +32,9 @@ def withdraw(peer: IPAddress, next_hop: IPAddress, prefixes: Iterable[IPNetwork]
     return f"neighbor {peer} withdraw attributes next-hop {next_hop} nlri {listed}"
 
 
-def end_of_rib(peer: IPAddress) -> str:
-    """RFC 4724, section 2: everything that we announce has been sent."""
-    family = "ipv4" if peer.version == 4 else "ipv6"
-    return f"neighbor {peer} announce eor {family} unicast"
+def end_of_rib(peer: IPAddress, version: int) -> str:
+    """RFC 4724, section 2: everything of this version of IP that we announce has been sent."""
+    return f"neighbor {peer} announce eor ipv{version} unicast"
 
 
 def flush(peer: IPAddress) -> str:

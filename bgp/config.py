@@ -7,11 +7,15 @@ Announcements never stand in the configuration: they go through the API.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Mapping
 
 from api.resources.errors import SpeakerError
 from bgp.seam import Peer
 
+# RFC 8950: IPv4 prefixes over an IPv6 next hop, wherever the session itself is IPv6
+NEXT_HOPS = "  nexthop { ipv4 unicast ipv6; }\n"
+_INTERFACE = frozenset(string.ascii_letters + string.digits + "._-@")
 _PRINTABLE = frozenset(map(chr, range(33, 127))) - frozenset("\"'\\;{}#")
 
 
@@ -38,18 +42,31 @@ def _neighbor(peer: Peer, password: str | None) -> str:
         lines += ["outgoing-ttl 255", f"incoming-ttl {256 - peer.ttl_security}"]
     if password is not None:
         lines.append(f'md5-password "{checked_password(peer.name, password)}"')
-    family = "ipv4 unicast" if peer.address.version == 4 else "ipv6 unicast"
+    if peer.interface is not None:
+        lines.append(f"source-interface {checked_interface(peer)}")
+    families = "".join(f"ipv{version} unicast; " for version in sorted(peer.carried))
+    extended = peer.address.version == 6 and 4 in peer.carried
     restart = (
         f"graceful-restart {peer.graceful_restart_time}; " if peer.graceful_restart_time else ""
     )
     body = "".join(f"  {line};\n" for line in lines)
     return (
         f"neighbor {peer.address} {{\n{body}"
-        f"  family {{ {family}; }}\n"
-        f"  capability {{ {restart}route-refresh enable; asn4 enable; }}\n"
+        f"  family {{ {families}}}\n"
+        f"{NEXT_HOPS if extended else ''}"
+        f"  capability {{ {restart}route-refresh enable; asn4 enable; "
+        f"{'nexthop enable; ' if extended else ''}}}\n"
         "  api { processes [ routed ]; neighbor-changes; "
         "receive { parsed; open; update; notification; } }\n}\n"
     )
+
+
+def checked_interface(peer: Peer) -> str:
+    """A link's name that is one word of ExaBGP's configuration."""
+    name = peer.interface or ""
+    if not 1 <= len(name) <= 15 or not set(name) <= _INTERFACE:
+        raise SpeakerError(f"cannot use interface {name!r} of peer {peer.name}: no link's name")
+    return name
 
 
 def checked_password(peer: str, password: str) -> str:

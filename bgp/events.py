@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from api.resources.net import IPAddress, IPNetwork, parse_address, parse_cidr
 
-GRACEFUL_RESTART = "64"  # capability code, RFC 4724
+# capability codes: RFC 4760, RFC 8950, RFC 4724
+MULTIPROTOCOL, EXTENDED_NEXT_HOP, GRACEFUL_RESTART = "1", "5", "64"
+_VERSIONS = {"ipv4": 4, "ipv6": 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +26,25 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The OPEN the peer sent, and of it the graceful restart capability (RFC 4724, section 3):
-    `restart` is its restart time in seconds, None if it does not keep any family over a restart;
-    `forwarding` says that it has kept its forwarding state over the one just past."""
+    """The OPEN the peer sent. `families` are the versions of IP that it carries (None: it has not
+    said); `extended`: it takes IPv4 prefixes with an IPv6 next hop (RFC 8950).
+
+    Of graceful restart (RFC 4724, section 3): `restart` is its restart time in seconds, None if it
+    does not keep any family over a restart; `kept` are the versions it keeps, `forwarding` those
+    whose forwarding state it has kept over the restart just past."""
 
     peer: IPAddress
     restart: int | None
-    forwarding: bool = False
+    kept: frozenset[int] = frozenset()
+    forwarding: frozenset[int] = frozenset()
+    families: frozenset[int] | None = None
+    extended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One UPDATE. `announced` has prefix and next hop pairs."""
+    """One UPDATE. `announced` has prefix and next hop pairs; `end_of_rib` is the version of IP
+    whose End-of-RIB it is."""
 
     peer: IPAddress
     announced: tuple[tuple[IPNetwork, IPAddress], ...] = ()
@@ -42,7 +52,7 @@ class Received:
     as_path: tuple[int, ...] = ()
     communities: tuple[str, ...] = ()
     med: int | None = None
-    end_of_rib: bool = False
+    end_of_rib: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +97,38 @@ def parse(line: bytes) -> Said | None:
 def _state(peer: IPAddress, neighbor: dict[str, Any]) -> State:
     local = neighbor["address"].get("local")
     try:
-        address = parse_address(local)
-    except ValueError:
+        address = parse_address(local.partition("%")[0])  # a link-local one may name its link
+    except (AttributeError, ValueError):
         address = None
     return State(peer, str(neighbor.get("state", "")), str(neighbor.get("reason", "")), address)
 
 
 def _opened(peer: IPAddress, capabilities: dict[str, Any]) -> Opened:
-    """A capability without families is one of a mere helper: it keeps nothing itself."""
+    """A graceful restart capability without families is one of a mere helper: it keeps nothing
+    itself."""
+    said = capabilities.get(MULTIPROTOCOL)
+    families = None if said is None else _versions(said.get("families", []))
+    conversions = capabilities.get(EXTENDED_NEXT_HOP, {}).get("conversion", [])
+    extended = "ipv4/unicast/ipv6" in conversions
     found = capabilities.get(GRACEFUL_RESTART, {})
-    families = found.get("address-family-flags", {})
-    if not families:
-        return Opened(peer, None)
+    flags = found.get("address-family-flags", {})
+    kept = _versions(flags)
     # ExaBGP calls the family's "forwarding state" bit "restart"
-    forwarding = any("restart" in flags for flags in families.values())
-    return Opened(peer, int(found.get("time", 0)), forwarding)
+    forwarding = _versions(family for family, bits in flags.items() if "restart" in bits)
+    restart = int(found.get("time", 0)) if kept else None
+    return Opened(peer, restart, kept, forwarding, families, extended)
+
+
+def _versions(families: Iterable[str]) -> frozenset[int]:
+    """The versions of IP of families such as ipv4/unicast."""
+    split = (family.split("/") for family in families)
+    return frozenset(_VERSIONS[one[0]] for one in split if one[1:] == ["unicast"])
 
 
 def _update(peer: IPAddress, message: dict[str, Any]) -> Received | None:
     if "eor" in message:
-        return Received(peer, end_of_rib=True)
+        version = _VERSIONS.get(message["eor"].get("afi", ""))
+        return None if version is None else Received(peer, end_of_rib=version)
     update = message.get("update")
     if not isinstance(update, dict):
         return None

@@ -13,8 +13,9 @@ gracefully or the session ended by a NOTIFICATION (RFC 4724, section 4.2).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 
 from api.resources.net import IPAddress, IPNetwork
 from bgp import commands
@@ -22,34 +23,52 @@ from bgp.events import Opened, Received
 from bgp.seam import Advertisement, Path, Peer
 
 REST = 0.25  # seconds between two changes of one prefix
+OTHER = IPv4Address(0)  # a next hop that nobody wants: what was told has to be told anew
 
 
 @dataclass(slots=True)
 class Outbound:
-    """What one peer is told. `local` is our address of the session, known when it is up."""
+    """What one peer is told. `hops` are the next hops that it is told for our own prefixes, by
+    version of IP, known when the session is up; of a version without one it is told nothing."""
 
     peer: Peer
-    local: IPAddress | None = None
+    hops: dict[int, IPAddress] = field(default_factory=dict)
+    told_with: dict[int, IPAddress] = field(default_factory=dict)  # in this session or an earlier
     up: bool = False
     told: dict[IPNetwork, Advertisement] = field(default_factory=dict)
     dirty: dict[IPNetwork, None] = field(default_factory=dict)
     rests: dict[IPNetwork, float] = field(default_factory=dict)  # until when
     swept: float = 0.0  # when those that rest no more were last dropped from it
     owes_flush: bool = False
-    owes_eor: bool = False
+    owes_eor: list[int] = field(default_factory=list)  # versions of IP
 
     def touch(self, prefixes: Iterable[IPNetwork]) -> None:
         """These may have changed."""
-        version = self.peer.address.version
+        carried = self.peer.carried
         for prefix in prefixes:
-            if prefix.version == version:
+            if prefix.version in carried:
                 self.dirty[prefix] = None
 
-    def came_up(self, local: IPAddress | None) -> None:
+    def came_up(self, hops: Mapping[int, IPAddress]) -> None:
+        """The session is there, with these next hops."""
         self.up = True
-        self.local = local or self.peer.local_address
+        self.hops.clear()
+        self.owes_eor = []
+        for version in sorted(hops):
+            self.can_tell(version, hops[version])
         self.owes_flush = bool(self.dirty)
-        self.owes_eor = True
+
+    def can_tell(self, version: int, hop: IPAddress) -> None:
+        """There is a next hop for `version`. ExaBGP repeats what it was told in the last session;
+        if that was with another one, it has to be told anew."""
+        self.hops[version] = hop
+        self.owes_eor.append(version)
+        if self.told_with.setdefault(version, hop) != hop:
+            self.told_with[version] = hop
+            for prefix, held in self.told.items():
+                if prefix.version == version and held.next_hop is None:
+                    self.told[prefix] = replace(held, next_hop=OTHER)
+                    self.dirty[prefix] = None
 
     def restarted(self, wanted: Iterable[IPNetwork]) -> None:
         """ExaBGP is a new one, or knows this peer anew: it has been told nothing."""
@@ -63,21 +82,23 @@ class Outbound:
         self, wanted: Mapping[IPNetwork, Advertisement], now: float, *, complete: bool
     ) -> str | None:
         """The next thing to tell ExaBGP for this peer, or None: nothing, or nothing yet."""
-        if not self.up or self.local is None:
+        if not self.up:
             return None
         ready: list[Advertisement] = []
         gone: list[IPNetwork] = []
+        waiting = False
         for prefix in list(self.dirty):
             want, held = wanted.get(prefix), self.told.get(prefix)
             if _same(want, held):
                 del self.dirty[prefix]
-            elif now < self.rests.get(prefix, now):
+            elif prefix.version not in self.hops:
                 continue
+            elif now < self.rests.get(prefix, now):
+                waiting = True
             elif want is None:
-                gone.append(prefix)
-            elif not ready or (
-                ready[0].communities == want.communities and (ready[0].next_hop == want.next_hop)
-            ):
+                if not gone or gone[0].version == prefix.version:
+                    gone.append(prefix)
+            elif not ready or _together(ready[0], want):
                 ready.append(want)
             if commands.MOST_NLRI in (len(ready), len(gone)):
                 break
@@ -85,30 +106,31 @@ class Outbound:
             for prefix in gone:
                 del self.told[prefix]
                 self._done(prefix, now)
-            return commands.withdraw(self.peer.address, self.local, gone)
+            return commands.withdraw(self.peer.address, self.hops[gone[0].version], gone)
         if ready:
             for one in ready:
                 self.told[one.prefix] = one
                 self._done(one.prefix, now)
-            return commands.announce(self.peer.address, ready[0].next_hop or self.local, ready)
-        if self.dirty:
+            hop = ready[0].next_hop or self.hops[ready[0].prefix.version]
+            return commands.announce(self.peer.address, hop, ready)
+        if waiting:
             return None
         if self.owes_flush:
             self.owes_flush = False
             return commands.flush(self.peer.address)
         if self.owes_eor and complete:
-            self.owes_eor = False
-            return commands.end_of_rib(self.peer.address)
+            return commands.end_of_rib(self.peer.address, self.owes_eor.pop(0))
         return None
 
     def wake_at(self) -> float | None:
         """When the first resting prefix may change again; None if none waits for that."""
         if not self.up:
             return None
-        return min((self.rests.get(p, 0.0) for p in self.dirty), default=None)
+        waiting = (self.rests.get(p, 0.0) for p in self.dirty if p.version in self.hops)
+        return min(waiting, default=None)
 
     def idle(self) -> bool:
-        return not self.up or not self.dirty
+        return not self.up or not any(prefix.version in self.hops for prefix in self.dirty)
 
     def _done(self, prefix: IPNetwork, now: float) -> None:
         del self.dirty[prefix]
@@ -116,6 +138,15 @@ class Outbound:
         if len(self.rests) > 1000 + 2 * len(self.told) and now >= self.swept + REST:
             self.swept = now  # not for every prefix of a thousand that rest
             self.rests = {p: until for p, until in self.rests.items() if now < until}
+
+
+def _together(one: Advertisement, other: Advertisement) -> bool:
+    """Whether one command can have both."""
+    return (one.prefix.version, one.next_hop, one.communities) == (
+        other.prefix.version,
+        other.next_hop,
+        other.communities,
+    )
 
 
 def _same(want: Advertisement | None, held: Advertisement | None) -> bool:
@@ -127,21 +158,36 @@ def _same(want: Advertisement | None, held: Advertisement | None) -> bool:
 
 @dataclass(slots=True)
 class Inbound:
-    """What one peer has told us. Changes are (gone prefixes, new paths)."""
+    """What one peer has told us. Changes are (gone prefixes, new paths).
+
+    Graceful restart is a matter of each version of IP: a peer may keep one and not the other.
+    """
 
     peer: Peer
     restart: int | None = None  # seconds, as the peer's OPEN had it
+    kept: frozenset[int] = frozenset({4, 6})  # versions that it keeps over a restart
+    families: frozenset[int] | None = None  # versions that the session carries, once it was up
+    extended: bool = False  # the peer takes IPv4 prefixes with an IPv6 next hop (RFC 8950)
     paths: dict[IPNetwork, Path] = field(default_factory=dict)
-    stale_until: float | None = None
+    stale_until: dict[int, float] = field(default_factory=dict)  # by version
     refused: int = 0
     ours: bool = False  # it was our side that restarted: the peer has lost nothing
-    whole: bool = False  # End-of-RIB was heard, ever
+    ended: set[int] = field(default_factory=set)  # versions of which End-of-RIB was heard, ever
+
+    @property
+    def whole(self) -> bool:
+        """Whether the peer has said everything, at least once."""
+        return self.ended.issuperset(self.carried)
+
+    @property
+    def carried(self) -> frozenset[int]:
+        return self.families if self.families is not None else frozenset(self.peer.carried)
 
     def receive(self, said: Received) -> tuple[list[IPNetwork], list[Path]]:
         """Take in an UPDATE. A path with our own AS in it is a loop (RFC 4271, section 9)."""
-        if said.end_of_rib:
-            self.whole = True
-            return self._purge_stale(), []
+        if said.end_of_rib is not None:
+            self.ended.add(said.end_of_rib)
+            return self._purge_stale([said.end_of_rib]), []
         gone = [p for p in said.withdrawn if self.paths.pop(p, None) is not None]
         hops: dict[IPNetwork, list[IPAddress]] = {}
         for prefix, hop in said.announced:
@@ -162,7 +208,7 @@ class Inbound:
             path = Path(
                 self.peer.name,
                 prefix,
-                tuple(sorted(set(found), key=int)),
+                _usable(found),
                 said.as_path,
                 said.communities,
                 said.med,
@@ -173,14 +219,16 @@ class Inbound:
 
     def opened(self, said: Opened, now: float) -> list[IPNetwork]:
         """A new session: what is stale waits for its End-of-RIB, or goes at once if the peer did
-        not keep its forwarding state."""
-        self.restart = said.restart
-        if self.stale_until is None:
-            return []
-        if not self.ours and (said.restart is None or not said.forwarding):
-            return self._purge_stale()
-        self.stale_until = now + self.peer.graceful_restart_time
-        return []
+        not keep its forwarding state, or does not carry it any more."""
+        self.restart, self.kept, self.extended = said.restart, said.kept, said.extended
+        if said.families is not None:
+            self.families = said.families & frozenset(self.peer.carried)
+        stays = frozenset(self.stale_until) if self.ours else said.forwarding
+        stays &= self.carried
+        gone = self._purge_stale(self.stale_until.keys() - stays)
+        for version in self.stale_until:
+            self.stale_until[version] = now + self.peer.graceful_restart_time
+        return gone
 
     def went_down(
         self, now: float, *, notified: bool = False
@@ -188,19 +236,21 @@ class Inbound:
         """The session ended: keep what is stale for the peer's restart time, or let it all go;
         so too if it ended by a NOTIFICATION, the hold timer's included (section 4.2)."""
         self.ours = False
-        if self.restart is None or notified:
-            gone = list(self.paths)
-            self.paths.clear()
-            self.stale_until = None
-            return gone, []
-        if self.stale_until is None:
-            self.stale_until = now + min(self.restart, self.peer.graceful_restart_time)
-        return [], self._all_stale()
+        kept = frozenset() if self.restart is None or notified else self.kept
+        gone = [prefix for prefix in self.paths if prefix.version not in kept]
+        for prefix in gone:
+            del self.paths[prefix]
+        until = now + min(self.restart or 0, self.peer.graceful_restart_time)
+        self.stale_until = {
+            version: self.stale_until.get(version, until) for version in kept & self.carried
+        }
+        return gone, self._all_stale()
 
     def restarted(self, now: float) -> list[Path]:
         """Our own ExaBGP is a new one: the peer's paths wait for it to say them again."""
         self.ours = True
-        self.stale_until = now + self.peer.graceful_restart_time
+        until = now + self.peer.graceful_restart_time
+        self.stale_until = dict.fromkeys(self.peer.carried, until)
         return self._all_stale()
 
     def _all_stale(self) -> list[Path]:
@@ -210,13 +260,24 @@ class Inbound:
 
     def expire(self, now: float) -> list[IPNetwork]:
         """What was stale for longer than the restart time."""
-        if self.stale_until is None or now < self.stale_until:
-            return []
-        return self._purge_stale()
+        return self._purge_stale([v for v, until in self.stale_until.items() if now >= until])
 
-    def _purge_stale(self) -> list[IPNetwork]:
-        self.stale_until, self.ours = None, False
-        gone = [prefix for prefix, path in self.paths.items() if path.stale]
+    def _purge_stale(self, versions: Collection[int]) -> list[IPNetwork]:
+        if not versions:
+            return []
+        for version in list(versions):
+            self.stale_until.pop(version, None)
+        self.ours = self.ours and bool(self.stale_until)
+        gone = [p for p, path in self.paths.items() if path.stale and p.version in versions]
         for prefix in gone:
             del self.paths[prefix]
         return gone
+
+
+def _usable(hops: Collection[IPAddress]) -> tuple[IPAddress, ...]:
+    """A router with a global and a link-local address says both (RFC 2545, section 3): they are
+    one way, and the global one names it without a link. BIRD without a global one says :: for it.
+    """
+    found = {hop for hop in hops if int(hop)} if len(hops) > 1 else hops
+    wide = {hop for hop in found if not hop.is_link_local}
+    return tuple(sorted(wide or set(found), key=int))

@@ -36,7 +36,11 @@ from api.resources.net import IPAddress, IPNetwork
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One session to hold. Times are seconds; `ttl_security` is a number of hops or None."""
+    """One session to hold. Times are seconds; `ttl_security` is a number of hops or None.
+
+    `families` are the versions of IP whose routes it carries; none: that of `address`. `interface`
+    is the link of a link-local `address`; two peers of a host have different addresses.
+    """
 
     name: str
     address: IPAddress
@@ -49,13 +53,19 @@ class Peer:
     ttl_security: int | None = None
     password_file: str | None = None
     max_prefixes: int | None = None
+    families: tuple[int, ...] = ()
+    interface: str | None = None
+
+    @property
+    def carried(self) -> tuple[int, ...]:
+        return self.families or (self.address.version,)
 
 
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """One prefix to announce to every peer of its family.
+    """One prefix to announce to every peer that carries its family.
 
-    `next_hop` None: the local address of each session. `link`: the device whose disappearance
+    `next_hop` None: our address of each session's link. `link`: the device whose disappearance
     makes the prefix dead; the speaker then withdraws it by itself.
     """
 
@@ -67,13 +77,18 @@ class Advertisement:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session's state as RFC 4271, section 8.2.2 names it; `since` is Unix time in seconds."""
+    """A session's state as RFC 4271, section 8.2.2 names it; `since` is Unix time in seconds.
+
+    `families` are the versions of IP that it carries, once Established (none: not said). `error`
+    of such a one: what it does not carry although it should, and why.
+    """
 
     peer: str
     address: IPAddress
     state: str
     since: float
     error: str = ""
+    families: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

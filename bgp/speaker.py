@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -26,8 +25,8 @@ from pathlib import Path as FilePath
 import uvloop
 
 from api.resources.errors import SpeakerError
-from api.resources.net import IPAddress, IPNetwork, parse_address
-from bgp import wire
+from api.resources.net import IPAddress, IPNetwork
+from bgp import addresses, wire
 from bgp.agents import Agents
 from bgp.config import render
 from bgp.events import Opened, Received, Said, State
@@ -285,7 +284,7 @@ class Speaker:
             self._changed(inbound, inbound.opened(said, asyncio.get_running_loop().time()), [])
         elif isinstance(said, Received) and said.peer in self.inbound:
             self._changed(self.inbound[said.peer], *self.inbound[said.peer].receive(said))
-            if said.end_of_rib:
+            if said.end_of_rib is not None:
                 self._judge_received(asyncio.get_running_loop().time())
         self.pump()
 
@@ -295,8 +294,7 @@ class Speaker:
             return
         name = outbound.peer.name
         if said.state == "up":
-            outbound.came_up(said.local or _local_address(said.peer))
-            self._session(name, said.peer, "Established")
+            self._came_up(outbound, said.local or addresses.towards(said.peer))
         elif said.state == "down":
             was_up, outbound.up = outbound.up, False
             self._session(name, said.peer, "Idle", said.reason)
@@ -306,6 +304,32 @@ class Speaker:
                 self._lost(said.peer, asyncio.get_running_loop().time(), notified=notified)
         elif said.state == "connected":
             self._session(name, said.peer, "OpenSent")
+
+    def _came_up(self, outbound: Outbound, local: IPAddress | None) -> None:
+        """Established; of a version of IP that has no next hop it is said that it is not carried,
+        and looked for one from time to time."""
+        outbound.came_up(self._next_hops(outbound, local or outbound.peer.local_address))
+        self._established(outbound)
+
+    def _established(self, outbound: Outbound) -> None:
+        peer, carried = outbound.peer, self.inbound[outbound.peer.address].carried
+        lacking = addresses.not_carried(peer.carried, carried, outbound.hops)
+        self._session(peer.name, peer.address, "Established", lacking, tuple(sorted(carried)))
+
+    def _next_hops(self, outbound: Outbound, local: IPAddress | None) -> dict[int, IPAddress]:
+        inbound = self.inbound[outbound.peer.address]
+        found = addresses.on_link_of(local) if local and len(inbound.carried) > 1 else ()
+        return addresses.next_hops(local, inbound.carried, found, extended=inbound.extended)
+
+    def _look_for_next_hops(self) -> None:
+        for address, outbound in self.outbound.items():
+            carried = self.inbound[address].carried
+            if not outbound.up or carried <= outbound.hops.keys():
+                continue
+            found = self._next_hops(outbound, outbound.hops.get(address.version))
+            for version in sorted(found.keys() - outbound.hops.keys()):
+                outbound.can_tell(version, found[version])
+            self._established(outbound)
 
     def _lost(self, address: IPAddress, now: float, *, notified: bool = False) -> None:
         inbound = self.inbound[address]
@@ -318,6 +342,8 @@ class Speaker:
             for inbound in self.inbound.values():
                 self._changed(inbound, inbound.expire(now), [])
             self._judge_received(now)
+            self._look_for_next_hops()
+            self.pump()
 
     def _judge_received(self, now: float) -> None:
         """After a restart of the speaker: whether what we know of the peers is all there is."""
@@ -342,24 +368,22 @@ class Speaker:
         for prefix in gone:
             self.agents.tell(wire.Unpath(name, prefix))
 
-    def _session(self, name: str, address: IPAddress, state: str, error: str = "") -> None:
+    def _session(
+        self,
+        name: str,
+        address: IPAddress,
+        state: str,
+        error: str = "",
+        families: tuple[int, ...] = (),
+    ) -> None:
         held = self.sessions.get(name)
-        if held is not None and (held.state, held.error) == (state, error):
+        since = held.since if held is not None and held.state == state else time.time()
+        said = Session(name, address, state, since, error, families)
+        if held == said:
             return
         log.info("session peer=%s state=%s %s", name, state, error)
-        self.sessions[name] = Session(name, address, state, time.time(), error)
+        self.sessions[name] = said
         self.agents.tell(self.sessions[name])
-
-
-def _local_address(peer: IPAddress) -> IPAddress | None:
-    """Our address towards `peer`: ExaBGP leaves it out of `up` when it reloads meanwhile."""
-    family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(peer), 179))  # a datagram socket: nothing is sent
-            return parse_address(probe.getsockname()[0])
-        except (OSError, ValueError):
-            return None
 
 
 def _password(peer: Peer) -> str:

@@ -22,9 +22,9 @@ from api.resources.workload import Phase
 @dataclass(frozen=True, slots=True)
 class Table:
     """What a switch shows: prefixes of the pools and the AS that each comes from, None where the
-    path does not say. `version` is of the session, which carries prefixes of that family."""
+    path does not say. `versions` are those of IP that the session carries."""
 
-    version: int
+    versions: frozenset[int]
     origins: Mapping[IPNetwork, int | None]
 
 
@@ -111,7 +111,8 @@ def _missing(node: str, tables: Mapping[str, Table], world: _World) -> Iterator[
             lacking = sorted(
                 peer
                 for peer, table in tables.items()
-                if table.version == address.version and table.origins.get(prefix, -1) not in numbers
+                if address.version in table.versions
+                and table.origins.get(prefix, -1) not in numbers
             )
             if lacking:
                 said = f"{prefix} is not announced by {other} at {', '.join(lacking)}"

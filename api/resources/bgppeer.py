@@ -15,6 +15,7 @@ from api.resources.meta import DNSSubdomain, InterfaceName, Model, Resource, Sta
 from api.resources.net import Address
 from api.resources.registry import Column, resource
 from api.resources.selectors import SelectorText, parse
+from api.resources.workload import IPFamily
 
 MAX_ASN = 4_294_967_294
 
@@ -27,7 +28,12 @@ class BGPPeerSpec(Model):
     be away (GTSM, RFC 5082); `password_file` is a path on the node, mode 0600, read by the
     speaker (TCP MD5, RFC 2385). `import_default` lets the default route in.
     `num_allowed_local_as_numbers` is how often our own AS may stand in a received path.
+    `ip_families` are those that one session carries; two peers of a node differ in `peer_ip`.
     """
+
+    def versions(self) -> tuple[int, ...]:
+        """The versions of IP that the session carries."""
+        return tuple(one.version for one in self.ip_families) or (self.peer_ip.version,)
 
     node: DNSSubdomain | None = None
     """The one node that holds the session; instead of nodeSelector."""
@@ -42,7 +48,10 @@ class BGPPeerSpec(Model):
     source_address: Address | None = None
     """Ours, of the same family as peerIP."""
     interface: InterfaceName | None = None
-    """The link that the peer is on."""
+    """The link that the peer is on; needed where peerIP is link-local."""
+    ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
+    """What the session carries: IPv4, IPv6 or both; that of peerIP by default. IPv4 in a session
+    over IPv6 has an IPv6 next hop where the peer takes it (RFC 8950)."""
     hold_time: int = Field(default=9, ge=0, le=65_535)
     """Seconds without a word until the session is over: 0, or at least 3 (RFC 4271, section
     4.2)."""
@@ -85,6 +94,15 @@ class BGPPeerSpec(Model):
             found.append(
                 Cause("spec.sourceAddress", f"must be IPv{self.peer_ip.version} as peerIP is")
             )
+        own = IPFamily.IPV4 if self.peer_ip.version == 4 else IPFamily.IPV6
+        if len(set(self.ip_families)) != len(self.ip_families):
+            found.append(Cause("spec.ipFamilies", "names a family twice"))
+        elif self.ip_families and own not in self.ip_families:
+            said = f"must have {own}, the family of peerIP; others beside it if wanted"
+            found.append(Cause("spec.ipFamilies", said))
+        if self.peer_ip.version == 6 and self.peer_ip.is_link_local and self.interface is None:
+            said = f"is needed: {self.peer_ip} is link-local, there is one on every link"
+            found.append(Cause("spec.interface", said))
         if self.peer_ip.is_multicast or self.peer_ip.is_unspecified or self.peer_ip.is_loopback:
             found.append(Cause("spec.peerIP", f"{self.peer_ip} is not a host's address"))
         return found

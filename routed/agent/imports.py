@@ -20,6 +20,7 @@ from routed.state import LearnedRoute, NextHop
 
 DEFAULT_METRIC = 1024  # of a learned default route: behind any that is not ours with a lower one
 
+Way = tuple[tuple[IPAddress, ...], str | None]  # next hops of a path, the link of its peer
 Paths = Mapping[IPNetwork, Mapping[str, Path]]  # by prefix and peer
 
 
@@ -29,7 +30,8 @@ class Imports:
     def __init__(self) -> None:
         self.learned: dict[IPNetwork, LearnedRoute] = {}
         self._rule: Any = None
-        self._hops: dict[tuple[IPAddress, ...], tuple[NextHop, ...]] = {}
+        self._links: dict[str, str | None] = {}  # by peer, where it is said
+        self._hops: dict[tuple[Way, ...], tuple[NextHop, ...]] = {}
 
     def update(
         self, intent: Intent | None, paths: Paths, touched: Iterable[IPNetwork] | None
@@ -40,6 +42,7 @@ class Imports:
             self.learned.clear()
             self._hops.clear()
             self._rule, touched = rule, paths
+            self._links = _links(intent)
         for prefix in touched:
             route = None if intent is None else self._route(intent, prefix, paths.get(prefix, {}))
             if route is None:
@@ -55,16 +58,35 @@ class Imports:
         if not allowed:
             return None
         shortest = min(len(path.as_path) for path in allowed)
-        best = [path.next_hops for path in allowed if len(path.as_path) == shortest]
-        gateways = best[0] if len(best) == 1 else tuple({hop for hops in best for hop in hops})
-        hops = self._hops.get(gateways)
+        best = [path for path in allowed if len(path.as_path) == shortest]
+        ways = tuple((path.next_hops, self._links.get(path.peer)) for path in best)
+        hops = self._hops.get(ways)
         if hops is None:  # one tuple for all routes over the same gateways
-            hops = tuple(NextHop(gateway) for gateway in sorted(gateways, key=int))
+            hops = _next_hops(ways)
             same = next((held for held in self._hops.values() if held == hops), hops)
-            hops = self._hops[gateways] = same
+            hops = self._hops[ways] = same
+        if not hops:
+            return None
         if prefix.prefixlen == 0:
             return LearnedRoute(prefix, hops, DEFAULT_METRIC)
         return LearnedRoute(prefix, hops)
+
+
+def _links(intent: Intent | None) -> dict[str, str | None]:
+    if intent is None:
+        return {}
+    return {name: peer.spec.interface for name, peer in intent.peers.items()}
+
+
+def _next_hops(ways: Iterable[Way]) -> tuple[NextHop, ...]:
+    """A link-local gateway is on the link of its peer; without that it leads nowhere."""
+    found = set()
+    for gateways, link in ways:
+        for gateway in gateways:
+            narrow = gateway.version == 6 and gateway.is_link_local
+            if link is not None or not narrow:
+                found.add(NextHop(gateway, link if narrow else None))
+    return tuple(sorted(found, key=lambda hop: (int(hop.gateway), hop.interface or "")))
 
 
 def import_routes(intent: Intent, paths: Iterable[Path]) -> dict[IPNetwork, LearnedRoute]:
@@ -108,5 +130,6 @@ def _depends_on(intent: Intent) -> Any:
         sorted((name, pool.spec.cidr, pool.spec.block_size) for name, pool in intent.pools.items()),
         {block.spec.cidr for block in intent.blocks.values()},
         {name for name, peer in intent.peers.items() if peer.spec.import_default},
+        _links(intent),
         intent.node.spec.addresses if intent.node else [],
     )

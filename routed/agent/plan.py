@@ -140,6 +140,8 @@ def peers_of(intent: Intent) -> dict[str, Peer]:
             ttl_security=spec.ttl_security,
             password_file=spec.password_file,
             max_prefixes=spec.max_prefixes,
+            families=() if len(spec.versions()) == 1 else spec.versions(),
+            interface=spec.interface,
         )
     return found
 

@@ -100,6 +100,7 @@ def status(agent: Agent) -> dict[str, Any]:
             "state": session.state,
             "since": session.since,
             "error": session.error,
+            "families": [f"IPv{version}" for version in session.families],
             "received": received[session.peer],
         }
         for session in speech.sessions.values()
@@ -142,7 +143,11 @@ async def received(agent: Agent) -> dict[str, Any]:
 def _peers(agent: Agent) -> dict[str, dict[str, Any]]:
     whole = agent.speech.received_whole
     return {
-        name: {"version": one.address.version, "prefixes": []}
+        name: {
+            "version": one.address.version,
+            "versions": list(one.families or (one.address.version,)),
+            "prefixes": [],
+        }
         for name, one in agent.speech.sessions.items()
         if whole and one.state == "Established"
     }

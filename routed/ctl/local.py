@@ -54,11 +54,12 @@ class Local:
         status = self._call("GET", "/v1/status")
         if _structured(status["bgp"], output):
             return
-        rows = [["PEER", "ADDRESS", "STATE", "SINCE", "RECEIVED", "ERROR"]]
+        rows = [["PEER", "ADDRESS", "STATE", "SINCE", "CARRIES", "RECEIVED", "ERROR"]]
         for one in status["bgp"]["sessions"]:
             since = datetime.fromtimestamp(one["since"], UTC).isoformat()
             cells = [one["peer"], one["address"], one["state"], age(since, datetime.now(UTC))]
-            rows.append([*cells, str(one["received"]), one["error"] or "-"])
+            carries = ",".join(one.get("families", [])) or "-"
+            rows.append([*cells, carries, str(one["received"]), one["error"] or "-"])
         typer.echo(aligned(rows))
         typer.echo(f"advertised: {status['bgp']['advertised']} prefix(es)")
 
@@ -105,7 +106,8 @@ class Local:
             foreign=foreign,
             tables={
                 name: Table(
-                    one["version"], {parse_cidr(text): origin for text, origin in one["prefixes"]}
+                    frozenset(one.get("versions", [one["version"]])),  # an agent of 0.1 has one
+                    {parse_cidr(text): origin for text, origin in one["prefixes"]},
                 )
                 for name, one in peers.items()
             },

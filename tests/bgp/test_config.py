@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from ipaddress import ip_address, ip_network
+from pathlib import Path as FilePath
+from typing import Any
 
 import pytest
 
 from api.resources.errors import SpeakerError
-from bgp import commands, wire
+from bgp import addresses, commands, wire
 from bgp.config import render
 from bgp.events import Answered, Opened, Received, State, parse
+from bgp.rib import Inbound
 from bgp.seam import Advertisement, Path, Peer
 
 PEER = Peer(
@@ -38,6 +42,70 @@ def test_a_peer_with_everything() -> None:
         "  api { processes [ routed ]; neighbor-changes; "
         "receive { parsed; open; update; notification; } }\n}\n"
     )
+
+
+def test_both_families_over_a_link_local_address() -> None:
+    peer = Peer(
+        "tor1", ip_address("fe80::1"), 65001, 65002, "192.0.2.9", families=(6, 4), interface="up0"
+    )
+    text = render([peer], {}, "/bin/true")
+    assert "  source-interface up0;\n" in text
+    assert "  family { ipv4 unicast; ipv6 unicast; }\n  nexthop { ipv4 unicast ipv6; }\n" in text
+    assert "asn4 enable; nexthop enable; }" in text
+    plain = render([dataclasses.replace(PEER, families=(4, 6))], {}, "/bin/true")
+    assert "nexthop" not in plain, "over IPv4 every next hop has its own family"
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a;b", "a\nb", "x" * 16])
+def test_an_interface_that_would_break_out_is_refused(bad: str) -> None:
+    with pytest.raises(SpeakerError, match="of peer tor1: no link's name"):
+        render([dataclasses.replace(PEER, interface=bad)], {}, "/bin/true")
+
+
+def test_the_next_hops_of_a_session() -> None:
+    four, six, narrow = map(ip_address, ("192.0.2.9", "2001:db8::9", "fe80::9"))
+    both = frozenset({4, 6})
+    for local, on_link, extended, expected in (
+        (four, [four, six], False, {4: four, 6: six}),
+        (six, [four, six], False, {4: four, 6: six}),
+        (six, [four, six], True, {4: six, 6: six}),
+        (narrow, [], True, {4: narrow, 6: narrow}),
+        (narrow, [], False, {6: narrow}),
+        (four, [four], True, {4: four}),
+        (None, [four, six], True, {}),
+    ):
+        assert addresses.next_hops(local, both, on_link, extended=extended) == expected
+    said = addresses.not_carried((4, 6), both, {6: narrow})
+    assert said.startswith("IPv4 is not announced: ")
+    assert addresses.not_carried((4, 6), {4}, {4: four}).startswith("IPv6 is not carried: ")
+    assert addresses.not_carried((4, 6), both, {4: four, 6: six}) == ""
+
+
+def recorded(name: str) -> Any:
+    """What ExaBGP 5.0.15 said in a session with BIRD 2.0.12."""
+    return parse((FilePath(__file__).parent / "recorded" / name).read_bytes())
+
+
+def test_recorded_open_of_a_switch_with_both_families() -> None:
+    said = recorded("open-both.json")
+    both = frozenset({4, 6})
+    assert (said.families, said.extended) == (both, True)
+    assert (said.restart, said.kept) == (None, frozenset()), "a helper keeps nothing itself"
+
+
+def test_recorded_prefix_with_a_next_hop_of_the_other_family() -> None:
+    said = recorded("update-rfc8950.json")
+    assert (ip_network("10.66.0.1/32"), ip_address("fd00:2::1")) in said.announced
+
+
+def test_recorded_prefix_of_a_switch_without_a_global_address() -> None:
+    rib = Inbound(dataclasses.replace(PEER, families=(4, 6)))
+    _, paths = rib.receive(recorded("update-link-local.json"))
+    assert [path.next_hops for path in paths] == [(ip_address("fe80::1"),)]
+
+
+def test_recorded_end_of_rib_of_each_family() -> None:
+    assert [recorded(f"eor-ipv{v}.json").end_of_rib for v in (4, 6)] == [4, 6]
 
 
 @pytest.mark.parametrize("bad", ["", "a b", 'a"b', "x" * 81, "ä", "a;b", "a\nb"])
@@ -89,8 +157,12 @@ def test_exabgps_events() -> None:
     capability = '"64":{"time":120,"address-family-flags":{%s},"restart-flags":[]}'
     for families, said in (
         ("", Opened(peer, None)),  # a helper, which keeps nothing itself
-        ('"ipv4/unicast":[]', Opened(peer, 120)),
-        ('"ipv4/unicast":["restart"]', Opened(peer, 120, forwarding=True)),
+        ('"ipv4/unicast":[]', Opened(peer, 120, frozenset({4}))),
+        ('"ipv4/unicast":["restart"]', Opened(peer, 120, frozenset({4}), frozenset({4}))),
+        (
+            '"ipv4/unicast":["restart"],"ipv6/unicast":[]',
+            Opened(peer, 120, frozenset({4, 6}), frozenset({4})),
+        ),
     ):
         opened = head % ("open", f'"open":{{"capabilities":{{{capability % families}}}}}')
         assert parse(opened.encode()) == said
@@ -108,7 +180,7 @@ def test_exabgps_events() -> None:
         5,
     )
     eor = head % ("update", '"message":{"eor":{"afi":"ipv4","safi":"unicast"}}')
-    assert parse(eor.encode()) == Received(peer, end_of_rib=True)
+    assert parse(eor.encode()) == Received(peer, end_of_rib=4)
     assert parse(b"done\n") == Answered(ok=True)
     assert parse(b"error\n") == Answered(ok=False)
     assert parse(b"reload in progress\n") is None

@@ -12,6 +12,8 @@ from api.ipam.table import Table, findings, silent
 from api.resources import BGPPeer, IPBlock, IPPool, Node, Resource, Workload
 from api.resources.net import IPNetwork, parse_cidr
 
+FOUR, SIX = frozenset({4}), frozenset({6})
+
 
 def made(model: type[Resource], name: str, spec: dict[str, Any], **status: Any) -> Any:
     document = {"metadata": {"name": name}, "kind": model.KIND, "spec": spec, "status": status}
@@ -56,13 +58,15 @@ def tables(**more: int | None) -> dict[str, Table]:
     """As two switches show it; of the first `more` beyond, None: not."""
     first = {**SHOWN, **{parse_cidr(text): number for text, number in more.items()}}
     left = {prefix: number for prefix, number in first.items() if number is not None}
-    return {"tor1": Table(4, left), "tor2": Table(4, SHOWN), "six": Table(6, {})}
+    return {"tor1": Table(FOUR, left), "tor2": Table(FOUR, SHOWN), "six": Table(SIX, {})}
 
 
 def test_what_agrees() -> None:
     assert findings("h1", tables(), HELD, []) == []
     assert silent(tables()) == ["six"]
-    assert findings("h1", {"tor1": Table(4, {})}, HELD, []) == [], "it sends a default route only"
+    assert findings("h1", {"tor1": Table(FOUR, {})}, HELD, []) == [], (
+        "it sends a default route only"
+    )
     assert findings("h1", {}, HELD, []) == []
 
 
@@ -92,7 +96,7 @@ def test_what_does_not(more: dict[str, int | None], name: str, says: str) -> Non
 def test_of_a_node_with_our_own_as_nothing_is_seen() -> None:
     """Its paths look like loops, and the speaker refuses them."""
     one = [made(Node, name, {"asNumber": 64_501}) for name in ("h1", "h2", "h3")]
-    seen = {"tor1": Table(4, {parse_cidr("10.68.0.1/32"): 65_001})}
+    seen = {"tor1": Table(FOUR, {parse_cidr("10.68.0.1/32"): 65_001})}
     assert findings("h1", seen, replace(HELD, nodes=one), []) == []
     assert findings("h1", seen, HELD, [])
 
@@ -101,5 +105,5 @@ def test_the_local_as_of_a_session_is_the_nodes_too() -> None:
     spec = {"peerIP": "172.31.1.1", "asNumber": 65_001, "localASNumber": 64_777, "node": "h2"}
     peer = made(BGPPeer, "tor1", spec)
     shown = {prefix: 64_777 if n == 64_502 else n for prefix, n in SHOWN.items()}
-    assert findings("h1", {"tor1": Table(4, shown)}, HELD, [peer]) == []
-    assert findings("h1", {"tor1": Table(4, shown)}, HELD, [])
+    assert findings("h1", {"tor1": Table(FOUR, shown)}, HELD, [peer]) == []
+    assert findings("h1", {"tor1": Table(FOUR, shown)}, HELD, [])

@@ -39,7 +39,7 @@ PEER = Peer("tor", ip_address("192.0.2.1"), 65001, 65002, "192.0.2.2", hold_time
 class Rack:
     """One host namespace with a speaker, one switch namespace with BIRD."""
 
-    def __init__(self, make: Make, directory: FilePath, extra: str) -> None:
+    def __init__(self, make: Make, directory: FilePath, extra: str, bird: str = BIRD) -> None:
         self.host, self.tor = make("host"), make("tor")
         self.directory = directory
         run("ip", "-n", self.host, "link", "add", "up0", "type", "veth", "peer", "name", "h0",
@@ -49,9 +49,11 @@ class Rack:
             (self.tor, "h0", "192.0.2.1/24"),
         ):
             run("ip", "-n", namespace, "addr", "add", address, "dev", link)
+            six = address.replace("192.0.2.", "fd00:2::").replace("/24", "/64")
+            run("ip", "-n", namespace, "addr", "add", six, "dev", link, "nodad")
             run("ip", "-n", namespace, "link", "set", link, "up")
             run("ip", "-n", namespace, "link", "set", "lo", "up")
-        (directory / "bird.conf").write_text(BIRD.replace("EXTRA", extra))
+        (directory / "bird.conf").write_text(bird.replace("EXTRA", extra))
         self.children: list[subprocess.Popen[bytes]] = []
         self.speaker: subprocess.Popen[bytes] | None = None
         self.start(self.tor, "bird", "-f", "-c", f"{directory}/bird.conf", "-s", self.control)

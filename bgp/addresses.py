@@ -1,0 +1,113 @@
+"""Which address of ours a session's prefixes have as their next hop, for each version of IP.
+
+Of the session's own version it is our end of the session. For the other one it is another address
+of the same link, or, of IPv4 in a session over IPv6 whose peer takes it, our IPv6 end (RFC 8950).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from api.resources.net import IPAddress, parse_address
+
+RTM_NEWADDR, RTM_GETADDR = 20, 22
+NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x1, 0x300, 2, 3
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+UNUSABLE = 0x08 | 0x20 | 0x40  # IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE
+SCOPE_UNIVERSE = 0
+
+
+def next_hops(
+    local: IPAddress | None,
+    carried: Collection[int],
+    on_link: Iterable[IPAddress],
+    *,
+    extended: bool,
+) -> dict[int, IPAddress]:
+    """By version of IP; what is missing cannot be announced. `local` is our end of the session,
+    `on_link` the addresses of its link."""
+    if local is None:
+        return {}
+    found = {}
+    for version in carried:
+        if version == local.version or (version == 4 and extended):
+            found[version] = local
+            continue
+        beside = [one for one in on_link if one.version == version]
+        if beside:
+            found[version] = beside[0]
+    return found
+
+
+def not_carried(
+    wanted: Iterable[int], carried: Collection[int], hops: Mapping[int, IPAddress]
+) -> str:
+    """What of `wanted` a session lacks, for people: what the peer did not offer, and what has no
+    next hop; "": nothing."""
+    reasons = []
+    for version in sorted(wanted):
+        if version not in carried:
+            reasons.append(f"IPv{version} is not carried: the peer does not offer it")
+        elif version not in hops:
+            why = f"our link to the peer has no IPv{version} address to be the next hop"
+            extended = ", and the peer takes no IPv6 one (RFC 8950)" if version == 4 else ""
+            reasons.append(f"IPv{version} is not announced: {why}{extended}")
+    return "; ".join(reasons)
+
+
+def towards(peer: IPAddress) -> IPAddress | None:
+    """Our address towards `peer`: ExaBGP leaves it out of `up` when it reloads meanwhile."""
+    family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(peer), 179))  # a datagram socket: nothing is sent
+            return parse_address(probe.getsockname()[0].partition("%")[0])
+        except (OSError, ValueError):
+            return None
+
+
+def on_link_of(address: IPAddress) -> list[IPAddress]:
+    """The usable addresses of global scope on the link that has `address`, in the kernel's order;
+    none if there is no such link."""
+    held = list(_addresses())
+    links = {index for index, one, _ in held if one == address}
+    return [one for index, one, wide in held if index in links and wide]
+
+
+def _addresses() -> Iterator[tuple[int, IPAddress, bool]]:
+    """(link, address, whether it is of global scope) of all that can be used."""
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+    ) as link:
+        link.settimeout(2)
+        link.send(struct.pack("=IHHII4xI", 24, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, 1, 0, 0))
+        while True:
+            data = link.recv(1 << 17)
+            offset = 0
+            while offset + 16 <= len(data):
+                length, kind = struct.unpack_from("=IH", data, offset)
+                if length < 16 or kind in (NLMSG_DONE, NLMSG_ERROR):
+                    return
+                if kind == RTM_NEWADDR and (one := _one(data[offset + 16 : offset + length])):
+                    yield one
+                offset += (length + 3) & ~3
+
+
+def _one(data: bytes) -> tuple[int, IPAddress, bool] | None:
+    _, _, flags, scope, index = struct.unpack_from("=BBBBI", data)
+    parts, at = {}, 8
+    while at + 4 <= len(data):
+        size, attribute = struct.unpack_from("=HH", data, at)
+        if size < 4:
+            break
+        parts[attribute] = data[at + 4 : at + size]
+        at += (size + 3) & ~3
+    if IFA_FLAGS in parts:
+        (flags,) = struct.unpack("=I", parts[IFA_FLAGS])
+    raw = parts.get(IFA_LOCAL, parts.get(IFA_ADDRESS))
+    if raw is None or flags & UNUSABLE:
+        return None
+    family = socket.AF_INET if len(raw) == 4 else socket.AF_INET6
+    return index, parse_address(socket.inet_ntop(family, raw)), scope == SCOPE_UNIVERSE
