@@ -1,6 +1,7 @@
 """The base table: what holds for every link of ours before any policy.
 
-Rendered purely from constants. It needs no entry per workload: our links are told by their group
+Rendered purely from constants, and beside them what is to be translated (`policies/nat.py`). The
+filter needs no entry per workload: our links are told by their group
 (IFLA_GROUP, set in the very message that makes a link), and who may use which address is asked of
 the routing table. So the filter is there before the link is, and a link without a host route can
 send nothing.
@@ -17,6 +18,12 @@ send nothing.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from policies import nat
+from policies.nat import Nat
 
 TABLE = "routed"
 LINK_GROUP = 0x7264
@@ -48,23 +55,50 @@ _BODY = f"""
 """
 
 
-def version() -> str:
-    """What tells this ruleset from another program's or another version's."""
-    return hashlib.blake2s(_BODY.encode(), digest_size=8).hexdigest()
+def commands(entries: Iterable[Mapping[str, Any]] | None, wanted: Nat | None) -> list[str]:
+    """What makes the table right; nothing if it is. `entries` is what nft lists of it, None if it
+    is not there. `wanted` None: it is not known yet, and what is there of it stays."""
+    listed = list(entries or ())
+    body = nat.body(wanted) if wanted else ""
+    contents = nat.elements(wanted) if wanted else {}
+    if not _is(listed, body, whole=wanted is not None):
+        return [_render(body), *nat.filling(f"inet {TABLE}", contents, {})]
+    return nat.filling(f"inet {TABLE}", contents, nat.held(listed))
 
 
-def render() -> str:
-    """The transaction that makes the table so, whatever was there before."""
-    mark = f'  chain version-{version()} {{ comment "the rules of this table"; }}\n'
-    return (
-        f"table inet {TABLE} {{ }}\ndelete table inet {TABLE}\n"
-        f"table inet {TABLE} {{{_BODY}{mark}}}\n"
-    )
+def _marks(body: str) -> dict[str, str]:
+    """What tells these rules from another program's or another version's."""
+    parts = {"version": _BODY, "translation": body}
+    return {
+        f"{name}-{hashlib.blake2s(part.encode(), digest_size=8).hexdigest()}": name
+        for name, part in parts.items()
+        if part
+    }
 
 
-def expected_rules() -> int:
-    """How many rules the table has when nobody took one away."""
-    return sum(
-        line.strip().endswith(("drop", "accept")) and "policy" not in line
-        for line in _BODY.splitlines()
-    )
+def _render(body: str) -> str:
+    """The commands that make the table so, whatever was there before."""
+    marks = "".join(f'  chain {mark} {{ comment "which rules"; }}\n' for mark in _marks(body))
+    whole = f"{_BODY}{body}{marks}"
+    return f"table inet {TABLE} {{ }}\ndelete table inet {TABLE}\ntable inet {TABLE} {{{whole}}}"
+
+
+def _is(listed: Iterable[Mapping[str, Any]], body: str, *, whole: bool) -> bool:
+    """Whether the table has all the rules of the filter and of `body`; if `whole`, no others."""
+    chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
+    rules = Counter(entry["rule"]["chain"] for entry in listed if "rule" in entry)
+    wanted, marks = _rules(_BODY + body), _marks(body)
+    if whole:
+        return rules == wanted and {*wanted, *marks} == chains
+    return chains >= marks.keys() and all(rules[name] == count for name, count in wanted.items())
+
+
+def _rules(body: str) -> Counter[str]:
+    """How many rules each chain has when nobody took one away."""
+    found: Counter[str] = Counter()
+    for line in body.splitlines():
+        if line.startswith("  chain "):
+            name = line.split()[1]
+        elif line.startswith("    ") and "policy" not in line:
+            found[name] += 1
+    return found

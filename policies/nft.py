@@ -15,6 +15,7 @@ from typing import Any
 from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import base, docker, legacy
 from policies.firewall import Blocking, blocking
+from policies.nat import Nat
 from policies.watch import changes
 
 NFT_CTX_OUTPUT_JSON = 1 << 4
@@ -59,12 +60,14 @@ class Nft:
             raise ApplyError(key, "change", ENOENT if "No such file" in said else ENOTSUP)
         return output.decode(errors="replace")
 
-    def sync(self) -> bool:
-        """Make the base table so; whether it had to be changed. ApplyError."""
-        if self._is_right():
+    def sync(self, nat: Nat | None = None) -> bool:
+        """Make the base table so, with `nat`, which None leaves as it is; whether it had to be
+        changed. ApplyError."""
+        commands = base.commands(self._table(), nat)
+        if not commands:
             return False
-        self.run(base.render())
-        if not self._is_right():
+        self.run("\n".join(commands))
+        if base.commands(self._table(), nat):
             raise ApplyError(f"table inet {base.TABLE}", "read back", ENOENT)
         return True
 
@@ -88,14 +91,11 @@ class Nft:
         """One item for every burst of changes to any table, ours included."""
         return changes()
 
-    def _is_right(self) -> bool:
-        """Whether the table is there, of this version, with all its rules."""
+    def _table(self) -> list[dict[str, Any]] | None:
+        """What is in our table; None: there is none."""
         try:
-            listed: list[dict[str, Any]] = json.loads(self.run(f"list table inet {base.TABLE}"))[
-                "nftables"
-            ]
+            listed = self.run(f"list table inet {base.TABLE}")
         except ApplyError:
-            return False
-        chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
-        rules = sum("rule" in entry for entry in listed)
-        return f"version-{base.version()}" in chains and rules == base.expected_rules()
+            return None
+        entries: list[dict[str, Any]] = json.loads(listed)["nftables"]
+        return entries

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from api.resources.errors import Cause, ConfigError
 from api.resources.meta import DNSSubdomain, Model
-from api.resources.net import Address
+from api.resources.net import Address, IPAddress
 from api.store import places
 from api.store.etcd.place import Tls
 
@@ -64,6 +64,12 @@ class AgentSettings(Model):
         default_factory=list,
         description="the host's own addresses; default: those it reaches the control plane from",
     )
+    nat_addresses: list[Address] = Field(
+        default_factory=list,
+        max_length=2,
+        description="the source of what leaves pools with natOutgoing, an address of this host for "
+        "each family; default: that of the link it leaves by",
+    )
     manage_sysctls: bool = Field(
         default=True, description="set net.ipv4.ip_forward and its v6 twin"
     )
@@ -81,6 +87,13 @@ class AgentSettings(Model):
         description="group that may use the agent's socket, beside root; default: routed, if there "
         "is one; root: nobody else",
     )
+
+    @field_validator("nat_addresses")
+    @classmethod
+    def _one_of_each_family(cls, addresses: list[IPAddress]) -> list[IPAddress]:
+        if len({address.version for address in addresses}) != len(addresses):
+            raise ValueError("names two addresses of one family")
+        return addresses
 
     @property
     def agent_socket(self) -> Path:

@@ -60,8 +60,8 @@ class IPPoolSpec(Model):
     disabled: bool = False
     """Nothing new is assigned from it; its empty blocks go back."""
     nat_outgoing: bool = False
-    """What leaves for an address outside every pool gets the address of its host.
-    Not in effect yet."""
+    """What leaves for an address outside every pool gets the address of its host's link that it
+    leaves by. Between pools nothing is translated."""
     encapsulation: Encapsulation = Encapsulation.NEVER
     """Whether packets between hosts are put into VXLAN. Not in effect yet."""
     announce: Announce = Announce.HOSTS

@@ -46,6 +46,7 @@ from routed.agent.records import Records
 from routed.agent.reporting import Create, Local, Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
 from routed.agent.speech import Speech
+from routed.agent.translation import nat_of
 from routed.agent.views import conditions
 from routed.agent.writer import Writer
 from routed.kernel.seam import Kernel
@@ -180,6 +181,7 @@ class Agent:
         if self.rounds:  # a new agent says nothing before it has read back
             self._say(facts, replace(self.report, ready=self.ready))  # what goes is withdrawn first
         before, ready = self.report, self.ready
+        self.filtering.nat = nat_of(facts, self.settings.nat_addresses)
         refused = self.filtering.keep()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))

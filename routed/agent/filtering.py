@@ -13,6 +13,7 @@ from typing import Protocol
 
 from api.resources.errors import ApplyError
 from policies.firewall import Blocking
+from policies.nat import Nat
 
 log = logging.getLogger("routed.agent")
 
@@ -20,8 +21,9 @@ log = logging.getLogger("routed.agent")
 class Filter(Protocol):
     """The base table of policies: in place before any link is."""
 
-    def sync(self) -> bool:
-        """Make it so; whether that changed anything. ApplyError."""
+    def sync(self, nat: Nat | None) -> bool:
+        """Make it so, with `nat`, which None leaves as it is; whether that changed anything.
+        ApplyError."""
 
     def open_docker(self) -> bool:
         """Keep our pair of rules in Docker's chain; whether that changed anything. ApplyError."""
@@ -34,11 +36,13 @@ class Filter(Protocol):
 
 
 class Filtering:
-    """`ready`: the table was read back. `blocking`: other people's chains that cut workloads off,
+    """`nat` is to be translated; None: it is not known yet. `ready`: the table was read back.
+    `blocking`: other people's chains that cut workloads off,
     as of the last look."""
 
     def __init__(self, table: Filter) -> None:
         self.table = table
+        self.nat: Nat | None = None
         self.ready = False
         self.blocking: list[Blocking] = []
         self._due = True
@@ -56,7 +60,7 @@ class Filtering:
     def keep(self) -> ApplyError | None:
         """Make the base table so; why it cannot be."""
         try:
-            if self.table.sync():
+            if self.table.sync(self.nat):
                 log.info("filter table made")
         except ApplyError as error:
             self.ready = False

@@ -39,6 +39,7 @@ PURE = (
     "policies/base.py",
     "policies/docker.py",
     "policies/firewall.py",
+    "policies/nat.py",
     "routed/ctl/argv.py",
     "routed/ctl/hints.py",
     "routed/ctl/jsonpath.py",
@@ -56,6 +57,7 @@ PURE = (
     "routed/kernel/batches.py",
     "routed/kernel/lines.py",
     "routed/agent/imports.py",
+    "routed/agent/translation.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "subprocess", "time", "logging", "threading"}
 ONE_PLACE = {

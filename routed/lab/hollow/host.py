@@ -14,6 +14,7 @@ from pathlib import Path
 from api.resources.net import IPAddress, IPNetwork
 from bgp.seam import Advertisement, Peer
 from policies.firewall import Blocking
+from policies.nat import Nat
 from routed.agent.speech import Speech
 from routed.kernel.seam import Namespace
 from routed.state import Endpoint, HostState, Report
@@ -55,7 +56,7 @@ class HollowKernel:
 class HollowFilter:
     """`Filter`: in place, and nobody else has one."""
 
-    def sync(self) -> bool:
+    def sync(self, nat: Nat | None) -> bool:
         return False
 
     def open_docker(self) -> bool:
