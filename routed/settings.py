@@ -76,6 +76,12 @@ class AgentSettings(Model):
     mtu: int | None = Field(
         default=None, ge=1280, le=65_535, description="of workload links; default: the uplink's"
     )
+    ipvlan_parent: str = Field(
+        default="",
+        pattern=r"^[^/\s]{0,15}$",
+        description="the link whose slaves ipvlan workloads get; default: the first by name of "
+        "those that lead off this host",
+    )
     low_water: int = Field(
         default=16, ge=0, le=4096, description="free addresses to hold ready for an outage"
     )

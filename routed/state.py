@@ -6,6 +6,8 @@ what differs, and return a `Report` of what was really reached. Nothing here doe
 How an agent without memory recognises what is ours:
 
     link       IFLA_GROUP 29284 (0x7264, "rd") and alias ``routed:<workload>``
+    ipvlan     the same, inside the workload's namespace; on the host one slave for each parent, of
+               group 29287 and alias ``routed:<mode> <parent>``: host routes lead over it
     route      protocol 82, table main
     next hop   protocol 82 and an id in the ranges below; which one an id means is read back, never
                remembered: what counts is the gateway and link, or the members
@@ -23,10 +25,12 @@ from functools import lru_cache
 
 from api.resources.errors import ApplyError
 from api.resources.net import IPAddress, IPNetwork
+from api.resources.workload import Mode
 
 LINK_GROUP = 0x7264
 REAP_GROUP = 0x7265  # links whose workload is gone, deleted in groups
 REAPING_GROUP = 0x7266  # those of them that are being deleted right now
+SLAVE_GROUP = 0x7267  # the host's own slave of an ipvlan parent
 ROUTE_PROTOCOL = 82
 ALIAS_PREFIX = "routed:"
 BLACKHOLE_METRIC = 8192  # of blocks: behind the host route of a block of one address
@@ -51,6 +55,12 @@ def host_interface_name(workload: str) -> str:
     return "rt" + hashlib.blake2s(workload.encode(), digest_size=6).hexdigest()
 
 
+@lru_cache(maxsize=64)
+def slave_name(parent: str) -> str:
+    """The host's own slave of an ipvlan parent; no workload's link is called so."""
+    return "rtv" + hashlib.blake2s(parent.encode(), digest_size=6).hexdigest()
+
+
 @lru_cache(maxsize=1 << 14)
 def workload_mac(workload: str) -> bytes:
     """The workload side's MAC: stable, locally administered, unicast."""
@@ -59,11 +69,12 @@ def workload_mac(workload: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One workload's interface: a veth pair whose inner end is in `netns`.
+    """One workload's interface, by default a veth pair whose inner end is in `netns`.
 
     `netns` is a path, or None for the hand-over form: the inner end, named `if_name`, stays in
     the host's namespace for the runtime to move. `netns_id` is (st_dev, st_ino) of the namespace: a
     path that names another one by now does not count. `addresses` are its /32s and /128s.
+    `parent` is the link whose slave an ipvlan workload has.
     """
 
     workload: str
@@ -72,14 +83,22 @@ class Endpoint:
     netns: str | None
     mtu: int = 1500
     netns_id: tuple[int, int] | None = None
+    mode: Mode = Mode.VETH
+    parent: str = ""
 
     @property
     def host_interface(self) -> str:
-        return host_interface_name(self.workload)
+        """The link that its host routes lead over."""
+        return slave_name(self.parent) if self.parent else host_interface_name(self.workload)
 
     @property
     def alias(self) -> str:
         return ALIAS_PREFIX + self.workload
+
+    @property
+    def route_alias(self) -> str:
+        """The alias of the link that its host routes lead over."""
+        return f"{ALIAS_PREFIX}{self.mode} {self.parent}" if self.parent else self.alias
 
     @property
     def mac(self) -> bytes:
@@ -160,7 +179,8 @@ class Report:
     addresses that are routed); `routed` the blackholes and learned prefixes that are in the
     kernel; `failed` what is not, by key: of learned routes without any usable next hop the next
     hops, not each route; `changed` counts kernel changes made, of which one can concern many
-    routes; `lost` are workloads whose namespace is gone.
+    routes; `lost` are workloads whose namespace is gone; `restored` are ipvlan parents that
+    somebody had switched to another mode, with that mode.
     """
 
     ready: dict[str, tuple[IPAddress, ...]] = field(default_factory=dict)
@@ -168,3 +188,4 @@ class Report:
     failed: dict[str, ApplyError] = field(default_factory=dict)
     changed: int = 0
     lost: frozenset[str] = frozenset()
+    restored: Mapping[str, str] = field(default_factory=dict)

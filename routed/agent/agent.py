@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -27,8 +28,8 @@ from api.resources.errors import NotFound, RoutedError, SpeakerError
 from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
 from api.resources.versions import VERSION
-from api.resources.workload import Origin
-from routed.agent import attaching
+from api.resources.workload import Mode, Origin
+from routed.agent import attaching, modes
 from routed.agent.addresses import AddressBook
 from routed.agent.agreement import Agreement
 from routed.agent.attachment import Attachment, Step, node_born_id
@@ -90,6 +91,7 @@ class Agent:
         self.agreement = Agreement(self)
         self.declared = Declared(self)
         self.blocks = BlockKeeper(self)
+        self.switched = modes.Switched()
         self.rounds = 0
         self._due: set[str] = set()  # workloads that may have to be reported
 
@@ -191,6 +193,7 @@ class Agent:
             self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
         self.rounds += 1
         self._log_transitions(before, self.report)
+        self.switched.note(self.report.restored, time.monotonic())
         for workload in self.report.lost:
             await self._bury(workload)
         self._say(self.facts(), replace(self.report, ready=self.ready))
@@ -253,6 +256,10 @@ class Agent:
         """The MTU of a workload's link, in bytes: as asked, as set, or the uplinks'."""
         return asked or self.settings.mtu or self.kernel.uplink_mtu()
 
+    def parent(self, mode: Mode) -> str:
+        """The link whose slave a workload of this mode gets; "" if it gets none. Invalid."""
+        return self.kernel.parent(self.settings.ipvlan_parent) if mode in modes.IPVLAN else ""
+
     def known_intent(self) -> Intent:
         """ServiceNeeded where this node has never been told anything."""
         if self.intent is None:
@@ -289,7 +296,10 @@ class Agent:
     def workload_writes(self, name: str) -> list[Write]:
         """What the service should be told of one workload now."""
         known = self.control.known
-        local = Local(self.records.get(name), name in self.ready, self.declared.failures.get(name))
+        record = self.records.get(name)
+        local = Local(record, name in self.ready, self.declared.failures.get(name))
+        if record is not None and record.parent:
+            local = replace(local, uplinks=tuple(self.kernel.uplinks()))
         return workload_writes(name, local, known.declared.get(name) or known.reports.get(name))
 
     def count_writes(self) -> list[Write]:
@@ -329,6 +339,8 @@ class Agent:
         for key in before.failed:
             if key not in after.failed:
                 log.info("recovered key=%s", key)
+        for parent, mode in after.restored.items():
+            log.warning("mode restored parent=%s somebody had set=%s", parent, mode)
 
 
 class ServiceNeeded(RoutedError):

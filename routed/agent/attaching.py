@@ -23,7 +23,8 @@ from api.resources.errors import (
     none_such,
 )
 from api.resources.net import IPAddress, host_prefix
-from api.resources.workload import Mode, Origin
+from api.resources.workload import Origin
+from routed.agent import modes
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.plan import advertisements
 from routed.agent.records import existing
@@ -45,7 +46,7 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
     Returns the attachment and whether it is new. Raises Invalid, Conflict, AlreadyExists,
     PoolExhausted (nothing changed), or ApplyError (rolled back).
     """
-    check_mode(wanted.name, wanted.mode)
+    modes.check(wanted.name, wanted.mode, wanted.netns)
     path, identity = "", None
     if wanted.netns:
         checked = agent.kernel.check_netns(wanted.netns)
@@ -67,20 +68,12 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         container_id=wanted.container_id,
         labels=wanted.labels,
         mtu=agent.mtu(wanted.mtu),
+        parent=agent.parent(wanted.mode),
     )
     held = existing(agent.records, candidate)
     if held is not None:
         return held, False
     return await attach_candidate(agent, candidate)
-
-
-def check_mode(name: str, mode: Mode) -> None:
-    """Invalid if workload `name` cannot have its interface by `mode` here."""
-    if mode is not Mode.VETH:
-        raise Invalid(
-            f"cannot attach {name}: mode {mode} is not available on this node",
-            causes=[Cause("mode", f"{mode} is not available; veth is")],
-        )
 
 
 def asked(intent: Intent | None, lease: str) -> list[IPAddress]:
@@ -180,7 +173,7 @@ async def _take_away(agent: Agent, record: Attachment) -> None:
     reached(Point.MARKED)
     agent.speech.withdraw(host_prefix(address) for address in record.addresses)
     reached(Point.WITHDRAWN)
-    await agent.kernel.detach([record.id])
+    await agent.kernel.detach([record.id], {record.id: record.endpoint()})
     agent.kernel.forget(record.addresses)
     reached(Point.ROUTES_GONE)
     try:

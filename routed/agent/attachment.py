@@ -7,6 +7,7 @@ that may be in the kernel. /run is gone with a reboot, and so are the namespaces
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -23,7 +24,15 @@ from api.resources.workload import (
     WorkloadSpec,
     WorkloadStatus,
 )
-from routed.state import GATEWAY_V4, GATEWAY_V6, Endpoint, host_interface_name, workload_mac
+from routed.agent import modes
+from routed.state import (
+    GATEWAY_V4,
+    GATEWAY_V6,
+    Endpoint,
+    host_interface_name,
+    slave_name,
+    workload_mac,
+)
 
 
 class Step(StrEnum):
@@ -35,7 +44,8 @@ class Step(StrEnum):
 
 class Attachment(Model):
     """`id` is the Workload object's name; `name` what the caller said. `netns_id` is
-    (st_dev, st_ino) of the namespace, so that a path that names another one later is noticed."""
+    (st_dev, st_ino) of the namespace, so that a path that names another one later is noticed.
+    `parent` is the link whose slave it is (ipvlan)."""
 
     id: DNSSubdomain
     name: str
@@ -53,6 +63,7 @@ class Attachment(Model):
     container_id: str = Field(default="", alias="containerID")
     labels: dict[str, str] = Field(default_factory=dict)
     mtu: int = 1500
+    parent: str = ""
     step: Step = Step.ATTACHED
 
     def endpoint(self) -> Endpoint:
@@ -64,10 +75,15 @@ class Attachment(Model):
             netns=self.netns or None,
             mtu=self.mtu,
             netns_id=self.netns_id,
+            mode=self.mode,
+            parent=self.parent,
         )
 
     @property
     def gateway(self) -> str:
+        """ "": it has none, all is on its link."""
+        if self.parent:
+            return ""
         six_only = all(address.version == 6 for address in self.addresses)
         return GATEWAY_V6 if six_only else GATEWAY_V4
 
@@ -78,11 +94,13 @@ class Attachment(Model):
 
     @property
     def host_interface(self) -> str:
-        return host_interface_name(self.id)
+        """The link that the host's routes to it lead over."""
+        return slave_name(self.parent) if self.parent else host_interface_name(self.id)
 
     @property
     def mac(self) -> str:
-        return workload_mac(self.id).hex(":")
+        """ "": its parent's."""
+        return "" if self.parent else workload_mac(self.id).hex(":")
 
     def spec(self) -> WorkloadSpec:
         """The spec of the Workload object that reports a node-born attachment."""
@@ -99,7 +117,9 @@ class Attachment(Model):
             container_id=self.container_id,
         )
 
-    def status(self, *, ready: bool, message: str = "") -> WorkloadStatus:
+    def status(
+        self, *, ready: bool, message: str = "", uplinks: Sequence[str] = ()
+    ) -> WorkloadStatus:
         """The status to report: Ready once link, addresses and routes were read back."""
         condition = Condition(
             type="Ready",
@@ -108,7 +128,7 @@ class Attachment(Model):
             message=message,
         )
         return WorkloadStatus(
-            conditions=[condition],
+            conditions=[condition, *modes.conditions(self.mode, self.parent, uplinks)],
             phase=Phase.READY if ready else Phase.PENDING,
             addresses=self.addresses,
             host_interface=self.host_interface,

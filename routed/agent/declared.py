@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from api.resources.errors import RoutedError
 from api.resources.workload import Phase, Workload, WorkloadStatus
-from routed.agent.attaching import asked, check_mode
+from routed.agent import modes
+from routed.agent.attaching import asked
 from routed.agent.attachment import Attachment, failed_status
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Declared:
     def _candidate(self, workload: Workload) -> Attachment:
         name, spec = workload.metadata.name, workload.spec
         newest = self.agent.control.known.declared.get(name, workload)
-        check_mode(name, spec.mode)
+        modes.check(name, spec.mode, spec.netns)
         namespace = self.agent.kernel.check_netns(spec.netns)
         return Attachment(
             id=name,
@@ -89,4 +90,5 @@ class Declared:
             container_id=spec.container_id,
             labels=workload.metadata.labels,
             mtu=self.agent.mtu(None),
+            parent=self.agent.parent(spec.mode),
         )

@@ -56,6 +56,7 @@ class Local:
     record: Attachment | None
     ready: bool = False
     failure: WorkloadStatus | None = None
+    uplinks: tuple[str, ...] = ()  # those of the host, where its conditions tell of them
 
 
 def workload_writes(name: str, local: Local, seen: Workload | None) -> list[Write]:
@@ -66,13 +67,15 @@ def workload_writes(name: str, local: Local, seen: Workload | None) -> list[Writ
         record = None
     if seen is not None and seen.spec.origin is Origin.API:
         if record is not None:
-            return _status_write("workloads", seen, record.status(ready=local.ready))
+            return _status_write(
+                "workloads", seen, record.status(ready=local.ready, uplinks=local.uplinks)
+            )
         if local.failure is None:
             return []
         return _status_write("workloads", seen, local.failure)
     if record is None or record.origin is not Origin.NODE:
         return [] if seen is None else [Delete("workloads", name, seen.metadata.uid)]
-    status = record.status(ready=local.ready)
+    status = record.status(ready=local.ready, uplinks=local.uplinks)
     if seen is None:
         metadata = ObjectMeta(name=name, labels=record.labels)
         return [Create(Workload(metadata=metadata, spec=record.spec(), status=status))]

@@ -63,7 +63,9 @@ def conditions(agent: Agent) -> list[Condition]:
         agent.control.skew, skew.of_speaker(speech.version) if speech.connected else "", unread
     )
     removed = flapping.condition(getattr(agent.kernel, "removals", ()), time.monotonic())
-    return [ready, speaking, blocked, removed, skewed, agent.agreement.condition()]
+    switched = agent.switched.condition(time.monotonic())
+    agreed = agent.agreement.condition()
+    return [ready, speaking, blocked, removed, switched, skewed, agreed]
 
 
 def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:

@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 
-from api.resources.errors import ApplyError, Cause, Conflict, Invalid
+from api.resources.errors import ApplyError, Cause, Conflict, IntentError, Invalid
 from api.resources.net import IPAddress, IPNetwork, host_prefix
-from routed.kernel import lines
+from routed.kernel import fake_ipvlan as ipvlan
+from routed.kernel import fake_reach, lines
 from routed.kernel.seam import Namespace
 from routed.state import (
     ALIAS_PREFIX,
-    GATEWAY_V4,
-    GATEWAY_V6,
     LINK_GROUP,
+    SLAVE_GROUP,
     Endpoint,
     HostState,
     Report,
@@ -67,6 +67,7 @@ class FakeKernel:
         failed: dict[str, ApplyError] = {}
         lost: set[str] = set()
         ready: dict[str, tuple[IPAddress, ...]] = {}
+        restored: dict[str, str] = {}
         if desired.sweep:
             changed += self._sweep(desired)
         for endpoint in desired.endpoints.values():
@@ -75,13 +76,17 @@ class FakeKernel:
                 lines.as_up(line) for line in self.host
             } and not self._there(endpoint):
                 lost.add(key)
+                if endpoint.parent:
+                    self._drop_slave(endpoint)
                 continue
             try:
+                if endpoint.parent:
+                    restored |= self._restore(endpoint)
                 changed += self._put(endpoint)
                 ready[key] = endpoint.addresses
             except ApplyError as error:
                 failed[key] = error
-            except Conflict as error:
+            except IntentError as error:
                 failed[key] = ApplyError(key, str(error), errno.EEXIST)
         routed: set[IPNetwork] = set()
         wanted = {f"blackhole {prefix}": lines.blackhole(prefix) for prefix in desired.blackholes}
@@ -95,9 +100,10 @@ class FakeKernel:
                 routed.add(ip_network(key.split()[1]))
             except ApplyError as error:
                 failed[key] = error
+        changed += len(restored)
         if changed:
             self._woken.set()
-        return Report(ready, frozenset(routed), failed, changed, frozenset(lost))
+        return Report(ready, frozenset(routed), failed, changed, frozenset(lost), restored)
 
     async def attach(self, endpoint: Endpoint) -> None:
         host = set(self.host)
@@ -106,13 +112,19 @@ class FakeKernel:
             if not self._there(endpoint) and endpoint.netns is not None:
                 raise ApplyError(endpoint.workload, "open the namespace of", errno.ENOENT)
             self._put(endpoint)
-        except (ApplyError, Conflict):
+        except (ApplyError, IntentError):
             self.host, self.inside = host, inside
             raise
         self._woken.set()
 
-    async def detach(self, workloads: Sequence[str]) -> None:
+    async def detach(
+        self, workloads: Sequence[str], known: Mapping[str, Endpoint] | None = None
+    ) -> None:
         for workload in workloads:
+            endpoint = (known or {}).get(workload)
+            if endpoint is not None and endpoint.parent:
+                self._drop_slave(endpoint)
+                continue
             name = host_interface_name(workload)
             if any(f"alias {ALIAS_PREFIX}{workload} " in line for line in self.host):
                 self._drop_link(name)
@@ -132,6 +144,12 @@ class FakeKernel:
             why = f"{name_or_path!r} is no network namespace"
             raise Invalid(f"cannot use netns {why}", causes=[Cause("spec.netns", why)])
         return Namespace(f"/run/netns/{name}", self._identities[name])
+
+    def parent(self, asked: str) -> str:
+        return asked or "up0"
+
+    def uplinks(self) -> Sequence[str]:
+        return ("up0", "up1")
 
     def uplink_mtu(self) -> int:
         return 1500
@@ -201,18 +219,22 @@ class FakeKernel:
         self._drop_link(name)
         self._woken.set()
 
+    def flip(self, parent: str, mode: str) -> None:
+        """Somebody's slave puts an ipvlan parent into another mode."""
+        self.host = ipvlan.flipped(self.host, parent, mode)
+        self._woken.set()
+
+    def mode(self, parent: str) -> str:
+        """The mode that an ipvlan parent is in."""
+        return ipvlan.mode_of(ipvlan.own_slave(self.host, parent))
+
+    def host_reaches(self, address: str) -> bool:
+        """Whether a ping from the host itself would be answered."""
+        return fake_reach.from_host(self.host, self.inside, address)
+
     def reaches(self, netns: str, address: str) -> bool:
         """Whether a ping from inside `netns` would be answered."""
-        source = self._peer_of(netns)
-        if source is None or not self._can_send(netns, source):
-            return False
-        if address in (GATEWAY_V4, GATEWAY_V6):
-            return any(line.startswith(f"address {address}/") for line in self.host)
-        for line in self.host:
-            if line.startswith(f"route {lines.host_prefix_text(address)} dev "):
-                other = self._netns_of(line.split()[3])
-                return other is not None and self._can_send(other, line.split()[3])
-        return False
+        return fake_reach.from_inside(self.host, self.inside, netns, address)
 
     # -- the parts of a workload ---------------------------------------------------------------
 
@@ -220,6 +242,8 @@ class FakeKernel:
         """Add what is missing; the number of changes."""
         if endpoint.workload in self.refuse:
             raise ApplyError(endpoint.workload, "make the link of", self.refuse[endpoint.workload])
+        if endpoint.parent:
+            return self._put_slave(endpoint)
         before = set(self.host)
         count = 0
         name = endpoint.host_interface
@@ -255,11 +279,49 @@ class FakeKernel:
             self.host.add(f"link {endpoint.if_name} peer {name} down")
         return count + len(self.host - before)
 
+    def _put_slave(self, endpoint: Endpoint) -> int:
+        ipvlan.refuse(endpoint, self.host, self.inside)
+        held = self.inside[lines.netns_name(str(endpoint.netns))]
+        own, right = ipvlan.own_slave(self.host, endpoint.parent), lines.slave(endpoint)
+        count = int(own != right)
+        self.host = (self.host - {own}) | {right}
+        for value in endpoint.addresses:
+            name = endpoint.host_interface
+            line = f"route {host_prefix(value)} dev {name}{lines.OURS} scope link"
+            try:
+                count += self._add_route(endpoint.workload, line)
+            except ApplyError as error:
+                raise ipvlan.refused_route(endpoint, error) from error
+        wanted = set(lines.slave_interior(endpoint))
+        count += len(wanted - held)
+        held |= wanted
+        return count
+
+    def _restore(self, endpoint: Endpoint) -> dict[str, str]:
+        """The mode that somebody has given to the parent, put right."""
+        own = ipvlan.own_slave(self.host, endpoint.parent)
+        wanted = endpoint.mode.removeprefix("ipvlan-")
+        if not own or ipvlan.mode_of(own) == wanted:
+            return {}
+        self.host = ipvlan.flipped(self.host, endpoint.parent, wanted)
+        return {endpoint.parent: ipvlan.mode_of(own)}
+
+    def _drop_slave(self, endpoint: Endpoint) -> None:
+        on_it = {f"route {host_prefix(a)} dev {endpoint.host_interface}{lines.OURS} scope link"
+                 for a in endpoint.addresses}  # fmt: skip
+        self.host -= on_it
+        if self._there(endpoint):
+            held = self.inside[lines.netns_name(str(endpoint.netns))]
+            if any(f" alias {endpoint.alias} " in line for line in held):
+                held -= {line for line in held if lines.is_on(line, endpoint.if_name)}
+                held -= {line for line in held if f" alias {endpoint.alias} " in line}
+
     def _sweep(self, desired: HostState) -> int:
         links = {endpoint.host_interface for endpoint in desired.endpoints.values()}
         before = len(self.host)
         for line in list(self.host):
-            if f"group {LINK_GROUP} " in line and line.split()[1] not in links:
+            ours = f"group {LINK_GROUP} " in line or f"group {SLAVE_GROUP} " in line
+            if ours and line.split()[1] not in links:
                 self._drop_link(line.split()[1])
         wanted = {
             f"route {host_prefix(a)} dev {e.host_interface} "
@@ -316,21 +378,3 @@ class FakeKernel:
         if endpoint.netns is None or lines.netns_name(endpoint.netns) not in self.inside:
             return False
         return endpoint.netns_id in (None, self._identities[lines.netns_name(endpoint.netns)])
-
-    def _peer_of(self, netns: str) -> str | None:
-        for line in self.inside[netns]:
-            if line.startswith("link ") and line.endswith(" up") and " peer " in line:
-                return line.partition(" peer ")[2].split()[0]
-        return None
-
-    def _netns_of(self, host_interface: str) -> str | None:
-        return next((n for n in self.inside if self._peer_of(n) == host_interface), None)
-
-    def _can_send(self, netns: str, host_interface: str) -> bool:
-        held = self.inside[netns]
-        up = any(
-            line.startswith(f"link {host_interface} ") and line.endswith(" up")
-            for line in self.host
-        )
-        default = any(line.startswith("route default ") for line in held)
-        return up and default and any(line.startswith("address ") for line in held)

@@ -16,6 +16,7 @@ from routed.state import (
     GATEWAY_V6,
     HOST_MAC,
     LINK_GROUP,
+    SLAVE_GROUP,
     Endpoint,
     LearnedRoute,
     NextHop,
@@ -45,6 +46,24 @@ def link(endpoint: Endpoint) -> str:
         f"link {endpoint.host_interface} group {LINK_GROUP} alias {endpoint.alias} "
         f"mtu {endpoint.mtu} up"
     )
+
+
+def slave(endpoint: Endpoint) -> str:
+    """The host's own slave of an ipvlan parent."""
+    alias = endpoint.route_alias.replace(" ", "/")
+    return (
+        f"link {endpoint.host_interface} group {SLAVE_GROUP} alias {alias} "
+        f"ipvlan {endpoint.mode.removeprefix('ipvlan-')} on {endpoint.parent} up"
+    )
+
+
+def slave_interior(endpoint: Endpoint) -> Iterable[str]:
+    name = endpoint.if_name
+    yield f"link {name} ipvlan on {endpoint.parent} alias {endpoint.alias} up"
+    for value in endpoint.addresses:
+        yield f"address {host_prefix(value)} dev {name}"
+    for version in {value.version for value in endpoint.addresses}:
+        yield f"route default dev {name}" + (" inet6" if version == 6 else "")
 
 
 def addresses_and_neighbours(endpoint: Endpoint) -> Iterable[str]:

@@ -16,20 +16,23 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
-from routed.kernel import interior, learned, netns, observe, sysctl
+from api.resources.workload import Mode
+from routed.kernel import interior, learned, netns, observe, sysctl, uplinks
 from routed.kernel import messages as m
 from routed.kernel.conntrack import Connections
+from routed.kernel.ipvlan import Ipvlan
 from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Link, Observed
 from routed.kernel.reaper import Reaper
 from routed.kernel.removals import Removal
 from routed.kernel.repair import GONE, Repair
-from routed.kernel.seam import Namespace
+from routed.kernel.seam import Driver, Namespace
+from routed.kernel.slaves import IPVLAN_MODES
 from routed.kernel.template import Shape, asks_of, shape_of, values_of
 from routed.state import (
     ALIAS_PREFIX,
@@ -45,7 +48,6 @@ from routed.steps import Point, reached
 FIRST_INDEX = 0x10000
 FULL_INSIDE_SECONDS = 30.0  # between visits to namespaces in which nothing was seen to change
 VISIT_SECONDS = 0.1  # that such visits may take in one sync
-DEFAULT_MTU = 1500
 
 
 class LinuxKernel:
@@ -63,11 +65,14 @@ class LinuxKernel:
         self._connections = Connections()
         taken = [link.index for link in observe.links(self._netlink)]
         self._index = max(FIRST_INDEX, *(index + 1 for index in taken))
+        self._ipvlan = Ipvlan(self._netlink, self._home, self._next_index)
+        self._drivers: dict[Mode, Driver] = dict.fromkeys(IPVLAN_MODES, self._ipvlan)
         self._links: dict[str, Link] = {}  # by workload, as last read
         self._read: dict[bytes, Link] = {}  # what link messages said, as last read
         self._addresses: dict[str, tuple[IPAddress, ...]] = {}  # by workload
         self._visited: dict[str, float] = {}
         self._mtu: int | None = None
+        self._leading: list[str] | None = None  # the names of links that lead off
 
     @property
     def overflows(self) -> int:
@@ -86,8 +91,20 @@ class LinuxKernel:
         """The smallest MTU of the links that learned routes and the default route use; without
         such routes, of all links that are up and not ours. As of the last sync."""
         if self._mtu is None:
-            self._mtu = _smallest_mtu(self._netlink, observe.read(self._netlink))
+            self._mtu = uplinks.smallest_mtu(self._netlink, self._observed())
         return self._mtu
+
+    def _observed(self) -> Observed:
+        return observe.read(self._netlink)
+
+    def uplinks(self) -> list[str]:
+        """Of the last sync, or now."""
+        if self._leading is None:
+            self._leading = [link.name for link in uplinks.leading(self._netlink, self._observed())]
+        return self._leading
+
+    def parent(self, asked: str) -> str:
+        return uplinks.parent_of(self._netlink, asked, self.uplinks())
 
     # -- one endpoint ------------------------------------------------------------------------------
 
@@ -103,6 +120,9 @@ class LinuxKernel:
             except OSError as error:
                 raise _apply_error(endpoint, "open the namespace of", error) from error
         try:
+            if endpoint.mode is not Mode.VETH:
+                self._make(endpoint, inner)
+                return
             index = await self._create(endpoint, inner)
             if index is None:
                 self._mend(endpoint, inner)
@@ -118,6 +138,18 @@ class LinuxKernel:
         self._keep(endpoint, link)
         if any(value.version == 6 for value in endpoint.addresses):
             self._monitor.wake()  # the first one needs the host to forward IPv6
+
+    def _make(self, endpoint: Endpoint, inner: int | None) -> None:
+        """An endpoint of another mode than veth."""
+        try:
+            self._drivers[endpoint.mode].make(endpoint, inner)
+        except OSError as error:
+            raise _apply_error(endpoint, "attach", error) from error
+        self._monitor.hear_spaces(self._ipvlan.space_of(endpoint))
+
+    def _next_index(self) -> int:
+        self._index += 1
+        return self._index - 1
 
     async def _create(self, endpoint: Endpoint, inner: int | None) -> int | None:
         """The pair, both ends down; the host side's index, None if it is there already."""
@@ -231,15 +263,21 @@ class LinuxKernel:
         self._visited[endpoint.workload] = asyncio.get_running_loop().time()
         self._monitor.born(link.index, link.peer_nsid)
 
-    async def detach(self, workloads: Sequence[str]) -> None:
+    async def detach(
+        self, workloads: Sequence[str], known: Mapping[str, Endpoint] | None = None
+    ) -> None:
         batch: list[bytearray] = []
         gone: list[int] = []
         for workload in workloads:
+            endpoint = known.get(workload) if known is not None else None
+            if endpoint is not None and endpoint.mode is not Mode.VETH:
+                self._drivers[endpoint.mode].remove(endpoint)
+                continue
             addresses = self._addresses.pop(workload, None)
-            known = self._links.pop(workload, None)
+            before = self._links.pop(workload, None)
             self._visited.pop(workload, None)
-            if known is not None:
-                self._monitor.gone(known.index, known.peer_nsid)
+            if before is not None:
+                self._monitor.gone(before.index, before.peer_nsid)
             link = observe.one_link(self._netlink, host_interface_name(workload))
             if link is None or link.group != LINK_GROUP or link.alias != ALIAS_PREFIX + workload:
                 continue
@@ -291,10 +329,13 @@ class LinuxKernel:
                 made[endpoint.workload] = endpoint
         repair.host_sides()
         self._visit(repair, *touched)
+        for driver in set(self._drivers.values()):
+            driver.sync(repair, *touched[1:])
         repair.blackholes()
         repair.learned(self._monitor.quiet)
         self._remember(repair, made)
-        self._mtu = _smallest_mtu(self._netlink, observed)
+        self._mtu = uplinks.smallest_mtu(self._netlink, observed)
+        self._leading = [link.name for link in uplinks.leading(self._netlink, observed)]
         return repair.report()
 
     def _remember(self, repair: Repair, made: dict[str, Endpoint]) -> None:
@@ -309,6 +350,7 @@ class LinuxKernel:
         self._monitor.spaces = Counter(
             link.peer_nsid for link in links.values() if link.peer_nsid is not None
         )
+        self._monitor.hear_spaces(self._ipvlan.spaces)
 
     def _visit(self, repair: Repair, links: set[int], spaces: set[int], missed: bool) -> None:
         """Check the namespaces that this driver has not seen yet or in which something changed,
@@ -350,16 +392,6 @@ class LinuxKernel:
         self._monitor.close()
         self._netlink.close()
         os.close(self._home)
-
-
-def _smallest_mtu(netlink: Netlink, observed: Observed) -> int:
-    used = {index for _, index in observed.objects.hops.values()}
-    used.update(observe.leaving(netlink, address) for address in interior.ANYWHERE.values())
-    candidates = [
-        link for link in observed.foreign.values() if link.up and link.index != interior.LOOPBACK
-    ]
-    leading = [link.mtu for link in candidates if link.index in used]
-    return min(leading or [link.mtu for link in candidates], default=DEFAULT_MTU)
 
 
 def _apply_error(endpoint: Endpoint, operation: str, error: OSError) -> ApplyError:

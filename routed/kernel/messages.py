@@ -229,6 +229,13 @@ def device_route(
     return message(kind, flags, body)
 
 
+def default_on_link(index: int, of: int) -> bytearray:
+    """The same of a family where there is no gateway: all is on the link (ipvlan)."""
+    scope = RT_SCOPE_LINK if of == AF_INET else RT_SCOPE_UNIVERSE
+    body = _RTMSG.pack(of, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    return message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body + attr_u32(RTA_OIF, index))
+
+
 def default_route(index: int, gateway: IPAddress) -> bytearray:
     """The workload's default route, inside its namespace."""
     body = _RTMSG.pack(

@@ -23,7 +23,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from routed.kernel import messages as m
 from routed.kernel import observe
@@ -42,6 +42,8 @@ from routed.state import LINK_GROUP, ROUTE_PROTOCOL
 # the kernel does not tell of the IPv4 routes that it deletes with their next hop object
 NEAR = (1, 3, 5, 7, 9, 11, 24, 32)
 FAR = (5, 7, 9, 11)
+SPACES = 28  # RTNLGRP_NSID
+RTM_DELNSID, NETNSA_NSID = 89, 1
 ROUTES = (7, 11)
 GATHER = 0.01  # seconds that messages wait to be read: nearly all are of our own doing
 SETTLE = 0.01  # seconds that a burst may take before it wakes the loop
@@ -74,6 +76,7 @@ class Monitor:
         self.touched_spaces: set[int] = set()
         self.missed = False
         self.removals = Removals()
+        self._near_groups: tuple[int, ...] = NEAR
         self._born: dict[int, float] = {}
         self._buffer = receive_buffer
         self._woken = asyncio.Event()
@@ -82,7 +85,7 @@ class Monitor:
 
     def start(self) -> None:
         """Begin to listen; changes from now on are not missed."""
-        self._near = self._open(NEAR, self._hear_near)
+        self._near = self._open(self._near_groups, self._hear_near)
         self._far = self._open(FAR, self._hear_far)
         self.listen_far(True)
 
@@ -101,6 +104,15 @@ class Monitor:
             self.spaces[space] = left
         elif space is not None:
             del self.spaces[space]
+
+    def hear_spaces(self, spaces: Iterable[int]) -> None:
+        """Namespaces that have no link of ours here (ipvlan): their end is heard of too."""
+        some = list(spaces)
+        self.spaces.update(some)
+        if some and SPACES not in self._near_groups:
+            self._near_groups = (*NEAR, SPACES)
+            if self._near is not None:
+                self._near.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, SPACES)
 
     def wake(self) -> None:
         """As if something had changed."""
@@ -230,6 +242,9 @@ class Monitor:
             return _INDEX.unpack_from(data, 4)[0] in self.links
         if kind == m.RTM_NEWNETCONF:
             return self._setting_matters(data)
+        if kind == RTM_DELNSID:
+            found = attributes(data, 4).get(NETNSA_NSID, b"")
+            return len(found) == 4 and _INDEX.unpack(found)[0] in self.spaces
         if kind not in (m.RTM_NEWLINK, m.RTM_DELLINK):
             return False
         _, _, index, flags, _ = m.IFINFO.unpack_from(data)

@@ -16,7 +16,14 @@ from api.resources.net import IPAddress
 from routed.kernel import fib, nexthops
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink, attributes
-from routed.state import ALIAS_PREFIX, LINK_GROUP, REAP_GROUP, REAPING_GROUP, ROUTE_PROTOCOL
+from routed.state import (
+    ALIAS_PREFIX,
+    LINK_GROUP,
+    REAP_GROUP,
+    REAPING_GROUP,
+    ROUTE_PROTOCOL,
+    SLAVE_GROUP,
+)
 
 OUR_GROUPS = (LINK_GROUP, REAP_GROUP, REAPING_GROUP)
 
@@ -35,7 +42,8 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`peer` and `peer_nsid` are the other end's index and its namespace's id here."""
+    """`peer` and `peer_nsid` are the other end's index and its namespace's id here; of a slave
+    `peer` is its parent."""
 
     index: int
     name: str
@@ -48,6 +56,7 @@ class Link:
     peer_nsid: int | None
     settings: Settings | None = None  # of links of ours
     carrier: bool = True
+    info: bytes = b""  # of the host's own slaves: what their kind says (IFLA_LINKINFO)
 
     @property
     def workload(self) -> str | None:
@@ -61,6 +70,7 @@ class Link:
 class Observed:
     links: dict[str, Link] = field(default_factory=dict)  # of LINK_GROUP, by name
     reaping: dict[str, Link] = field(default_factory=dict)
+    slaves: dict[str, Link] = field(default_factory=dict)  # of SLAVE_GROUP
     foreign: dict[str, Link] = field(default_factory=dict)
     addresses: set[tuple[int, IPAddress]] = field(default_factory=set)
     neighbours: dict[tuple[int, IPAddress], bytes] = field(default_factory=dict)
@@ -69,7 +79,7 @@ class Observed:
     objects: nexthops.Objects = field(default_factory=nexthops.Objects)
 
     def links_by_index(self) -> dict[int, Link]:
-        every = (self.links, self.reaping, self.foreign)
+        every = (self.links, self.reaping, self.slaves, self.foreign)
         return {link.index: link for some in every for link in some.values()}
 
 
@@ -82,6 +92,8 @@ def read(netlink: Netlink, known: dict[bytes, Link] | None = None) -> Observed:
             found.links[link.name] = link
         elif link.group in OUR_GROUPS:
             found.reaping[link.name] = link
+        elif link.group == SLAVE_GROUP:
+            found.slaves[link.name] = link
         else:
             found.foreign[link.name] = link
     indexes = {link.index for link in found.links.values()}
@@ -136,6 +148,7 @@ def link_of(data: bytes) -> Link:
         peer=_number(found, m.IFLA_LINK),
         peer_nsid=_INT.unpack(nsid)[0] if nsid else None,
         settings=_settings(found) if group in OUR_GROUPS else None,
+        info=found.get(m.IFLA_LINKINFO, b"") if group == SLAVE_GROUP else b"",
     )
 
 

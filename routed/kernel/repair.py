@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from api.resources.errors import ApplyError, Conflict
+from api.resources.errors import ApplyError, IntentError
 from api.resources.net import IPAddress, IPNetwork, host_prefix
+from api.resources.workload import Mode
 from routed.kernel import fib, interior, observe, sysctl
 from routed.kernel import messages as m
 from routed.kernel.learned import Learned, Quiet
@@ -28,6 +29,7 @@ from routed.state import (
     route_key,
 )
 
+LINKED = frozenset({Mode.VETH})  # modes whose workloads have a link of their own on the host
 GONE = (errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL)
 
 
@@ -44,13 +46,14 @@ class Repair:
         self._routed: set[IPNetwork] = set()
         self._made: set[str] = set()
         self._lost: set[str] = set()
+        self.restored: dict[str, str] = {}  # parents, with the mode that somebody had set
         self._owners = {  # by destination, the alias of the link that its route leads to
-            destination(host_prefix(address)): endpoint.alias
+            destination(host_prefix(address)): endpoint.route_alias
             for endpoint in desired.endpoints.values()
             for address in endpoint.addresses
         }
 
-    def fail(self, key: str, error: ApplyError | Conflict) -> None:
+    def fail(self, key: str, error: ApplyError | IntentError) -> None:
         self.failed[key] = (
             error if isinstance(error, ApplyError) else ApplyError(key, str(error), errno.EEXIST)
         )
@@ -72,7 +75,8 @@ class Repair:
         """Withdraw our links, host routes and blackholes that are not desired, before anything
         new is made; the links' indexes, for the reaper."""
         wanted = {endpoint.host_interface for endpoint in self.desired.endpoints.values()}
-        orphans = [link.index for name, link in self.observed.links.items() if name not in wanted]
+        held = {**self.observed.links, **self.observed.slaves}
+        orphans = [link.index for name, link in held.items() if name not in wanted]
         holes = {route_key(prefix, BLACKHOLE_METRIC) for prefix in self.desired.blackholes}
         batch = [m.to_reap(index) for index in orphans]
         for key, shape in list(self.observed.routes.items()):
@@ -96,6 +100,8 @@ class Repair:
     def present(self) -> Iterator[tuple[Endpoint, Link]]:
         """The endpoints whose links were there before this sync."""
         for endpoint in self.desired.endpoints.values():
+            if endpoint.mode not in LINKED:
+                continue
             held = self._link(endpoint)
             if held is not None and endpoint.workload not in self._made:
                 yield endpoint, held
@@ -105,7 +111,7 @@ class Repair:
         lost: nothing can be made again."""
         found = []
         for endpoint in self.desired.endpoints.values():
-            if self._link(endpoint) is None:
+            if endpoint.mode in LINKED and self._link(endpoint) is None:
                 if reachable(endpoint):
                     found.append(endpoint)
                 else:
@@ -115,12 +121,21 @@ class Repair:
     def made(self, endpoint: Endpoint) -> None:
         self.changed += 1
         self._made.add(endpoint.workload)
+        self.reach(endpoint)
+
+    def reach(self, endpoint: Endpoint) -> None:
+        """It is whole, as was read back."""
         self._ready[endpoint.workload] = endpoint.addresses
+
+    def lose(self, endpoint: Endpoint) -> None:
+        """Its namespace is gone."""
+        self._lost.add(endpoint.workload)
 
     def moved(self) -> None:
         """Remove host routes of ours that lead to another workload than their address belongs to
         now: they would be in the way of the right one."""
-        links = {link.index: link.alias for link in self.observed.links.values()}
+        ours = (self.observed.links, self.observed.slaves)
+        links = {link.index: link.alias for some in ours for link in some.values()}
         batch = []
         for key, shape in list(self.observed.routes.items()):
             device, owner = shape.device, self._owners.get(fib.destination(key))
@@ -221,6 +236,7 @@ class Repair:
             failed=self.failed,
             changed=self.changed,
             lost=frozenset(self._lost),
+            restored=self.restored,
         )
 
 

@@ -6,12 +6,15 @@ the full read. All three are called by the agent's one writer only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from api.resources.net import IPAddress
 from routed.state import Endpoint, HostState, Report
+
+if TYPE_CHECKING:
+    from routed.kernel.repair import Repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,22 @@ class Namespace:
 
     path: str
     identity: tuple[int, int]
+
+
+class Driver(Protocol):
+    """How the workloads of some modes are connected, on Linux. veth's, being the hot path, is the
+    kernel driver's own (kernel/linux.py)."""
+
+    def make(self, endpoint: Endpoint, inner: int | None) -> int:
+        """Make one endpoint whole, or leave nothing: ApplyError, Conflict, Invalid. What is right
+        is left as it is; the number of changes. `inner` is a descriptor of its namespace."""
+
+    def sync(self, repair: Repair, spaces: set[int], missed: bool) -> None:
+        """Bring all endpoints of these modes to what is desired, and say what was reached. `spaces`
+        are the ids of namespaces in which something changed, `missed` says that it may be any."""
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Take away what there is of one; ApplyError."""
 
 
 class Kernel(Protocol):
@@ -32,8 +51,11 @@ class Kernel(Protocol):
         """Make one new endpoint whole, or leave nothing: ApplyError, or Conflict if the inner
         interface name is taken. What is already right is left as it is."""
 
-    async def detach(self, workloads: Sequence[str]) -> None:
-        """Take away routes and neighbours at once; links are reaped soon, in groups."""
+    async def detach(
+        self, workloads: Sequence[str], known: Mapping[str, Endpoint] | None = None
+    ) -> None:
+        """Take away routes and neighbours at once; links are reaped soon, in groups. `known` are
+        those of them that a link on the host does not tell of: all modes but veth."""
 
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         """These were released: what the kernel remembers of connections with them is deleted soon,
@@ -41,6 +63,13 @@ class Kernel(Protocol):
 
     def check_netns(self, name_or_path: str) -> Namespace:
         """A namespace that a workload may be attached into; Invalid says why not."""
+
+    def parent(self, asked: str) -> str:
+        """The link whose slaves ipvlan workloads get: the one that is `asked` for, or "": the one
+        that leads off this host. Invalid if there is none."""
+
+    def uplinks(self) -> Sequence[str]:
+        """The links that learned routes and the default route use, by name."""
 
     def uplink_mtu(self) -> int:
         """The smallest MTU of the links that lead off this host, in bytes."""

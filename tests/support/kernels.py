@@ -17,7 +17,7 @@ from typing import Any
 from policies.nft import Nft
 from routed.kernel.fake import FakeKernel
 from routed.kernel.linux import LinuxKernel
-from routed.state import Endpoint, HostState, host_interface_name
+from routed.state import Endpoint, HostState, host_interface_name, slave_name
 from support.conntrack import entries
 from support.netns import in_fresh_namespace, run
 
@@ -152,6 +152,18 @@ class FakeWorld:
         return {
             line.split()[1] for line in self.kernel.inside[netns] if line.startswith("link ")
         } | {"lo"}
+
+    def delete_named(self, name: str) -> None:
+        self.kernel.delete_link(name)
+
+    def flip(self, netns: str, mode: str) -> None:
+        self.kernel.flip("up0", mode)
+
+    def mode(self, parent: str) -> str:
+        return self.kernel.mode(parent)
+
+    def host_reaches(self, address: str) -> bool:
+        return self.kernel.host_reaches(address)
 
     def reaches(self, netns: str, address: str) -> bool:
         return self.kernel.reaches(netns, address)
@@ -293,6 +305,22 @@ class RealWorld:
 
     def inner_links(self, netns: str) -> set[str]:
         return _names(run("ip", "-n", netns, "-br", "link"))
+
+    def delete_named(self, name: str) -> None:
+        run("ip", "link", "del", name)
+
+    def flip(self, netns: str, mode: str) -> None:
+        """Somebody makes an ipvlan of another mode on the same parent, in a namespace."""
+        kind = ("type", "ipvlan", "mode", mode)
+        run("ip", "link", "add", "link", "up0", "name", "their0", "netns", netns, *kind)
+
+    def mode(self, parent: str) -> str:
+        shown = json.loads(run("ip", "-d", "-j", "link", "show", "dev", slave_name(parent)))
+        return str(shown[0]["linkinfo"]["info_data"]["mode"])
+
+    def host_reaches(self, address: str) -> bool:
+        command = ["ping", "-n", "-c1", "-W1", address]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     def reaches(self, netns: str, address: str) -> bool:
         command = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W1", address]

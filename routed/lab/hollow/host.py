@@ -32,7 +32,9 @@ class HollowKernel:
     async def attach(self, endpoint: Endpoint) -> None:
         pass
 
-    async def detach(self, workloads: Sequence[str]) -> None:
+    async def detach(
+        self, workloads: Sequence[str], known: Mapping[str, Endpoint] | None = None
+    ) -> None:
         pass
 
     def forget(self, addresses: Iterable[IPAddress]) -> None:
@@ -41,6 +43,12 @@ class HollowKernel:
     def check_netns(self, name_or_path: str) -> Namespace:
         digest = hashlib.blake2s(name_or_path.encode(), digest_size=6).digest()
         return Namespace(f"/run/netns/{name_or_path}", (4, int.from_bytes(digest, "big")))
+
+    def parent(self, asked: str) -> str:
+        return asked or "eth0"
+
+    def uplinks(self) -> Sequence[str]:
+        return ("eth0",)
 
     def uplink_mtu(self) -> int:
         return MTU

@@ -1,0 +1,81 @@
+"""What a mode means for its workload and its node, beyond link and address: the conditions that say
+what ipvlan cannot do here, and what would help. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from api.resources.errors import Cause, Invalid
+from api.resources.meta import Condition
+from api.resources.workload import Mode
+
+IPVLAN = frozenset({Mode.IPVLAN_L3, Mode.IPVLAN_L3S})
+WINDOW = 600.0  # seconds for which a mode that had to be restored is told of
+
+
+def check(name: str, mode: Mode, netns: str) -> None:
+    """Invalid if workload `name` cannot have its interface by `mode`, wherever it is."""
+    if mode in IPVLAN and not netns:
+        said = f"mode {mode} has no hand-over form: name the namespace, or use mode veth"
+        raise Invalid(f"cannot attach {name}: {said}", causes=[Cause("netns", said)])
+
+
+def conditions(mode: Mode, parent: str, uplinks: Sequence[str]) -> list[Condition]:
+    """Of a Workload; `uplinks` are the links that lead off its host now."""
+    if mode not in IPVLAN:
+        return []
+    others = [name for name in uplinks if name != parent]
+    egress = Condition(
+        type="EgressRedundant",
+        status="False" if others else "True",
+        reason="OneUplink" if others else "OnlyUplink",
+        message=f"all that it sends leaves by {parent}, never by {', '.join(others)}: give the "
+        "host a bond over both as ipvlanParent, or use mode veth"
+        if others
+        else "",
+    )
+    seen = "its host sees none of what comes in" if mode is Mode.IPVLAN_L3 else (
+        "its host sees what comes in and goes out by the uplink"
+    )  # fmt: skip
+    policy = Condition(
+        type="PolicyEnforceable",
+        status="False",
+        reason="BesideTheHost",
+        message=f"{seen}, and nothing of what it and other workloads on {parent} say to each "
+        "other: use mode veth where that has to be filtered",
+    )
+    return [egress, policy]
+
+
+@dataclass(slots=True)
+class Switched:
+    """The parents that somebody else has switched to another mode, until it was restored."""
+
+    _times: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+
+    def note(self, restored: Mapping[str, str], now: float) -> None:
+        """`restored`: parent to the mode that it had been given."""
+        for parent, mode in restored.items():
+            held = self._times.setdefault(parent, [])
+            held.append((now, mode))
+            del held[:-100]
+
+    def condition(self, now: float) -> Condition:
+        """Of the Node."""
+        said = []
+        for parent, times in sorted(self._times.items()):
+            recent = [mode for when, mode in times if now - when < WINDOW]
+            if recent:
+                said.append(
+                    f"somebody switched {parent} to mode {recent[-1]} ({len(recent)} times in "
+                    f"{WINDOW / 60:.0f} minutes), which all ipvlans on it share: it was restored; "
+                    f"give the other program a parent of its own, a VLAN sub-interface of {parent}"
+                )
+        return Condition(
+            type="ParentModeSwitched",
+            status="True" if said else "False",
+            reason="SwitchedByOthers" if said else "ModeStays",
+            message="; ".join(said),
+        )

@@ -1,0 +1,52 @@
+"""The links that lead off this host: the MTU of workloads is theirs, one is ipvlan's parent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from api.resources.errors import Cause, Invalid
+from routed.kernel import interior, observe
+from routed.kernel import messages as m
+from routed.kernel.netlink import Netlink
+from routed.kernel.observe import Link, Observed
+
+DEFAULT_MTU = 1500
+
+
+def leading(netlink: Netlink, observed: Observed) -> list[Link]:
+    """The links that learned routes and the default route use, by name."""
+    used = {index for _, index in observed.objects.hops.values()}
+    used.update(observe.leaving(netlink, address) for address in interior.ANYWHERE.values())
+    found = [link for link in _others(observed) if link.index in used]
+    return sorted(found, key=lambda link: link.name)
+
+
+def _others(observed: Observed) -> list[Link]:
+    """The links that are up, neither ours nor loopback."""
+    every = observed.foreign.values()
+    return [link for link in every if link.up and link.index != interior.LOOPBACK]
+
+
+def smallest_mtu(netlink: Netlink, observed: Observed) -> int:
+    """Of those that lead off; without such, of all that are up and not ours."""
+    found = leading(netlink, observed) or _others(observed)
+    return min((link.mtu for link in found), default=DEFAULT_MTU)
+
+
+def parent_of(netlink: Netlink, asked: str, leading: Sequence[str]) -> str:
+    """See `Kernel.parent`; `leading` are the links that lead off this host. Where these are
+    several, it is the first by name: what workloads send leaves by this one only."""
+    if asked and observe.one_link(netlink, asked) is None:
+        names = sorted(observe.link_of(data).name for data in netlink.dump(m.dump_links()))
+        said = f"there is no link {asked} on this host; there are: {', '.join(names[:20])}"
+        raise Invalid(
+            f"cannot have an ipvlan parent {asked} (ipvlanParent): {said}",
+            causes=[Cause("mode", said)],
+        )
+    if not asked and not leading:
+        said = "no link leads off this host: neither a default route nor one from a switch"
+        raise Invalid(
+            f"cannot choose an ipvlan parent: {said}; set ipvlanParent, or use mode veth",
+            causes=[Cause("mode", said)],
+        )
+    return asked or leading[0]

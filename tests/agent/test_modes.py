@@ -1,0 +1,122 @@
+"""Modes beside veth, from the request to what is said of the workload; and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agents import agent_on
+
+from api.resources.errors import Conflict, Invalid
+from api.resources.workload import Mode
+from routed.agent import modes
+from routed.agent.agent import Agent
+from routed.agent.attachment import Attachment
+from routed.agent.request import AttachRequest
+from routed.kernel.fake import FakeKernel
+from routed.state import slave_name
+
+SLAVE = slave_name("up0")
+
+
+def play(directory: Path, body: Callable[[Agent, FakeKernel], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        kernel = FakeKernel()
+        for name in ("web", "db"):
+            kernel.add_namespace(name)
+        agent = agent_on(kernel, directory)
+        serving = asyncio.create_task(agent.writer.serve())
+        try:
+            await body(agent, kernel)
+        finally:
+            serving.cancel()
+
+    asyncio.run(whole())
+
+
+async def attach(agent: Agent, name: str, **more: Any) -> Attachment:
+    wanted = AttachRequest.model_validate({"name": name, "netns": name, **more})
+    return (await agent.attach(wanted))[0]
+
+
+def test_an_ipvlan_workload_is_reached_over_the_hosts_slave_and_says_so(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        record = await attach(agent, "web", mode="ipvlan-l3s")
+        address = record.addresses[0]
+        assert (record.parent, record.host_interface, record.gateway) == ("up0", SLAVE, "")
+        assert agent.ready == {"web.h1": (address,)}
+        assert f"route {address}/32 dev {SLAVE} proto 82 scope link" in kernel.host
+        change = agent.workload_writes("web.h1")[0]
+        status = change.object.status  # type: ignore[union-attr]
+        said = {one.type: (one.status, one.reason) for one in status.conditions}
+        assert said == {
+            "Ready": ("True", "Attached"),
+            "EgressRedundant": ("False", "OneUplink"),
+            "PolicyEnforceable": ("False", "BesideTheHost"),
+        }
+        await agent.detach("web")
+        assert not [line for line in kernel.host if f"{address}/32 " in line]
+        assert kernel.inside["web"] == set()
+
+    play(tmp_path, body)
+
+
+def test_the_next_agent_goes_on_with_what_the_record_says(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        record = await attach(agent, "web", mode="ipvlan-l3")
+        agent.records.load()
+        assert agent.records.get("web.h1") == record
+        await agent._round()
+        assert agent.report.ready == {"web.h1": tuple(record.addresses)}
+        before = str(kernel)
+        await agent._round()
+        assert (agent.report.changed, str(kernel)) == (0, before)
+        kernel.flip("up0", "l3s")
+        await agent._round()
+        assert kernel.mode("up0") == "l3"
+        told = agent.switched.condition(0)
+        assert (told.status, told.reason) == ("True", "SwitchedByOthers")
+        assert "somebody switched up0 to mode l3s" in told.message
+
+    play(tmp_path, body)
+
+
+def test_a_namespace_that_is_gone_ends_an_ipvlan_attachment(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        record = await attach(agent, "web", mode="ipvlan-l3")
+        await agent._round()
+        kernel.delete_namespace("web")
+        await agent._round()
+        assert agent.records.all() == {}
+        assert not [line for line in kernel.host if f"{record.addresses[0]}/32 " in line]
+
+    play(tmp_path, body)
+
+
+def test_two_modes_on_one_parent_and_the_hand_over_form_are_refused(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        await attach(agent, "web", mode="ipvlan-l3")
+        with pytest.raises(Conflict, match="up0 carries workloads of mode ipvlan-l3; use"):
+            await attach(agent, "db", mode="ipvlan-l3s")
+        with pytest.raises(Invalid, match="mode ipvlan-l3 has no hand-over form"):
+            await attach(agent, "db", netns="", handOver=True, mode="ipvlan-l3")
+        assert list(agent.records.all()) == ["web.h1"]
+        assert len(agent.book.allocator.assigned) == 1
+
+    play(tmp_path, body)
+
+
+def test_with_one_uplink_nothing_is_missing() -> None:
+    held = {one.type: one for one in modes.conditions(Mode.IPVLAN_L3, "bond0", ["bond0"])}
+    assert (held["EgressRedundant"].status, held["EgressRedundant"].message) == ("True", "")
+    assert modes.conditions(Mode.VETH, "", ["eth0", "eth1"]) == []
+
+
+def test_a_switched_mode_is_told_of_for_ten_minutes() -> None:
+    switched = modes.Switched()
+    switched.note({"eth0": "l2"}, 100.0)
+    assert switched.condition(101.0).status == "True"
+    assert switched.condition(100.0 + modes.WINDOW).status == "False"

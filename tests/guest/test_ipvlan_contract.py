@@ -1,0 +1,158 @@
+"""What callers of `Kernel` may rely on with ipvlan, checked against the fake and the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from support.kernels import FakeWorld, RealWorld, endpoint, quiet_watcher
+
+from api.resources.errors import ApplyError, Conflict, Invalid
+from api.resources.workload import Mode
+from routed.state import Endpoint, HostState, slave_name
+
+Play = Callable[[Callable[[Any], Awaitable[None]]], None]
+MODES = [Mode.IPVLAN_L3, Mode.IPVLAN_L3S]
+
+
+@pytest.fixture(params=["fake", "real"])
+def play(request: pytest.FixtureRequest) -> Play:
+    return FakeWorld.play if request.param == "fake" else RealWorld.play
+
+
+def ipvlan(name: str, netns: str, *addresses: str, mode: Mode = MODES[1]) -> Endpoint:
+    return replace(endpoint(name, netns, *addresses), mode=mode, parent="up0")
+
+
+def state(*endpoints: Endpoint, **more: Any) -> HostState:
+    return HostState(endpoints={each.workload: each for each in endpoints}, **more)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_sync_reaches_what_is_desired_and_a_second_one_changes_nothing(
+    play: Play, mode: Mode
+) -> None:
+    async def body(world: Any) -> None:
+        one, two = world.netns("a"), world.netns("b")
+        a = ipvlan("a.h", one, "10.65.0.1", "fd00::1", mode=mode)
+        b = ipvlan("b.h", two, "10.65.0.2", mode=mode)
+        desired = state(a, b, blackholes=frozenset([ip_network("10.65.0.0/26")]))
+        report = await world.kernel.sync(desired)
+        assert not report.failed
+        assert report.ready == {"a.h": a.addresses, "b.h": b.addresses}
+        assert world.reaches(one, "10.65.0.2")
+        assert world.reaches(two, "10.65.0.1")
+        assert world.reaches(one, "192.0.2.1"), "a workload reaches its host"
+        assert world.host_reaches("10.65.0.1")
+        assert (await world.kernel.sync(desired)).changed == 0
+        other = world.new_kernel()
+        assert (await other.sync(desired)).changed == 0, "marks in the kernel are memory enough"
+
+    play(body)
+
+
+DAMAGE: dict[str, Callable[[Any, str], None]] = {
+    "host route": lambda w, n: w.delete_route("10.65.0.1/32"),
+    "the host's slave": lambda w, n: w.delete_named(slave_name("up0")),
+    "the host's slave down": lambda w, n: w.uplink_down(slave_name("up0")),
+    "inner address": lambda w, n: w.inner_address_gone(n, "10.65.0.1"),
+    "inner routes": lambda w, n: w.inner_routes_gone(n),
+    "mode": lambda w, n: w.flip(n, "l3"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_wakes_the_watcher_and_a_sync_mends_it(play: Play, damage: str) -> None:
+    async def body(world: Any) -> None:
+        one, two = world.netns("a"), world.netns("b")
+        a, b = ipvlan("a.h", one, "10.65.0.1"), ipvlan("b.h", two, "10.65.0.2")
+        desired = state(a, b)
+        await world.kernel.sync(desired)
+        woken = await quiet_watcher(world.kernel, desired, 5)
+        DAMAGE[damage](world, one)
+        await asyncio.wait_for(anext(woken), 2)
+        report = await world.kernel.sync(desired)
+        assert report.changed > 0
+        assert set(report.ready) == {"a.h", "b.h"}, report.failed
+        assert report.restored == ({"up0": "l3"} if damage == "mode" else {})
+        assert world.reaches(two, "10.65.0.1")
+        assert world.host_reaches("10.65.0.1")
+        assert world.mode("up0") == "l3s"
+        while (again := await world.kernel.sync(desired)).changed:
+            assert not again.restored
+
+    play(body)
+
+
+def test_a_namespace_that_vanishes_is_heard_of_and_nothing_of_it_stays(play: Play) -> None:
+    async def body(world: Any) -> None:
+        one, two = world.netns("a"), world.netns("b")
+        a, b = ipvlan("a.h", one, "10.65.0.1"), ipvlan("b.h", two, "10.65.0.2")
+        await world.kernel.sync(state(a, b))
+        woken = await quiet_watcher(world.kernel, state(a, b), 5)
+        world.delete_netns(one)
+        await asyncio.wait_for(anext(woken), 5)
+        report = await world.kernel.sync(state(a, b))
+        assert report.lost == {"a.h"}
+        assert set(report.ready) == {"b.h"}
+        assert not [line for line in world.routes() if line.startswith("10.65.0.1 ")]
+        three = world.netns("c")
+        await world.kernel.attach(ipvlan("c.h", three, "10.65.0.1"))
+        assert world.reaches(two, "10.65.0.1")
+
+    play(body)
+
+
+def test_detach_leaves_nothing_and_the_last_one_takes_the_hosts_slave_along(play: Play) -> None:
+    async def body(world: Any) -> None:
+        one = world.netns("a")
+        a = ipvlan("a.h", one, "10.65.0.1")
+        await world.kernel.attach(a)
+        assert world.host_reaches("10.65.0.1")
+        await world.new_kernel().detach(["a.h"], {"a.h": a})
+        assert world.inner_links(one) == {"lo"}
+        assert not [line for line in world.routes() if line.startswith("10.65.0.1 ")]
+        await world.kernel.sync(HostState())
+        await world.kernel.close()
+        assert slave_name("up0") not in world.links()
+        again = world.new_kernel()
+        await again.attach(ipvlan("a.h", one, "10.65.0.1", mode=Mode.IPVLAN_L3))
+
+    play(body)
+
+
+def test_what_cannot_be_is_refused_and_leaves_nothing(play: Play) -> None:
+    async def body(world: Any) -> None:
+        one, two = world.netns("a"), world.netns("b")
+        with pytest.raises(Invalid, match="there is no link up9") as caught:
+            await world.kernel.attach(replace(ipvlan("a.h", one, "10.65.0.1"), parent="up9"))
+        assert caught.value.causes[0].field == "mode"
+        with pytest.raises(Invalid, match="no hand-over form"):
+            await world.kernel.attach(replace(ipvlan("a.h", one, "10.65.0.1"), netns=None))
+        world.foreign_inner_link(one, "eth0")
+        with pytest.raises(Conflict, match="its namespace has a eth0 already"):
+            await world.kernel.attach(ipvlan("a.h", one, "10.65.0.1"))
+        world.foreign_route("10.65.0.3/32")
+        with pytest.raises(ApplyError, match="host route"):
+            await world.kernel.attach(ipvlan("c.h", two, "10.65.0.3"))
+        assert world.inner_links(one) == {"lo", "eth0"}
+        assert world.inner_links(two) == {"lo"}
+        assert slave_name("up0") not in world.links()
+        await world.kernel.attach(ipvlan("a.h", two, "10.65.0.1"))
+        three = world.netns("c")
+        with pytest.raises(Conflict, match="up0 carries workloads of mode ipvlan-l3s; use"):
+            await world.kernel.attach(ipvlan("b.h", three, "10.65.0.2", mode=Mode.IPVLAN_L3))
+        with pytest.raises(Conflict, match="another slave of up0 has that address"):
+            await world.kernel.attach(ipvlan("b.h", three, "10.65.0.1"))
+        with pytest.raises(Conflict, match="default route"):
+            other = replace(ipvlan("b.h", two, "10.65.0.2"), if_name="eth1")
+            await world.kernel.attach(other)
+        assert world.inner_links(two) == {"lo", "eth0"}
+        assert world.inner_links(three) == {"lo"}
+        assert world.host_reaches("10.65.0.1")
+
+    play(body)
