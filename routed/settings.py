@@ -20,6 +20,7 @@ from api.resources.meta import DNSSubdomain, Model
 from api.resources.net import Address, IPAddress
 from api.store import places
 from api.store.etcd.place import Tls
+from routed.addressing import Method
 
 S = TypeVar("S", bound=Model)
 
@@ -62,7 +63,12 @@ class AgentSettings(Model):
     )
     addresses: list[Address] = Field(
         default_factory=list,
-        description="the host's own addresses; default: those it reaches the control plane from",
+        description="the host's own addresses, listed; default: those that addressMethod finds",
+    )
+    address_method: str = Field(
+        default="control-plane",
+        description="how the host's own addresses are found: control-plane (those that it reaches "
+        "that from), can-reach=DEST, interface=REGEX, cidr=CIDR, skip-interface=REGEX, first-found",
     )
     nat_addresses: list[Address] = Field(
         default_factory=list,
@@ -100,6 +106,12 @@ class AgentSettings(Model):
         if len({address.version for address in addresses}) != len(addresses):
             raise ValueError("names two addresses of one family")
         return addresses
+
+    @field_validator("address_method")
+    @classmethod
+    def _is_method(cls, text: str) -> str:
+        Method.parse(text)
+        return text
 
     @property
     def agent_socket(self) -> Path:

@@ -64,7 +64,7 @@ class BGPPeerSpec(Model):
     password_file: str | None = Field(default=None, pattern="^/.*")
     """A file on the node, mode 0600, with the TCP MD5 secret (RFC 2385)."""
     import_default: bool = False
-    """Use the peer's default route."""
+    """Use the peer's default route, behind any other that the host has (metric 2048)."""
     num_allowed_local_as_numbers: int = Field(
         default=0, alias="numAllowedLocalASNumbers", ge=0, le=10
     )

@@ -31,7 +31,20 @@ class NodeSpec(Model):
     """Nothing is attached on it any more, its empty blocks go back: it is being drained."""
 
 
+class NodeAddress(Model):
+    """An address of a host, and how its agent came to it."""
+
+    address: Address
+    """One of the host's own."""
+    interface: str = ""
+    """That has it."""
+    method: str = ""
+    """As in the agent's setting `addressMethod`, or `addresses`, where its settings list them."""
+
+
 class NodeStatus(Status):
+    addresses: list[NodeAddress] = Field(default_factory=list)
+    """The host's own as its agent finds them now, one of each family."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the programs that run on it: `routed`, the agent's, and `speaker`."""
 

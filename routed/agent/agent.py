@@ -42,6 +42,7 @@ from routed.agent.filtering import Filter, Filtering
 from routed.agent.imports import Imports
 from routed.agent.intent import Intent, only_more_blocks
 from routed.agent.metrics import Metrics
+from routed.agent.own import Own
 from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records
 from routed.agent.reporting import Create, Local, Write, block_writes, node_writes, workload_writes
@@ -92,6 +93,7 @@ class Agent:
         self.declared = Declared(self)
         self.blocks = BlockKeeper(self)
         self.switched = modes.Switched()
+        self.own = Own(settings)
         self.rounds = 0
         self._due: set[str] = set()  # workloads that may have to be reported
 
@@ -133,6 +135,7 @@ class Agent:
                 wait = min(wait, RETRY_SECONDS)
             await asyncio.sleep(wait)
             self.filtering.look()
+            self._look_at_addresses()
             try:
                 self.book.tidy()
             except OSError as error:
@@ -277,8 +280,13 @@ class Agent:
 
     def node_object(self) -> Node:
         """Our Node as we register it; the service adds the ASN."""
-        spec = NodeSpec(addresses=self.settings.addresses or self.control.own_addresses())
+        self._look_at_addresses(names=True)
+        spec = NodeSpec(addresses=self.own.addresses())
         return Node(metadata=ObjectMeta(name=self.settings.node), spec=spec)
+
+    def _look_at_addresses(self, *, names: bool = False) -> None:
+        pools = self.intent.pools.values() if self.intent is not None else ()
+        self.own.look(self.control.server, [pool.spec.cidr for pool in pools], names=names)
 
     def versions(self) -> dict[str, str]:
         """Of the programs of this host, as far as they say theirs."""
@@ -307,7 +315,9 @@ class Agent:
         known = self.control.known
         found = block_writes(known.blocks, self.book.counts())
         if known.own_node is not None:
-            found += node_writes(known.own_node, conditions(self), self.versions())
+            found += node_writes(
+                known.own_node, conditions(self), self.versions(), self.own.status()
+            )
         else:  # somebody deleted it, and let us join again
             found.append(Create(self.node_object()))
         return found

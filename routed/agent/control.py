@@ -16,11 +16,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from api.client import Client, Unreachable
 from api.resources import IPBlock, Node, Workload
@@ -37,7 +35,7 @@ from api.resources.errors import (
 )
 from api.resources.ippool import IPBlockSpec
 from api.resources.meta import ObjectMeta
-from api.resources.net import IPAddress, parse_address
+from api.resources.net import IPAddress
 from api.resources.registry import KINDS
 from routed.agent import skew
 from routed.agent.copy import Copy
@@ -116,6 +114,11 @@ class Control:
     def problem(self) -> str:
         """Why the service does not speak with us, or we with it, if it is because of who we are."""
         return (self.credentials.problem if self.credentials else "") or self.skew or self._refusal
+
+    @property
+    def server(self) -> str:
+        """The URL of the control plane; "" where there is none."""
+        return self.client.server if self.client is not None else ""
 
     def wake(self) -> None:
         """Something may have to be reported, or a block to be claimed or given back."""
@@ -262,19 +265,6 @@ class Control:
         except (NotFound, Forbidden):
             return False
         return held.metadata.uid == uid and held.spec.node == self.node
-
-    def own_addresses(self) -> list[IPAddress]:
-        """The address that this host reaches the control plane from, if it can be told."""
-        if self.client is None:
-            return []
-        url = urlsplit(self.client.server)
-        try:
-            found = socket.getaddrinfo(url.hostname, url.port or 443, type=socket.SOCK_DGRAM)
-            with socket.socket(found[0][0], socket.SOCK_DGRAM) as probe:
-                probe.connect(found[0][4])  # a datagram socket: nothing is sent
-                return [parse_address(probe.getsockname()[0])]
-        except (OSError, ValueError):
-            return []
 
     # -- out ---------------------------------------------------------------------------------------
 

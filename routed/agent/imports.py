@@ -18,7 +18,9 @@ from bgp.seam import Path
 from routed.agent.intent import Intent
 from routed.state import LearnedRoute, NextHop
 
-DEFAULT_METRIC = 1024  # of a learned default route: behind any that is not ours with a lower one
+# Of a learned default route: behind whatever else a host has. What systemd-networkd learns by DHCP
+# and the kernel by router advertisements has 1024, NetworkManager's 100 and up, others' 0.
+DEFAULT_METRIC = 2048
 
 Way = tuple[tuple[IPAddress, ...], str | None]  # next hops of a path, the link of its peer
 Paths = Mapping[IPNetwork, Mapping[str, Path]]  # by prefix and peer

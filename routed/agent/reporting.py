@@ -17,7 +17,7 @@ from typing import Any
 
 from api.resources.ippool import IPBlock, IPBlockStatus
 from api.resources.meta import Condition, ObjectMeta, Resource, Status
-from api.resources.node import Node, NodeStatus
+from api.resources.node import Node, NodeAddress, NodeStatus
 from api.resources.workload import Origin, Workload, WorkloadSpec, WorkloadStatus
 from routed.agent.attachment import Attachment, Step
 
@@ -103,9 +103,15 @@ def block_writes(
     return writes
 
 
-def node_writes(node: Node, conditions: list[Condition], versions: dict[str, str]) -> list[Write]:
+def node_writes(
+    node: Node,
+    conditions: list[Condition],
+    versions: dict[str, str],
+    addresses: list[NodeAddress] | None = None,
+) -> list[Write]:
     """Status of our Node."""
-    return _status_write("nodes", node, NodeStatus(conditions=conditions, versions=versions))
+    status = NodeStatus(conditions=conditions, versions=versions, addresses=addresses or [])
+    return _status_write("nodes", node, status)
 
 
 def status_change(held: Status, wanted: Status) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def status(agent: Agent) -> dict[str, Any]:
     return {
         "node": agent.settings.node,
         "versions": agent.versions(),
+        "addresses": [one.wire() for one in agent.own.status()],
         "ready": not not_ready(agent),
         "controlPlane": "in sync" if agent.control.in_sync else "out of reach",
         "controlPlaneProblem": agent.control.problem,

@@ -24,6 +24,7 @@ def checks(settings: AgentSettings) -> Iterator[Finding]:
     yield from network.directories(settings)
     yield from network.secrets(settings)
     yield from network.service(settings)
+    yield from network.addresses(settings)
     yield from network.switches(settings)
     yield from network.programs(settings)
 

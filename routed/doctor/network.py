@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import math
 import socket
@@ -19,6 +20,7 @@ from api.resources.errors import ConfigError
 from bgp.seam import Peer
 from routed.agent.flapping import ROUTE_FLAPPING
 from routed.agent.intent import Intent, parse
+from routed.agent.own import Own
 from routed.agent.plan import peers_of
 from routed.doctor import sockets
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
@@ -121,6 +123,25 @@ def _join(settings: AgentSettings) -> str:
         f"on the control plane: routectl token create --node {name}; here, with what it prints on "
         f"stdin: routed join --node {name} --kubeconfig {settings.kubeconfig}"
     )
+
+
+def addresses(settings: AgentSettings) -> Iterator[Finding]:
+    """Which are the host's own, as an agent that starts now would choose."""
+    kept, server = _intent(settings), settings.server or ""
+    with contextlib.suppress(ConfigError, OSError):
+        server = server or kubeconfig.read(settings.kubeconfig).server
+    own = Own(settings)
+    pools = [pool.spec.cidr for pool in kept.pools.values()] if kept is not None else []
+    own.look(server, pools, names=True)
+    said = ", ".join(f"{one.address} ({one.interface}, {one.method})" for one in own.chosen)
+    lost = [str(one.address) for one in own.chosen if not one.interface]
+    if lost:
+        yield warn("addresses", f"{said}: no interface has {', '.join(lost)}", "correct addresses")
+    elif said:
+        yield ok("addresses", said)
+    else:
+        found = f"addressMethod {settings.address_method} finds none"
+        yield warn("addresses", found, "set addressMethod or addresses in the agent's settings")
 
 
 def switches(settings: AgentSettings) -> Iterator[Finding]:

@@ -201,7 +201,7 @@ def addresses(netlink: Netlink, indexes: set[int]) -> set[tuple[int, IPAddress]]
             parts = attributes(data, 8)
             raw = parts.get(m.IFA_LOCAL) or parts.get(m.IFA_ADDRESS)
             if raw:
-                found.add((index, _address(raw)))
+                found.add((index, address_of(raw)))
     return found
 
 
@@ -214,7 +214,7 @@ def neighbours(netlink: Netlink, indexes: set[int]) -> dict[tuple[int, IPAddress
             continue
         parts = attributes(data, 12)
         if m.NDA_DST in parts and m.NDA_LLADDR in parts:
-            found[(index, _address(parts[m.NDA_DST]))] = parts[m.NDA_LLADDR]
+            found[(index, address_of(parts[m.NDA_DST]))] = parts[m.NDA_LLADDR]
     return found
 
 
@@ -226,7 +226,7 @@ def routes(netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL) -> fib
 def host_routes(netlink: Netlink) -> set[IPAddress]:
     """The addresses that a host route of ours leads to over a link of its own."""
     return {
-        _address(address)
+        address_of(address)
         for kind in (m.AF_INET, m.AF_INET6)
         for (level, address), shape in routes(netlink, kind).local.items()
         if shape.device is not None and level[1] == 8 * len(address)
@@ -243,7 +243,7 @@ def foreign_host_routes(netlink: Netlink) -> set[IPAddress]:
             keyed += [((of, address), shape) for address, shape in some.items()]
         for (level, address), shape in keyed:
             if shape.protocol != ROUTE_PROTOCOL and level[1] == 8 * m.ADDRESS_BYTES[kind]:
-                found.add(_address(address))
+                found.add(address_of(address))
     return found
 
 
@@ -311,5 +311,5 @@ def lookup(netlink: Netlink, address: IPAddress) -> bytes | None:
         return None  # nowhere
 
 
-def _address(raw: bytes) -> IPAddress:
+def address_of(raw: bytes) -> IPAddress:
     return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)

@@ -105,8 +105,13 @@ def doctor(lab: Lab, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
     return done.returncode, {one["check"]: one for one in found["findings"]}
 
 
+def node_document(lab: Lab, name: str = "host1") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ctl(lab, "get", "node", name, "-o", "json"))
+    return found
+
+
 def node_conditions(lab: Lab) -> dict[str, dict[str, str]]:
-    node = json.loads(ctl(lab, "get", "node", "host1", "-o", "json"))
+    node = node_document(lab)
     return {one["type"]: one for one in node["status"]["conditions"]}
 
 
