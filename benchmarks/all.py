@@ -22,6 +22,7 @@ SCRIPTS = (
     "attach",
     "agent",
     "announced",
+    "datapath",
     "routes",
     "bgp_announce",
     "ipam_claim",

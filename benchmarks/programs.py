@@ -26,11 +26,21 @@ def own_network() -> None:
 class Compiled:
     """`floor/NAME.c` as a process that answers each line with one. `flags` are the compiler's."""
 
-    def __init__(self, name: str, directory: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        flags: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> None:
         binary, source = str(directory / name), str(SOURCES / f"{name}.c")
         command("gcc", "-O2", "-Wall", *flags, "-o", binary, source)
         self.child = subprocess.Popen(
-            [binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [binary, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
 
     def ask(self, line: str) -> str:

@@ -1,0 +1,132 @@
+"""What a path through the network costs: a round trip, and a packet of 64 bytes, of each in turn.
+
+All paths of `paths.py` are there at the same time, and each round asks every one. Both ends of a
+round trip stay on one processor, so that it is the path that is measured and not how long a
+processor sleeps. A packet's figure is the sender's time until it is in the other's socket, whom
+another processor serves. Only the ratios count, to routed's own path between two workloads of one
+host.
+
+    sudo -E python benchmarks/datapath.py [--rounds 9] [--only routed,bridge]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from figures import figure, say
+from paths import PATHS, Spaces, Way
+from programs import Compiled, command, own_network
+
+ROUND_TRIPS = 3_000
+PACKETS = 30_000
+PATIENCE = 2.0  # seconds, until the receiver has taken what has come
+ARRIVED = 0.95  # of the packets, at least
+BASE = "routed"
+
+
+class End(Compiled):
+    """`floor/path.c` in a namespace."""
+
+    def __init__(self, directory: Path, space: str) -> None:
+        last = os.cpu_count() or 1
+        arguments = (f"/run/netns/{space}", "0", str(min(1, last - 1)))
+        super().__init__("path", directory, arguments=arguments)
+
+    def number(self, line: str) -> int:
+        said = self.ask(line)
+        if not said.isdigit():
+            raise RuntimeError(f"{line}: {said or 'the program has ended'}")
+        return int(said)
+
+
+@dataclass
+class Times:
+    """Nanoseconds, one of each a round."""
+
+    rr: list[int] = field(default_factory=list)
+    pkt: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Measured:
+    """A path with its two ends, and what they have said so far."""
+
+    way: Way
+    client: End
+    server: End
+    times: Times = field(default_factory=Times)
+
+    def turn(self, *, warm: bool = False) -> None:
+        rr = self.client.number(f"rr {self.way.address} {ROUND_TRIPS}")
+        self.server.number("count")
+        pkt = self.client.number(f"pkt {self.way.address} {PACKETS}")
+        came, deadline = 0, time.monotonic() + PATIENCE
+        while came < ARRIVED * PACKETS and time.monotonic() < deadline:
+            came += self.server.number("count")
+        if came < ARRIVED * PACKETS:
+            raise RuntimeError(f"{self.way}: {came} of {PACKETS} packets came")
+        if not warm:
+            self.times.rr.append(rr)
+            self.times.pkt.append(pkt)
+
+
+@contextmanager
+def opened(names: list[str], directory: Path) -> Iterator[dict[str, Measured]]:
+    """All paths, which are gone afterwards."""
+    spaces = Spaces(f"rd{os.getpid() % 100_000}")
+    with ExitStack() as stack:
+        stack.callback(spaces.remove)
+        found = {}
+        for name in names:
+            way = PATHS[name](spaces)
+            client, server = (End(directory, space) for space in (way.here, way.there))
+            for end in (client, server):
+                stack.callback(end.close)
+            server.number(f"listen {way.address}")
+            found[name] = Measured(way, client, server)
+        yield found
+
+
+def figures(found: dict[str, Times], rounds: int) -> list[dict[str, object]]:
+    """Each with the median of its rounds' ratios to routed's."""
+    told = []
+    for name, times in found.items():
+        for what, values, base in (
+            ("rr", times.rr, found[BASE].rr),
+            ("pkt", times.pkt, found[BASE].pkt),
+        ):
+            ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
+            to = None if name == BASE else ("routed veth", ratio)
+            us = statistics.median(values) / 1e3
+            told.append(figure(f"datapath.{what}.{name}", us, "us", rounds, to))
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default=",".join(PATHS))
+    given = parser.parse_args()
+    names = [BASE, *(name for name in given.only.split(",") if name != BASE)]
+    own_network()
+    command("ip", "link", "set", "lo", "up")
+    with tempfile.TemporaryDirectory() as directory, opened(names, Path(directory)) as paths:
+        for path in paths.values():
+            path.turn(warm=True)
+        for _ in range(given.rounds):
+            for path in paths.values():
+                path.turn()
+        times = {name: path.times for name, path in paths.items()}
+    say("datapath.jsonl", figures(times, given.rounds))
+
+
+if __name__ == "__main__":
+    main()
