@@ -4,7 +4,8 @@ All paths of `paths.py` are there at the same time, and each round asks every on
 round trip stay on one processor, so that it is the path that is measured and not how long a
 processor sleeps. A packet's figure is the sender's time until it is in the other's socket, whom
 another processor serves. Only the ratios count, to routed's own path between two workloads of one
-host.
+host. Those of ipvlan are measured in the guest kernel (scripts/guest), beside a veth without our
+filter there, as that kernel has none: `datapath.rr.guest.ipvlan-l3`.
 
     sudo -E python benchmarks/datapath.py [--rounds 9] [--only routed,bridge]
 """
@@ -12,8 +13,11 @@ host.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,14 +26,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from figures import figure, say
-from paths import PATHS, Spaces, Way
+from paths import GUEST_PATHS, IN_GUEST, PATHS, Spaces, Way
 from programs import Compiled, command, own_network
 
-ROUND_TRIPS = 3_000
-PACKETS = 30_000
+ROUND_TRIPS = 1_000 if IN_GUEST else 3_000
+PACKETS = 5_000 if IN_GUEST else 30_000  # in the guest, one processor sends and takes them
 PATIENCE = 2.0  # seconds, until the receiver has taken what has come
 ARRIVED = 0.95  # of the packets, at least
 BASE = "routed"
+GUEST = Path(__file__).resolve().parents[1] / "scripts" / "guest"
 
 
 class End(Compiled):
@@ -86,7 +91,7 @@ def opened(names: list[str], directory: Path) -> Iterator[dict[str, Measured]]:
         stack.callback(spaces.remove)
         found = {}
         for name in names:
-            way = PATHS[name](spaces)
+            way = (GUEST_PATHS if IN_GUEST else PATHS)[name](spaces)
             client, server = (End(directory, space) for space in (way.here, way.there))
             for end in (client, server):
                 stack.callback(end.close)
@@ -98,6 +103,7 @@ def opened(names: list[str], directory: Path) -> Iterator[dict[str, Measured]]:
 def figures(found: dict[str, Times], rounds: int) -> list[dict[str, object]]:
     """Each with the median of its rounds' ratios to routed's."""
     told = []
+    where = "guest." if IN_GUEST else ""
     for name, times in found.items():
         for what, values, base in (
             ("rr", times.rr, found[BASE].rr),
@@ -106,26 +112,44 @@ def figures(found: dict[str, Times], rounds: int) -> list[dict[str, object]]:
             ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
             to = None if name == BASE else ("routed veth", ratio)
             us = statistics.median(values) / 1e3
-            told.append(figure(f"datapath.{what}.{name}", us, "us", rounds, to))
+            told.append(figure(f"datapath.{what}.{where}{name}", us, "us", rounds, to))
     return told
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", default=",".join(PATHS))
-    given = parser.parse_args()
-    names = [BASE, *(name for name in given.only.split(",") if name != BASE)]
+def measured(names: list[str], rounds: int) -> list[dict[str, object]]:
     own_network()
     command("ip", "link", "set", "lo", "up")
     with tempfile.TemporaryDirectory() as directory, opened(names, Path(directory)) as paths:
         for path in paths.values():
             path.turn(warm=True)
-        for _ in range(given.rounds):
+        for _ in range(rounds):
             for path in paths.values():
                 path.turn()
-        times = {name: path.times for name, path in paths.items()}
-    say("datapath.jsonl", figures(times, given.rounds))
+        return figures({name: path.times for name, path in paths.items()}, rounds)
+
+
+def in_guest(rounds: int) -> list[dict[str, object]]:
+    """What this program finds in the guest kernel."""
+    with tempfile.TemporaryDirectory() as share:
+        said = Path(share) / "figures"
+        words = [str(GUEST), "--share", share, sys.executable, __file__]
+        subprocess.run([*words, "--rounds", str(rounds), "--to", str(said)], check=True)
+        return [json.loads(line) for line in said.read_text(encoding="ascii").splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default=",".join(GUEST_PATHS if IN_GUEST else PATHS))
+    parser.add_argument("--to", type=Path, help="write the figures there, say nothing")
+    given = parser.parse_args()
+    guest = [] if IN_GUEST else in_guest(given.rounds)
+    names = [BASE, *(name for name in given.only.split(",") if name != BASE)]
+    found = measured(names, given.rounds)
+    if given.to is None:
+        say("datapath.jsonl", [*found, *guest])
+    else:
+        given.to.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="ascii")
 
 
 if __name__ == "__main__":

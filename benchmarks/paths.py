@@ -15,12 +15,13 @@ from ipaddress import ip_address
 
 from programs import command
 
-from policies.base import render
+from api.resources.workload import Mode
 from policies.nft import Nft
 from routed.kernel import netns
 from routed.kernel.linux import LinuxKernel
 from routed.state import Endpoint
 
+IN_GUEST = "GUEST" in os.environ  # see scripts/guest: that kernel has ipvlan, and no nftables
 NAT = """table ip nat {
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
@@ -138,13 +139,15 @@ def macvlan(spaces: Spaces) -> Way:
     return Way(ends[0], ends[1], "10.66.0.2")
 
 
-def attach(host: str, workloads: dict[str, str]) -> None:
-    """By our driver, under our filter: namespace to address. A child does it, inside `host`."""
+def attach(host: str, workloads: dict[str, str], mode: Mode = Mode.VETH, parent: str = "") -> None:
+    """By our driver, under our filter where the kernel has nftables: namespace to address. A child
+    does it, inside `host`."""
 
     async def all_of_them() -> None:
         kernel = LinuxKernel()
         for space, address in workloads.items():
-            end = Endpoint(f"{space}.bench", "eth0", (ip_address(address),), f"/run/netns/{space}")
+            end = Endpoint(f"{space}.bench", "eth0", (ip_address(address),), f"/run/netns/{space}",
+                           mode=mode, parent=parent)  # fmt: skip
             await kernel.attach(end)
         await kernel.close()
 
@@ -153,7 +156,8 @@ def attach(host: str, workloads: dict[str, str]) -> None:
             netns.opened(f"/run/netns/{host}", None) as there,
             netns.entered(netns.open_own(), there),
         ):
-            Nft().run(render())
+            if not IN_GUEST:
+                Nft().sync()
             asyncio.run(all_of_them())
 
     in_child(body)
@@ -179,6 +183,21 @@ def routed(spaces: Spaces) -> Way:
     host, one, other = spaces.router("rt"), spaces.new("rt1"), spaces.new("rt2")
     attach(host, {one: "10.66.0.1", other: "10.66.0.2"})
     return Way(one, other, "10.66.0.2")
+
+
+def ipvlan(mode: Mode) -> Callable[[Spaces], Way]:
+    """Two workloads on one parent."""
+
+    def build(spaces: Spaces) -> Way:
+        mark = mode.removeprefix("ipvlan-")
+        host = spaces.router(mark)
+        link(host, "up0", spaces.new(f"{mark}o"), "eth0")
+        ip(host, "addr", "add", "192.0.2.1/24", "dev", "up0")
+        one, other = spaces.new(f"{mark}a"), spaces.new(f"{mark}b")
+        attach(host, {one: "10.66.0.1", other: "10.66.0.2"}, mode, "up0")
+        return Way(one, other, "10.66.0.2")
+
+    return build
 
 
 def _two_hosts(spaces: Spaces, name: str) -> tuple[str, str]:
@@ -234,4 +253,11 @@ PATHS: dict[str, Callable[[Spaces], Way]] = {
     "macvlan": macvlan,
     "routed-2": routed_two_hosts,
     "vxlan-2": vxlan_two_hosts,
+}
+GUEST_PATHS: dict[str, Callable[[Spaces], Way]] = {
+    "routed": routed,
+    "veth": direct,
+    "macvlan": macvlan,
+    "ipvlan-l3": ipvlan(Mode.IPVLAN_L3),
+    "ipvlan-l3s": ipvlan(Mode.IPVLAN_L3S),
 }
