@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
-from policies import base, docker, legacy
+from policies import base, docker, legacy, nat
 from policies.firewall import Blocking, blocking
-from policies.nat import Nat
+from policies.nat import Nat, PortMapping
 from policies.watch import changes
 
 NFT_CTX_OUTPUT_JSON = 1 << 4
@@ -60,16 +60,23 @@ class Nft:
             raise ApplyError(key, "change", ENOENT if "No such file" in said else ENOTSUP)
         return output.decode(errors="replace")
 
-    def sync(self, nat: Nat | None = None) -> bool:
-        """Make the base table so, with `nat`, which None leaves as it is; whether it had to be
-        changed. ApplyError."""
-        commands = base.commands(self._table(), nat)
+    def sync(self, wanted: Nat | None = None) -> bool:
+        """Make the base table so, with `wanted`, which None leaves as it is; whether it had
+        to be changed. ApplyError."""
+        commands = base.commands(self._table(), wanted)
         if not commands:
             return False
         self.run("\n".join(commands))
-        if base.commands(self._table(), nat):
+        if base.commands(self._table(), wanted):
             raise ApplyError(f"table inet {base.TABLE}", "read back", ENOENT)
         return True
+
+    def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
+        """Put these into the table that is there, or take them out, and nothing else. ApplyError,
+        also where some were there already, or were not."""
+        some, none = nat.mapped(ports), nat.mapped(())
+        now, then = (none, some) if add else (some, none)
+        self.run("\n".join(nat.filling(f"inet {base.TABLE}", then, now)))
 
     def open_docker(self) -> bool:
         """Keep our pair of rules in Docker's chain, where that is; whether that changed anything.

@@ -54,6 +54,45 @@ class Port(Model):
     """TCP, UDP or SCTP."""
     port: int = Field(ge=1, le=65_535)
     """Its number."""
+    host_port: int | None = Field(default=None, ge=1, le=65_535)
+    """The workload is also reached at this port of its node."""
+    host_ip: Address | None = Field(default=None, alias="hostIP")
+    """At this address of the node alone; 0.0.0.0 or ::, or none: at all of them, but for loopback
+    addresses."""
+
+
+def port_causes(ports: list[Port], field: str) -> list[Cause]:
+    """What is wrong with the mapped ones among a workload's ports, told by `field`."""
+    found: list[Cause] = []
+    for number, port in enumerate(ports):
+        path = f"{field}[{number}]"
+        if port.host_ip is not None and port.host_port is None:
+            found.append(Cause(f"{path}.hostIP", "is of no use without hostPort"))
+        if port.host_ip is not None and port.host_ip.is_loopback:
+            said = (
+                f"{port.host_ip}: loopback addresses are not mapped, since the host would have to "
+                "take packets to them from its links; take another address of the host, or none"
+            )
+            found.append(Cause(f"{path}.hostIP", said))
+        if any(same_host_port(port, other) for other in ports[:number]):
+            said = f"{port.host_port}/{port.protocol} is mapped twice"
+            found.append(Cause(f"{path}.hostPort", said, "FieldValueDuplicate"))
+    return found
+
+
+def same_host_port(one: Port, other: Port) -> bool:
+    """Whether a packet could be meant for either."""
+    if one.host_port is None:
+        return False
+    if (one.host_port, one.protocol) != (other.host_port, other.protocol):
+        return False
+    if one.host_ip is None or other.host_ip is None:
+        return True
+    if one.host_ip.version != other.host_ip.version:
+        return False
+    return one.host_ip == other.host_ip or (
+        one.host_ip.is_unspecified or other.host_ip.is_unspecified
+    )
 
 
 class WorkloadSpec(Model):
@@ -86,7 +125,7 @@ class WorkloadSpec(Model):
     container_id: str = Field(default="", alias="containerID", max_length=253)
     """What a runtime calls it. Immutable."""
     ports: list[Port] = Field(default_factory=list, max_length=256)
-    """Names for its ports, which policies may use."""
+    """Names for its ports, which policies may use, and which of them its node maps. Immutable."""
 
     def causes(self) -> list[Cause]:
         found: list[Cause] = []
@@ -101,7 +140,7 @@ class WorkloadSpec(Model):
             found.append(Cause("spec.lease", said))
         if self.netns and "\0" in self.netns:
             found.append(Cause("spec.netns", "contains a NUL byte"))
-        return found
+        return found + port_causes(self.ports, "spec.ports")
 
 
 class WorkloadStatus(Status):
@@ -141,6 +180,7 @@ class WorkloadStatus(Status):
         "spec.ipFamilies",
         "spec.lease",
         "spec.containerID",
+        "spec.ports",
     ),
 )
 class Workload(Resource):

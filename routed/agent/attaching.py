@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from api.resources.errors import (
+    ApplyError,
     Cause,
     Conflict,
     Invalid,
@@ -24,11 +25,14 @@ from api.resources.errors import (
 )
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Origin
+from policies.nat import PortMapping
 from routed.agent import modes
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.plan import advertisements
+from routed.agent.ports import mappings, taken, unreachable
 from routed.agent.records import existing
 from routed.agent.request import AttachRequest
+from routed.agent.translation import nat_of
 from routed.steps import Point, reached
 
 if TYPE_CHECKING:
@@ -69,6 +73,7 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         labels=wanted.labels,
         mtu=agent.mtu(wanted.mtu),
         parent=agent.parent(wanted.mode),
+        ports=wanted.ports,
     )
     held = existing(agent.records, candidate)
     if held is not None:
@@ -113,25 +118,50 @@ async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
         held = existing(agent.records, candidate)
         if held is not None:
             return held, False
+        if agent.filtering.nat is None:
+            agent.filtering.nat = nat_of(agent.facts(), agent.settings.nat_addresses)
         if not agent.filtering.ready and (refused := agent.filtering.keep()) is not None:
             raise refused
+        _check_ports(agent, candidate)
         return await _put(agent, candidate), True
+
+
+def _check_ports(agent: Agent, candidate: Attachment) -> None:
+    """Conflict if a port of the host that it is to have is another's, or the host's own."""
+    for number, port in enumerate(candidate.ports):
+        if port.host_port is None:
+            continue
+        if owner := agent.records.ports.owner(port, candidate.id):
+            raise taken(candidate, number, f"is mapped to {owner}")
+        try:
+            bound = agent.kernel.listener(port.protocol, port.host_port, port.host_ip)
+        except OSError as error:
+            key = f"{candidate.id} {port.host_port}/{port.protocol}"
+            raise ApplyError(key, "find who listens at", error.errno or errno.EIO) from error
+        if bound is not None:
+            raise taken(candidate, number, f"is the host's own: something listens at {bound}")
 
 
 async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     intent = agent.known_intent()
     addresses = agent.book.assign(intent, candidate)
     record = candidate.model_copy(update={"addresses": addresses})
+    if record.ports and (refused := unreachable(record)) is not None:
+        agent.book.forget(record.id)
+        raise refused
+    ports = mappings(record)
     reached(Point.ASSIGNED)
     try:
         agent.records.put(record)
         reached(Point.RECORDED)
+        agent.filtering.map_ports(ports, add=True)
         await agent.kernel.attach(record.endpoint())
         reached(Point.READ_BACK)
     except (RoutedError, OSError) as error:
         agent.records.remove(record.id)
         agent.book.forget(record.id)
         agent.kernel.forget(addresses)
+        _unmap(agent, ports)
         if isinstance(error, OSError):
             full = error.errno == errno.ENOSPC
             raise StorageError(f"cannot record {record.id}: {error}", full=full) from error
@@ -142,6 +172,15 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     reached(Point.ANNOUNCED)
     agent.report_due({record.id})
     return record
+
+
+def _unmap(agent: Agent, ports: frozenset[PortMapping]) -> None:
+    """Whoever has the address next is not to be reached at these."""
+    try:
+        agent.filtering.map_ports(ports, add=False)
+    except ApplyError as error:  # the next round tries again, before anybody has the address
+        log.error("ports not unmapped: %s", error)
+        agent.filtering.ready = False
 
 
 async def detach(agent: Agent, name: str) -> Attachment:
@@ -173,6 +212,7 @@ async def _take_away(agent: Agent, record: Attachment) -> None:
     reached(Point.MARKED)
     agent.speech.withdraw(host_prefix(address) for address in record.addresses)
     reached(Point.WITHDRAWN)
+    _unmap(agent, mappings(record))
     await agent.kernel.detach([record.id], {record.id: record.endpoint()})
     agent.kernel.forget(record.addresses)
     reached(Point.ROUTES_GONE)

@@ -20,6 +20,7 @@ from api.resources.workload import (
     Mode,
     Origin,
     Phase,
+    Port,
     Workload,
     WorkloadSpec,
     WorkloadStatus,
@@ -64,6 +65,7 @@ class Attachment(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     mtu: int = 1500
     parent: str = ""
+    ports: list[Port] = Field(default_factory=list)
     step: Step = Step.ATTACHED
 
     def endpoint(self) -> Endpoint:
@@ -115,6 +117,7 @@ class Attachment(Model):
             lease=self.lease,
             ip_families=self.ip_families,
             container_id=self.container_id,
+            ports=self.ports,
         )
 
     def status(
@@ -155,6 +158,7 @@ class Attachment(Model):
             "peerInterface": "" if self.netns else self.peer_interface,
             "phase": (Phase.READY if ready else Phase.PENDING).value,
             "labels": self.labels,
+            "ports": [port.model_dump(mode="json", by_alias=True) for port in self.ports],
         }
 
 

@@ -91,4 +91,5 @@ class Declared:
             labels=workload.metadata.labels,
             mtu=self.agent.mtu(None),
             parent=self.agent.parent(spec.mode),
+            ports=spec.ports,
         )

@@ -8,12 +8,13 @@ of ours is kept there; elsewhere it can only be said, with what would help.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from api.resources.errors import ApplyError
 from policies.firewall import Blocking
-from policies.nat import Nat
+from policies.nat import Nat, PortMapping
 
 log = logging.getLogger("routed.agent")
 
@@ -24,6 +25,10 @@ class Filter(Protocol):
     def sync(self, nat: Nat | None) -> bool:
         """Make it so, with `nat`, which None leaves as it is; whether that changed anything.
         ApplyError."""
+
+    def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
+        """Put these into the table that is there, or take them out, and nothing else. ApplyError,
+        also where some were there already, or were not."""
 
     def open_docker(self) -> bool:
         """Keep our pair of rules in Docker's chain; whether that changed anything. ApplyError."""
@@ -69,6 +74,21 @@ class Filtering:
         if self._due:
             self._judge()
         return None
+
+    def map_ports(self, ports: frozenset[PortMapping], *, add: bool) -> None:
+        """Have these among what is translated, or no more: elements of sets that are there; where
+        that fails, or none are there, the whole table. ApplyError."""
+        if not ports or self.nat is None:
+            return
+        before, held = bool(self.nat), self.nat.ports
+        self.nat = replace(self.nat, ports=held | ports if add else held - ports)
+        try:
+            if before and self.nat:
+                self.table.map_ports(ports, add=add)
+                return
+        except ApplyError as error:
+            log.info("ports not mapped alone: %s", error)
+        self.table.sync(self.nat)
 
     def _judge(self) -> None:
         self._due = False

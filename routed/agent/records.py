@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from api.resources.errors import AlreadyExists, Cause, Conflict
 from routed.agent.attachment import Attachment, Step
+from routed.agent.ports import MappedPorts
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool) -> None:
@@ -55,6 +56,7 @@ class Records:
         self.unreadable: list[Path] = []
         self._held: dict[str, Attachment] = {}
         self._containers: dict[tuple[str, str], str] = {}  # containerID, ifName
+        self.ports = MappedPorts()
         self._interfaces: dict[tuple[tuple[int, int], str], str] = {}  # namespace, ifName
 
     def __len__(self) -> int:
@@ -67,6 +69,7 @@ class Records:
         self._held.clear()
         self._containers.clear()
         self._interfaces.clear()
+        self.ports = MappedPorts()
         self.unreadable.clear()
         for path in sorted(self.directory.glob("*.json")):
             try:
@@ -88,6 +91,7 @@ class Records:
         held = self._held.pop(attachment_id, None)
         if held is None:
             return
+        self.ports.drop(held)
         container = (held.container_id, held.if_name)
         if self._containers.get(container) == attachment_id:
             del self._containers[container]
@@ -118,6 +122,8 @@ class Records:
 
     def _keep(self, record: Attachment) -> None:
         self._held[record.id] = record
+        if record.ports:
+            self.ports.keep(record)
         if record.container_id:
             self._containers[record.container_id, record.if_name] = record.id
         if record.netns_id is not None:
@@ -139,7 +145,7 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
             wanted.if_name,
             wanted.container_id,
         ):
-            return _same_addresses(held, wanted)
+            return _same(held, wanted)
         raise AlreadyExists(
             f"cannot attach {wanted.name}: {held.id} is attached to {held.netns or 'a link'} "
             f"as {held.if_name}; detach it first, or take another name",
@@ -156,12 +162,18 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
     return None
 
 
-def _same_addresses(held: Attachment, wanted: Attachment) -> Attachment:
-    """`held`, unless other addresses than its own are asked for now."""
+def _same(held: Attachment, wanted: Attachment) -> Attachment:
+    """`held`, unless other addresses or ports than its own are asked for now."""
     if wanted.requested and set(wanted.requested) != set(held.addresses):
         has = ", ".join(map(str, held.addresses))
         raise AlreadyExists(
             f"cannot attach {wanted.name}: {held.id} is attached with {has}; detach it first",
+            kind="Workload",
+            name=held.id,
+        )
+    if wanted.ports != held.ports:
+        raise AlreadyExists(
+            f"cannot attach {wanted.name}: {held.id} is attached with other ports; detach it first",
             kind="Workload",
             name=held.id,
         )

@@ -139,7 +139,17 @@ def _within(value: Any, shown: Any) -> bool:
 
 def _shows(seen: WorkloadSpec, wanted: WorkloadSpec) -> bool:
     """Whether what the service shows of a report is what was reported."""
-    return all(getattr(seen, name) == getattr(wanted, name) for name in seen.model_fields_set)
+    shown = seen.model_dump(exclude_unset=True)
+    return _covers(shown, wanted.model_dump())
+
+
+def _covers(shown: Any, wanted: Any) -> bool:
+    """Whether `wanted` has what is `shown`; a field that is not, the service does not know."""
+    if isinstance(shown, dict) and isinstance(wanted, dict):
+        return all(_covers(value, wanted[name]) for name, value in shown.items())
+    if isinstance(shown, list) and isinstance(wanted, list):
+        return len(shown) == len(wanted) and all(map(_covers, shown, wanted))
+    return bool(shown == wanted)
 
 
 def _status_write(plural: str, held: Workload | Node | IPBlock, wanted: Status) -> list[Write]:

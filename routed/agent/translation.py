@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from api.resources.net import IPAddress
 from policies.nat import Nat
+from routed.agent.attachment import Step
 from routed.agent.plan import Facts
+from routed.agent.ports import mappings
 
 
 def nat_of(facts: Facts, sources: Iterable[IPAddress] = ()) -> Nat | None:
@@ -18,4 +20,10 @@ def nat_of(facts: Facts, sources: Iterable[IPAddress] = ()) -> Nat | None:
         pools=frozenset(spec.cidr for spec in pools),
         outgoing=frozenset(spec.cidr for spec in pools if spec.nat_outgoing),
         sources=tuple(sources),
+        ports=frozenset(
+            mapping
+            for record in facts.records.values()
+            if record.ports and record.step is not Step.DETACHING
+            for mapping in mappings(record)
+        ),
     )

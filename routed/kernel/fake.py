@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from api.resources.errors import ApplyError, Cause, Conflict, IntentError, Invalid
 from api.resources.net import IPAddress, IPNetwork, host_prefix
@@ -150,6 +150,16 @@ class FakeKernel:
 
     def uplinks(self) -> Sequence[str]:
         return ("up0", "up1")
+
+    def listener(self, protocol: str, port: int, host_ip: IPAddress | None) -> IPAddress | None:
+        for line in self.host:
+            if line.startswith(f"socket {protocol} "):
+                address, number = line.split()[2:]
+                bound = ip_address(address)
+                near = host_ip is None or bound.is_unspecified or bound == host_ip
+                if int(number) == port and near and not bound.is_loopback:
+                    return bound
+        return None
 
     def uplink_mtu(self) -> int:
         return 1500

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode
-from routed.kernel import interior, learned, netns, observe, sysctl, uplinks
+from routed.kernel import interior, learned, listening, netns, observe, sysctl, uplinks
 from routed.kernel import messages as m
 from routed.kernel.conntrack import Connections
 from routed.kernel.ipvlan import Ipvlan
@@ -86,6 +86,9 @@ class LinuxKernel:
 
     def check_netns(self, name_or_path: str) -> Namespace:
         return netns.check(name_or_path, self._own)
+
+    def listener(self, protocol: str, port: int, host_ip: IPAddress | None) -> IPAddress | None:
+        return listening.listener(protocol, port, host_ip)
 
     def uplink_mtu(self) -> int:
         """The smallest MTU of the links that learned routes and the default route use; without

@@ -71,6 +71,10 @@ class Kernel(Protocol):
     def uplinks(self) -> Sequence[str]:
         """The links that learned routes and the default route use, by name."""
 
+    def listener(self, protocol: str, port: int, host_ip: IPAddress | None) -> IPAddress | None:
+        """The address at which the host itself waits for what is sent to `port` of `host_ip`
+        (None: of any address), loopback aside; None: it does not. `protocol`: TCP, UDP, SCTP."""
+
     def uplink_mtu(self) -> int:
         """The smallest MTU of the links that lead off this host, in bytes."""
 

@@ -58,6 +58,7 @@ PURE = (
     "routed/kernel/lines.py",
     "routed/agent/imports.py",
     "routed/agent/translation.py",
+    "routed/agent/ports.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "subprocess", "time", "logging", "threading"}
 ONE_PLACE = {

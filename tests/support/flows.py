@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from routed.kernel import netns as spaces
 from support.netns import run
@@ -51,12 +53,21 @@ def listen(netns: str, address: str, port: int = 7000) -> subprocess.Popen[str]:
     return server
 
 
-def connected(netns: str, address: str, port: int = 7000) -> socket.socket:
-    """A connection from inside `netns`, over which something was said both ways."""
+@contextmanager
+def entered(netns: str) -> Iterator[None]:
+    """Sockets made meanwhile are of that namespace."""
     home = spaces.open_own()
-    with spaces.opened(f"/run/netns/{netns}", None) as inner, spaces.entered(home, inner):
-        made = socket.create_connection((address, port), timeout=5)
-    os.close(home)
+    try:
+        with spaces.opened(f"/run/netns/{netns}", None) as inner, spaces.entered(home, inner):
+            yield
+    finally:
+        os.close(home)
+
+
+def connected(netns: str, address: str, port: int = 7000, seconds: float = 5) -> socket.socket:
+    """A connection from inside `netns`, over which something was said both ways."""
+    with entered(netns):
+        made = socket.create_connection((address, port), timeout=seconds)
     made.sendall(b"ready")
     assert made.recv(5) == b"hello"
     return made

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from routed.ctl.commands.options import Output, Socket, labels
+from routed.ctl.commands.options import Output, Socket, labels, published
 from routed.ctl.help import group, verb
 from routed.ctl.invocation import AGENT, connection
 
@@ -21,6 +21,7 @@ app.add_typer(bgp)
     "routectl attach web --netns web",
     "routectl attach db --netns /run/netns/db --pool fixed --lease db",
     "routectl attach web --netns web --node host1 --label app=web",
+    "routectl attach web --netns web --publish 8080:80 --publish 192.0.2.1:53:53/udp",
 )
 def attach(
     name: Annotated[str, typer.Argument(help="A DNS label.")],
@@ -34,6 +35,15 @@ def attach(
     mode: Annotated[str, typer.Option(help="veth, ipvlan-l3 or ipvlan-l3s.")] = "veth",
     ifname: Annotated[str, typer.Option(help="Inside the namespace.")] = "eth0",
     label: Annotated[list[str] | None, typer.Option(help="K=V; repeatable.")] = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--publish",
+            metavar="[IP:]HOSTPORT:PORT[/udp]",
+            help="Reach it at this port of its node; repeatable.",
+        ),
+    ] = None,
     node: Annotated[str | None, typer.Option(help="Through the service, on this node.")] = None,
     agent: Socket = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is announced.")] = False,
@@ -49,6 +59,7 @@ def attach(
         "addresses": ip or [],
         "ipFamilies": family or [],
         "lease": lease,
+        "ports": [published(text) for text in publish or []],
     }
     if node is not None:
         from routed.ctl import declaring

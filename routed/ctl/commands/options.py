@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,6 +67,21 @@ def seconds(text: str, option: str = "--timeout") -> float:
     if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
         return float(text)
     raise typer.BadParameter(f"{option} {text!r} is not like 90s or 15m")
+
+
+def published(text: str) -> dict[str, Any]:
+    """8080:80, 192.0.2.1:8080:80/udp, [2001:db8::1]:8080:80: a port as a Workload has it. What is
+    wrong with the numbers, who is asked says."""
+    found = re.fullmatch(r"(?:(\[[^]]+\]|[^:]+):)?(\d+):(\d+)(?:/(\w+))?", text)
+    if found is None:
+        raise typer.BadParameter(f"--publish {text!r} is not like 8080:80 or IP:53:53/udp")
+    address, host_port, port, protocol = found.groups()
+    return {
+        "port": int(port),
+        "protocol": (protocol or "tcp").upper(),
+        "hostPort": int(host_port),
+        **({"hostIP": address.strip("[]")} if address else {}),
+    }
 
 
 def labels(texts: list[str]) -> dict[str, str]:

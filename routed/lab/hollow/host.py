@@ -14,7 +14,7 @@ from pathlib import Path
 from api.resources.net import IPAddress, IPNetwork
 from bgp.seam import Advertisement, Peer
 from policies.firewall import Blocking
-from policies.nat import Nat
+from policies.nat import Nat, PortMapping
 from routed.agent.speech import Speech
 from routed.kernel.seam import Namespace
 from routed.state import Endpoint, HostState, Report
@@ -50,6 +50,9 @@ class HollowKernel:
     def uplinks(self) -> Sequence[str]:
         return ("eth0",)
 
+    def listener(self, protocol: str, port: int, host_ip: IPAddress | None) -> IPAddress | None:
+        return None
+
     def uplink_mtu(self) -> int:
         return MTU
 
@@ -66,6 +69,9 @@ class HollowFilter:
 
     def sync(self, nat: Nat | None) -> bool:
         return False
+
+    def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
+        pass
 
     def open_docker(self) -> bool:
         return False

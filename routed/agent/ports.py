@@ -1,0 +1,104 @@
+"""Ports of this host that are mapped to workloads: who has which, and what a workload's mean. Pure.
+
+One (protocol, port) of the host may be mapped several times, at several addresses of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from api.resources.errors import Cause, Conflict, Invalid
+from api.resources.net import IPAddress
+from api.resources.workload import Mode, Port, same_host_port
+from policies.nat import PortMapping
+from routed.agent.attachment import Attachment
+
+
+def mappings(record: Attachment) -> frozenset[PortMapping]:
+    """Of the first address of each family."""
+    return frozenset(
+        PortMapping(
+            protocol=port.protocol.lower(),
+            host_port=port.host_port,
+            address=address,
+            port=port.port,
+            host_ip=None if port.host_ip is None or port.host_ip.is_unspecified else port.host_ip,
+        )
+        for port in record.ports
+        if port.host_port is not None
+        for address in _targets(port, record.addresses)
+    )
+
+
+def _targets(port: Port, addresses: Iterable[IPAddress]) -> list[IPAddress]:
+    first: dict[int, IPAddress] = {}
+    for address in addresses:
+        first.setdefault(address.version, address)
+    if port.host_ip is not None:
+        return [first[port.host_ip.version]] if port.host_ip.version in first else []
+    return list(first.values())
+
+
+def unreachable(record: Attachment) -> Invalid | None:
+    """Of a port that cannot be mapped: at an address of a family that the workload has none of, or
+    where what it answers does not come back through the host's translation."""
+    for number, port in enumerate(record.ports):
+        if port.host_port is None:
+            continue
+        if record.mode is not Mode.VETH:
+            said = f"mode {record.mode} has no mapped ports: use mode veth"
+            return _invalid(record, f"ports[{number}].hostPort", said)
+        if port.host_ip is not None and not _targets(port, record.addresses):
+            said = f"{port.host_ip}: the workload has no IPv{port.host_ip.version} address"
+            return _invalid(record, f"ports[{number}].hostIP", said)
+    return None
+
+
+def _invalid(record: Attachment, field: str, said: str) -> Invalid:
+    return Invalid(
+        f"cannot attach {record.name}: {field} {said}",
+        causes=[Cause(field, said)],
+        kind="Workload",
+        name=record.id,
+    )
+
+
+def taken(record: Attachment, number: int, by: str) -> Conflict:
+    """The error that says who has the host's port that ports[`number`] of `record` asks for."""
+    port = record.ports[number]
+    where = f"{port.host_ip or 'any address'}, port {port.host_port}/{port.protocol}"
+    return Conflict(
+        f"cannot attach {record.name}: {where} of node {record.node} {by}; take another hostPort",
+        causes=[Cause(f"ports[{number}].hostPort", by, "FieldValueDuplicate")],
+    )
+
+
+class MappedPorts:
+    """Who has which; kept with the records."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, int], list[tuple[Port, str]]] = {}
+
+    def keep(self, record: Attachment) -> None:
+        self.drop(record)
+        for port in record.ports:
+            if port.host_port is not None:
+                key = port.protocol, port.host_port
+                self._held.setdefault(key, []).append((port, record.id))
+
+    def drop(self, record: Attachment) -> None:
+        for port in record.ports:
+            if port.host_port is not None:
+                key = port.protocol, port.host_port
+                left = [one for one in self._held.get(key, []) if one[1] != record.id]
+                if left:
+                    self._held[key] = left
+                else:
+                    self._held.pop(key, None)
+
+    def owner(self, port: Port, but: str) -> str:
+        """The workload other than `but` that has the host's port that `port` asks for; "": none."""
+        if port.host_port is None:
+            return ""
+        held = self._held.get((port.protocol, port.host_port), [])
+        return next((by for one, by in held if by != but and same_host_port(port, one)), "")
