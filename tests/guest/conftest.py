@@ -20,7 +20,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SECONDS = 480  # for all that run in the guest together
+SECONDS = 900  # for all that run in the guest together
 REPORTS = "GUEST_REPORTS"  # in the environment of the pytest in the guest: where it writes them
 TRY = "ip link add p0 type veth peer p1 && ip link add link p0 name i0 type ipvlan mode l3s"
 
