@@ -8,6 +8,8 @@ How an agent without memory recognises what is ours:
     link       IFLA_GROUP 29284 (0x7264, "rd") and alias ``routed:<workload>``
     ipvlan     the same, inside the workload's namespace; on the host one slave for each parent, of
                group 29287 and alias ``routed:<mode> <parent>``: host routes lead over it
+    limit      qdiscs with handle 7264: on a link of ours, or on an ``ifb`` of group 29288, whose
+               name is that of the workload's link with another beginning
     route      protocol 82, table main
     next hop   protocol 82 and an id in the ranges below; which one an id means is read back, never
                remembered: what counts is the gateway and link, or the members
@@ -31,6 +33,7 @@ LINK_GROUP = 0x7264
 REAP_GROUP = 0x7265  # links whose workload is gone, deleted in groups
 REAPING_GROUP = 0x7266  # those of them that are being deleted right now
 SLAVE_GROUP = 0x7267  # the host's own slave of an ipvlan parent
+SHAPER_GROUP = 0x7268  # ifb links, which queue what a workload sends: named after its link
 ROUTE_PROTOCOL = 82
 ALIAS_PREFIX = "routed:"
 BLACKHOLE_METRIC = 8192  # of blocks: behind the host route of a block of one address
@@ -55,6 +58,10 @@ def host_interface_name(workload: str) -> str:
     return "rt" + hashlib.blake2s(workload.encode(), digest_size=6).hexdigest()
 
 
+def shaper_name(workload: str) -> str:
+    return "ri" + host_interface_name(workload).removeprefix("rt")
+
+
 @lru_cache(maxsize=64)
 def slave_name(parent: str) -> str:
     """The host's own slave of an ipvlan parent; no workload's link is called so."""
@@ -65,6 +72,17 @@ def slave_name(parent: str) -> str:
 def workload_mac(workload: str) -> bytes:
     """The workload side's MAC: stable, locally administered, unicast."""
     return b"\x02" + hashlib.blake2s(workload.encode(), digest_size=5, person=b"mac").digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of what a workload is sent (`to`) and of what it sends: bits a second, and the bits that may
+    come at once. A rate of 0 is none."""
+
+    to_rate: int = 0
+    to_burst: int = 0
+    from_rate: int = 0
+    from_burst: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +103,17 @@ class Endpoint:
     netns_id: tuple[int, int] | None = None
     mode: Mode = Mode.VETH
     parent: str = ""
+    limits: Limits | None = None
 
     @property
     def host_interface(self) -> str:
         """The link that its host routes lead over."""
         return slave_name(self.parent) if self.parent else host_interface_name(self.workload)
+
+    @property
+    def shaper(self) -> str:
+        """The ifb that queues what it sends, where that is limited."""
+        return shaper_name(self.workload)
 
     @property
     def alias(self) -> str:

@@ -15,8 +15,11 @@ from pydantic import Field
 
 from api.resources.errors import Cause
 from api.resources.meta import DNSSubdomain, InterfaceName, Model, Resource, Status
-from api.resources.net import Address
+from api.resources.net import Address, IPAddress
 from api.resources.registry import Column, resource
+
+LEAST_RATE = 8000  # bits a second
+LONGEST_BURST = 60  # seconds
 
 
 class Origin(StrEnum):
@@ -54,21 +57,31 @@ class Port(Model):
     """TCP, UDP or SCTP."""
     port: int = Field(ge=1, le=65_535)
     """Its number."""
-    host_port: int | None = Field(default=None, ge=1, le=65_535)
-    """The workload is also reached at this port of its node."""
-    host_ip: Address | None = Field(default=None, alias="hostIP")
+
+
+class WorkloadPort(Port):
+    """A port of a workload, and where its node maps it."""
+
+    host_port: int = Field(default=0, ge=0, le=65_535)
+    """The workload is also reached at this port of its node; 0: it is not."""
+    host_ip: Address | Literal[""] = Field(default="", alias="hostIP")
     """At this address of the node alone; 0.0.0.0 or ::, or none: at all of them, but for loopback
     addresses."""
 
+    @property
+    def where(self) -> IPAddress | None:
+        """`host_ip`; None: there is none."""
+        return self.host_ip or None
 
-def port_causes(ports: list[Port], field: str) -> list[Cause]:
+
+def port_causes(ports: list[WorkloadPort], field: str) -> list[Cause]:
     """What is wrong with the mapped ones among a workload's ports, told by `field`."""
     found: list[Cause] = []
     for number, port in enumerate(ports):
         path = f"{field}[{number}]"
-        if port.host_ip is not None and port.host_port is None:
+        if port.where is not None and not port.host_port:
             found.append(Cause(f"{path}.hostIP", "is of no use without hostPort"))
-        if port.host_ip is not None and port.host_ip.is_loopback:
+        if port.where is not None and port.where.is_loopback:
             said = (
                 f"{port.host_ip}: loopback addresses are not mapped, since the host would have to "
                 "take packets to them from its links; take another address of the host, or none"
@@ -80,19 +93,47 @@ def port_causes(ports: list[Port], field: str) -> list[Cause]:
     return found
 
 
-def same_host_port(one: Port, other: Port) -> bool:
+def same_host_port(one: WorkloadPort, other: WorkloadPort) -> bool:
     """Whether a packet could be meant for either."""
-    if one.host_port is None:
+    if not one.host_port:
         return False
     if (one.host_port, one.protocol) != (other.host_port, other.protocol):
         return False
-    if one.host_ip is None or other.host_ip is None:
+    here, there = one.where, other.where
+    if here is None or there is None:
         return True
-    if one.host_ip.version != other.host_ip.version:
+    if here.version != there.version:
         return False
-    return one.host_ip == other.host_ip or (
-        one.host_ip.is_unspecified or other.host_ip.is_unspecified
-    )
+    return here == there or here.is_unspecified or there.is_unspecified
+
+
+class Bandwidth(Model):
+    """Named as CNI's: bits a second, and the bits that may come at once, of which there are always
+    enough for two packets; a tenth of a second's by default."""
+
+    ingress_rate: int = Field(default=0, ge=0, le=10**12)
+    """Of what it is sent, at least 8000; 0: as fast as it comes."""
+    ingress_burst: int = Field(default=0, ge=0, le=8 * 10**9)
+    """What of that may come at once."""
+    egress_rate: int = Field(default=0, ge=0, le=10**12)
+    """Of what it sends, at least 8000; 0: as fast as it comes."""
+    egress_burst: int = Field(default=0, ge=0, le=8 * 10**9)
+    """What of that may come at once."""
+
+    def causes(self, field: str) -> list[Cause]:
+        found: list[Cause] = []
+        for name, rate, burst in (
+            ("ingress", self.ingress_rate, self.ingress_burst),
+            ("egress", self.egress_rate, self.egress_burst),
+        ):
+            if 0 < rate < LEAST_RATE:
+                found.append(Cause(f"{field}.{name}Rate", f"must be at least {LEAST_RATE} bits/s"))
+            elif burst and not rate:
+                found.append(Cause(f"{field}.{name}Burst", f"is of no use without {name}Rate"))
+            elif burst > LONGEST_BURST * rate:
+                said = f"must not be more than {LONGEST_BURST} seconds of {name}Rate"
+                found.append(Cause(f"{field}.{name}Burst", said))
+        return found
 
 
 class WorkloadSpec(Model):
@@ -124,8 +165,10 @@ class WorkloadSpec(Model):
     """The address of this AddressLease. Immutable."""
     container_id: str = Field(default="", alias="containerID", max_length=253)
     """What a runtime calls it. Immutable."""
-    ports: list[Port] = Field(default_factory=list, max_length=256)
+    ports: list[WorkloadPort] = Field(default_factory=list, max_length=256)
     """Names for its ports, which policies may use, and which of them its node maps. Immutable."""
+    bandwidth: Bandwidth = Bandwidth()
+    """Limits of what it is sent and sends, kept by its node. Immutable."""
 
     def causes(self) -> list[Cause]:
         found: list[Cause] = []
@@ -140,7 +183,8 @@ class WorkloadSpec(Model):
             found.append(Cause("spec.lease", said))
         if self.netns and "\0" in self.netns:
             found.append(Cause("spec.netns", "contains a NUL byte"))
-        return found + port_causes(self.ports, "spec.ports")
+        found += port_causes(self.ports, "spec.ports")
+        return found + self.bandwidth.causes("spec.bandwidth")
 
 
 class WorkloadStatus(Status):
@@ -181,6 +225,7 @@ class WorkloadStatus(Status):
         "spec.lease",
         "spec.containerID",
         "spec.ports",
+        "spec.bandwidth",
     ),
 )
 class Workload(Resource):

@@ -74,6 +74,7 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         mtu=agent.mtu(wanted.mtu),
         parent=agent.parent(wanted.mode),
         ports=wanted.ports,
+        bandwidth=wanted.bandwidth,
     )
     held = existing(agent.records, candidate)
     if held is not None:
@@ -129,12 +130,12 @@ async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
 def _check_ports(agent: Agent, candidate: Attachment) -> None:
     """Conflict if a port of the host that it is to have is another's, or the host's own."""
     for number, port in enumerate(candidate.ports):
-        if port.host_port is None:
+        if not port.host_port:
             continue
         if owner := agent.records.ports.owner(port, candidate.id):
             raise taken(candidate, number, f"is mapped to {owner}")
         try:
-            bound = agent.kernel.listener(port.protocol, port.host_port, port.host_ip)
+            bound = agent.kernel.listener(port.protocol, port.host_port, port.where)
         except OSError as error:
             key = f"{candidate.id} {port.host_port}/{port.protocol}"
             raise ApplyError(key, "find who listens at", error.errno or errno.EIO) from error
@@ -146,7 +147,8 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     intent = agent.known_intent()
     addresses = agent.book.assign(intent, candidate)
     record = candidate.model_copy(update={"addresses": addresses})
-    if record.ports and (refused := unreachable(record)) is not None:
+    refused = unreachable(record) or modes.unlimited(record.name, record.mode, record.limits)
+    if refused is not None:
         agent.book.forget(record.id)
         raise refused
     ports = mappings(record)

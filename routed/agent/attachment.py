@@ -16,12 +16,13 @@ from pydantic import Field
 from api.resources.meta import Condition, DNSSubdomain, InterfaceName, Model
 from api.resources.net import Address
 from api.resources.workload import (
+    Bandwidth,
     IPFamily,
     Mode,
     Origin,
     Phase,
-    Port,
     Workload,
+    WorkloadPort,
     WorkloadSpec,
     WorkloadStatus,
 )
@@ -30,10 +31,13 @@ from routed.state import (
     GATEWAY_V4,
     GATEWAY_V6,
     Endpoint,
+    Limits,
     host_interface_name,
     slave_name,
     workload_mac,
 )
+
+ETHERNET_HEADER = 14  # bytes
 
 
 class Step(StrEnum):
@@ -65,7 +69,8 @@ class Attachment(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     mtu: int = 1500
     parent: str = ""
-    ports: list[Port] = Field(default_factory=list)
+    ports: list[WorkloadPort] = Field(default_factory=list)
+    bandwidth: Bandwidth = Bandwidth()
     step: Step = Step.ATTACHED
 
     def endpoint(self) -> Endpoint:
@@ -79,6 +84,21 @@ class Attachment(Model):
             netns_id=self.netns_id,
             mode=self.mode,
             parent=self.parent,
+            limits=self.limits,
+        )
+
+    @property
+    def limits(self) -> Limits | None:
+        """None: whatever comes."""
+        asked = self.bandwidth
+        if not (asked.ingress_rate or asked.egress_rate):
+            return None
+        packets = 2 * 8 * (self.mtu + ETHERNET_HEADER)
+        return Limits(
+            to_rate=asked.ingress_rate,
+            to_burst=max(asked.ingress_burst or asked.ingress_rate // 10, packets),
+            from_rate=asked.egress_rate,
+            from_burst=max(asked.egress_burst or asked.egress_rate // 10, packets),
         )
 
     @property
@@ -118,6 +138,7 @@ class Attachment(Model):
             ip_families=self.ip_families,
             container_id=self.container_id,
             ports=self.ports,
+            bandwidth=self.bandwidth,
         )
 
     def status(
@@ -158,6 +179,7 @@ class Attachment(Model):
             "peerInterface": "" if self.netns else self.peer_interface,
             "phase": (Phase.READY if ready else Phase.PENDING).value,
             "labels": self.labels,
+            "bandwidth": self.bandwidth.model_dump(by_alias=True),
             "ports": [port.model_dump(mode="json", by_alias=True) for port in self.ports],
         }
 

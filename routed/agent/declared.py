@@ -92,4 +92,5 @@ class Declared:
             mtu=self.agent.mtu(None),
             parent=self.agent.parent(spec.mode),
             ports=spec.ports,
+            bandwidth=spec.bandwidth,
         )

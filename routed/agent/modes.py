@@ -22,6 +22,14 @@ def check(name: str, mode: Mode, netns: str) -> None:
         raise Invalid(f"cannot attach {name}: {said}", causes=[Cause("netns", said)])
 
 
+def unlimited(name: str, mode: Mode, limits: object) -> Invalid | None:
+    """Where a limit of bandwidth could not be kept."""
+    if limits is None or mode is Mode.VETH:
+        return None
+    said = f"mode {mode} has no limits of bandwidth: use mode veth"
+    return Invalid(f"cannot attach {name}: {said}", causes=[Cause("bandwidth", said)])
+
+
 def conditions(mode: Mode, parent: str, uplinks: Sequence[str]) -> list[Condition]:
     """Of a Workload; `uplinks` are the links that lead off its host now."""
     if mode not in IPVLAN:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from api.resources.errors import Cause, Conflict, Invalid
 from api.resources.net import IPAddress
-from api.resources.workload import Mode, Port, same_host_port
+from api.resources.workload import Mode, WorkloadPort, same_host_port
 from policies.nat import PortMapping
 from routed.agent.attachment import Attachment
 
@@ -22,20 +22,20 @@ def mappings(record: Attachment) -> frozenset[PortMapping]:
             host_port=port.host_port,
             address=address,
             port=port.port,
-            host_ip=None if port.host_ip is None or port.host_ip.is_unspecified else port.host_ip,
+            host_ip=None if port.where is None or port.where.is_unspecified else port.where,
         )
         for port in record.ports
-        if port.host_port is not None
+        if port.host_port
         for address in _targets(port, record.addresses)
     )
 
 
-def _targets(port: Port, addresses: Iterable[IPAddress]) -> list[IPAddress]:
+def _targets(port: WorkloadPort, addresses: Iterable[IPAddress]) -> list[IPAddress]:
     first: dict[int, IPAddress] = {}
     for address in addresses:
         first.setdefault(address.version, address)
-    if port.host_ip is not None:
-        return [first[port.host_ip.version]] if port.host_ip.version in first else []
+    if port.where is not None:
+        return [first[port.where.version]] if port.where.version in first else []
     return list(first.values())
 
 
@@ -43,13 +43,13 @@ def unreachable(record: Attachment) -> Invalid | None:
     """Of a port that cannot be mapped: at an address of a family that the workload has none of, or
     where what it answers does not come back through the host's translation."""
     for number, port in enumerate(record.ports):
-        if port.host_port is None:
+        if not port.host_port:
             continue
         if record.mode is not Mode.VETH:
             said = f"mode {record.mode} has no mapped ports: use mode veth"
             return _invalid(record, f"ports[{number}].hostPort", said)
-        if port.host_ip is not None and not _targets(port, record.addresses):
-            said = f"{port.host_ip}: the workload has no IPv{port.host_ip.version} address"
+        if port.where is not None and not _targets(port, record.addresses):
+            said = f"{port.where}: the workload has no IPv{port.where.version} address"
             return _invalid(record, f"ports[{number}].hostIP", said)
     return None
 
@@ -77,18 +77,18 @@ class MappedPorts:
     """Who has which; kept with the records."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, int], list[tuple[Port, str]]] = {}
+        self._held: dict[tuple[str, int], list[tuple[WorkloadPort, str]]] = {}
 
     def keep(self, record: Attachment) -> None:
         self.drop(record)
         for port in record.ports:
-            if port.host_port is not None:
+            if port.host_port:
                 key = port.protocol, port.host_port
                 self._held.setdefault(key, []).append((port, record.id))
 
     def drop(self, record: Attachment) -> None:
         for port in record.ports:
-            if port.host_port is not None:
+            if port.host_port:
                 key = port.protocol, port.host_port
                 left = [one for one in self._held.get(key, []) if one[1] != record.id]
                 if left:
@@ -96,9 +96,9 @@ class MappedPorts:
                 else:
                     self._held.pop(key, None)
 
-    def owner(self, port: Port, but: str) -> str:
+    def owner(self, port: WorkloadPort, but: str) -> str:
         """The workload other than `but` that has the host's port that `port` asks for; "": none."""
-        if port.host_port is None:
+        if not port.host_port:
             return ""
         held = self._held.get((port.protocol, port.host_port), [])
         return next((by for one, by in held if by != but and same_host_port(port, one)), "")

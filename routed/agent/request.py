@@ -14,7 +14,7 @@ from api.resources.decode import parse_body
 from api.resources.errors import Cause, Invalid
 from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Labels, Model
 from api.resources.net import Address
-from api.resources.workload import IPFamily, Mode, Port, port_causes
+from api.resources.workload import Bandwidth, IPFamily, Mode, WorkloadPort, port_causes
 
 
 class AttachRequest(Model):
@@ -31,7 +31,8 @@ class AttachRequest(Model):
     ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
     container_id: str = Field(default="", alias="containerID", max_length=253)
     labels: Labels = Field(default_factory=dict)
-    ports: list[Port] = Field(default_factory=list, max_length=256)
+    ports: list[WorkloadPort] = Field(default_factory=list, max_length=256)
+    bandwidth: Bandwidth = Bandwidth()
     mtu: int | None = Field(default=None, ge=1280, le=65_535)
 
     @model_validator(mode="after")
@@ -43,7 +44,7 @@ class AttachRequest(Model):
             raise ValueError(f"lease: {said}")
         if len(set(self.ip_families)) != len(self.ip_families):
             raise ValueError("ipFamilies: names a family twice")
-        for cause in port_causes(self.ports, "ports"):
+        for cause in (*port_causes(self.ports, "ports"), *self.bandwidth.causes("bandwidth")):
             raise ValueError(str(cause))
         return self
 

@@ -221,7 +221,7 @@ class FakeKernel:
             if line.startswith(f"link {name} ") and line.endswith(" up"):
                 held.discard(line)
                 held.add(line.removesuffix(" up") + " down")
-            elif not line.startswith("address ") and lines.is_on(line, name):
+            elif not line.startswith(("address ", "limit ")) and lines.is_on(line, name):
                 held.discard(line)
         self._woken.set()
 
@@ -270,7 +270,7 @@ class FakeKernel:
             raise ApplyError(endpoint.workload, f"make {name} of", errno.EEXIST)
         self.host.discard(lines.link(endpoint).removesuffix(" up") + " down")
         self.host.add(lines.link(endpoint))
-        self.host |= set(lines.addresses_and_neighbours(endpoint))
+        self.host |= {*lines.addresses_and_neighbours(endpoint), *lines.limits(endpoint)}
         for value in endpoint.addresses:
             line = f"route {host_prefix(value)} dev {name}{lines.OURS} scope link"
             try:

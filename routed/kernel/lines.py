@@ -74,6 +74,17 @@ def addresses_and_neighbours(endpoint: Endpoint) -> Iterable[str]:
         yield f"neighbour {value} dev {name} lladdr {endpoint.mac.hex(':')} PERMANENT"
 
 
+def limits(endpoint: Endpoint) -> Iterable[str]:
+    held = endpoint.limits
+    if held is not None:
+        for word, rate, burst in (
+            ("to", held.to_rate, held.to_burst),
+            ("from", held.from_rate, held.from_burst),
+        ):
+            if rate:
+                yield f"limit {word} dev {endpoint.host_interface} rate {rate} burst {burst}"
+
+
 def interior(endpoint: Endpoint) -> Iterable[str]:
     name = endpoint.if_name
     yield f"link {name} peer {endpoint.host_interface} up"

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode
-from routed.kernel import interior, learned, listening, netns, observe, sysctl, uplinks
+from routed.kernel import interior, learned, listening, netns, observe, shaping, sysctl, uplinks
 from routed.kernel import messages as m
 from routed.kernel.conntrack import Connections
 from routed.kernel.ipvlan import Ipvlan
@@ -132,8 +132,11 @@ class LinuxKernel:
                 return
             try:
                 link = self._finish(endpoint, index, inner)
+                if endpoint.limits is not None:
+                    shaping.keep(self._netlink, endpoint, index)
             except BaseException:
                 self._netlink.transact([m.delete_link(index)])
+                self._reap(shaping.found(self._netlink, endpoint.workload))
                 raise
         finally:
             if inner is not None:
@@ -212,6 +215,8 @@ class LinuxKernel:
             if inner is not None:
                 asks = asks_of(endpoint, link.peer)
                 interior.repair(self._home, inner, link.peer, endpoint, asks)
+            if endpoint.limits is not None:
+                shaping.keep(self._netlink, endpoint, link.index)
             self._keep(endpoint, link)
 
     def _finish(self, endpoint: Endpoint, index: int, inner: int | None) -> Link:
@@ -290,12 +295,18 @@ class LinuxKernel:
             for value in addresses:
                 batch.append(m.device_route(link.index, host_prefix(value), add=False))
                 batch.append(m.delete_neighbour(link.index, value))
-            batch.append(m.to_reap(link.index))
             gone.append(link.index)
+            if endpoint is not None and endpoint.limits is not None:
+                gone += shaping.found(self._netlink, workload)
+        batch += map(m.to_reap, gone)
         for number in self._netlink.transact(batch).values():
             if number not in GONE:
                 raise ApplyError(", ".join(workloads), "detach", number)
         self._reaper.add(gone)
+
+    def _reap(self, indexes: Sequence[int]) -> None:
+        self._netlink.transact([m.to_reap(index) for index in indexes])
+        self._reaper.add(indexes)
 
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         self._connections.forget(addresses)
@@ -319,6 +330,7 @@ class LinuxKernel:
             orphans = repair.sweep()
             self._reaper.add(orphans)
             self.forget(a for index, a in observed.neighbours if index in orphans)
+            self._reap(shaping.unwanted(observed, desired.endpoints.values()))
         repair.moved()
         made = {}
         for endpoint in repair.missing():
@@ -331,6 +343,7 @@ class LinuxKernel:
                 repair.made(endpoint)
                 made[endpoint.workload] = endpoint
         repair.host_sides()
+        shaping.sync(repair)
         self._visit(repair, *touched)
         for driver in set(self._drivers.values()):
             driver.sync(repair, *touched[1:])

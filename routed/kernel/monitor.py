@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from routed.kernel import messages as m
-from routed.kernel import observe
+from routed.kernel import observe, shaping
 from routed.kernel.netlink import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_DROP_MEMBERSHIP,
@@ -36,11 +36,11 @@ from routed.kernel.netlink import (
     walk,
 )
 from routed.kernel.removals import Removals
-from routed.state import LINK_GROUP, ROUTE_PROTOCOL
+from routed.state import LINK_GROUP, ROUTE_PROTOCOL, SHAPER_GROUP
 
-# RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, NEXTHOP:
+# RTNLGRP_LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, NEXTHOP:
 # the kernel does not tell of the IPv4 routes that it deletes with their next hop object
-NEAR = (1, 3, 5, 7, 9, 11, 24, 32)
+NEAR = (1, 3, 4, 5, 7, 9, 11, 24, 32)
 FAR = (5, 7, 9, 11)
 SPACES = 28  # RTNLGRP_NSID
 RTM_DELNSID, NETNSA_NSID = 89, 1
@@ -240,6 +240,8 @@ class Monitor:
             return _INDEX.unpack_from(data, 4)[0] in self.links
         if kind == m.RTM_DELADDR:
             return _INDEX.unpack_from(data, 4)[0] in self.links
+        if kind in shaping.CHANGES:
+            return shaping.is_ours(data) or _INDEX.unpack_from(data, 4)[0] in self.links
         if kind == m.RTM_NEWNETCONF:
             return self._setting_matters(data)
         if kind == RTM_DELNSID:
@@ -258,6 +260,8 @@ class Monitor:
                 return False
             self.touched_links.add(index)
             return True
+        if group == SHAPER_GROUP:
+            return kind == m.RTM_DELLINK or not flags & m.IFF_UP
         return group not in observe.OUR_GROUPS or (kind == m.RTM_DELLINK and group == LINK_GROUP)
 
     def _setting_matters(self, data: bytes) -> bool:

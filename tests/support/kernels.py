@@ -135,6 +135,12 @@ class FakeWorld:
             if " proto static" in line or ("up0" in line and " proto 82" not in line)
         )
 
+    def delete_limit(self, workload: str) -> None:
+        self.kernel.remove(f"limit to dev {host_interface_name(workload)} ")
+
+    def limits(self) -> int:
+        return sum(line.startswith("limit ") for line in self.kernel.host)
+
     def flow(self, source: str, address: str) -> None:
         """Something is sent from this host."""
         self.kernel.add(f"flow {source} {address}")
@@ -287,6 +293,12 @@ class RealWorld:
             + run("ip", "nexthop", "show", "proto", "4")  # static
             + run("ip", "-br", "addr", "show", "up0")
         )
+
+    def delete_limit(self, workload: str) -> None:
+        run("tc", "qdisc", "del", "dev", host_interface_name(workload), "root")
+
+    def limits(self) -> int:
+        return run("tc", "qdisc").count(" tbf ")
 
     def flow(self, source: str, address: str) -> None:
         Nft().sync()  # a namespace without any rule that asks keeps nothing in mind

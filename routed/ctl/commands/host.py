@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from routed.ctl.commands.options import Output, Socket, labels, published
+from routed.ctl.commands.options import Output, Socket, bits, labels, published
 from routed.ctl.help import group, verb
 from routed.ctl.invocation import AGENT, connection
 
@@ -21,6 +21,7 @@ app.add_typer(bgp)
     "routectl attach web --netns web",
     "routectl attach db --netns /run/netns/db --pool fixed --lease db",
     "routectl attach web --netns web --node host1 --label app=web",
+    "routectl attach web --netns web --ingress-rate 100M --egress-rate 50M",
     "routectl attach web --netns web --publish 8080:80 --publish 192.0.2.1:53:53/udp",
 )
 def attach(
@@ -44,6 +45,13 @@ def attach(
             help="Reach it at this port of its node; repeatable.",
         ),
     ] = None,
+    ingress: Annotated[
+        str,
+        typer.Option("--ingress-rate", metavar="RATE", help="It is sent at most this, as 100M."),
+    ] = "",
+    egress: Annotated[
+        str, typer.Option("--egress-rate", metavar="RATE", help="It sends no more than.")
+    ] = "",
     node: Annotated[str | None, typer.Option(help="Through the service, on this node.")] = None,
     agent: Socket = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is announced.")] = False,
@@ -51,7 +59,7 @@ def attach(
 ) -> None:
     """Give a namespace an interface and an address of its own."""
     marks = labels(label or [])
-    wanted = {
+    wanted: dict[str, Any] = {
         "netns": netns,
         "ifName": ifname,
         "mode": mode,
@@ -61,6 +69,10 @@ def attach(
         "lease": lease,
         "ports": [published(text) for text in publish or []],
     }
+    rates = {"ingressRate": ingress, "egressRate": egress}
+    limits = {name: bits(rate, name) for name, rate in rates.items() if rate}
+    if limits:
+        wanted["bandwidth"] = limits
     if node is not None:
         from routed.ctl import declaring
 

@@ -69,6 +69,16 @@ def seconds(text: str, option: str = "--timeout") -> float:
     raise typer.BadParameter(f"{option} {text!r} is not like 90s or 15m")
 
 
+def bits(text: str, option: str) -> int:
+    """8000, 500k, 100M, 2.5G: bits a second."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", text)
+    if found is None:
+        raise typer.BadParameter(
+            f"{option} {text!r} is not like 500k, 100M or 2.5G (bits a second)"
+        )
+    return int(float(found[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[found[2]])
+
+
 def published(text: str) -> dict[str, Any]:
     """8080:80, 192.0.2.1:8080:80/udp, [2001:db8::1]:8080:80: a port as a Workload has it. What is
     wrong with the numbers, who is asked says."""
