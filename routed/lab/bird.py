@@ -3,63 +3,91 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from routed.lab.fabric import inside, prefix
 from routed.lab.processes import Process
-from routed.lab.topology import Topology, Tor
+from routed.lab.topology import BOTH, Topology, Tor
 
 PACKAGE = "bird2"
 PROGRAMS: tuple[str, ...] = ("bird", "birdc")
 _KERNEL = """
 protocol device { scan time 2; }
-protocol direct { ipv4; interface "client", "tor*", "lo"; }
+protocol direct { ipv4; ipv6; interface "client", "tor*", "lo"; }
 protocol kernel { merge paths on limit 16; ipv4 { import none; export where source = RTS_BGP; }; }
+protocol kernel { merge paths on limit 16; ipv6 { import none; export where source = RTS_BGP; }; }
 """
 
 
 def tor_configuration(top: Topology, tor: Tor) -> str:
-    """A ToR: hosts by range, each with its own ASN; it keeps their routes over a restart."""
+    """A ToR: hosts by range, each with its own ASN; it keeps their routes over a restart. Every
+    session can carry both families, over IPv6 with IPv6 next hops for both (RFC 8950)."""
+    over = [(4, "", tor.address, tor.subnet), (6, "6", tor.address6, tor.subnet6)]
+    sessions = "".join(
+        _hosts(mark, own, subnet, tor.as_number)
+        for version, mark, own, subnet in over
+        if version in top.versions
+    )
+    own, client = tor.client_side, top.client_address(tor)
+    if 4 not in top.versions:
+        own, client = tor.client_side6, top.client_address6(tor)
     return f"""log stderr {{ warning, error, fatal, bug }};
 router id {tor.address};
 {_KERNEL}
 protocol static originated {{ ipv4; route 0.0.0.0/0 unreachable; }}
+protocol static originated6 {{ ipv6; route ::/0 unreachable; }}
 filter to_hosts {{
   if net = 0.0.0.0/0 then accept;
+  if net = ::/0 then accept;
   if source = RTS_BGP then accept;
   reject;
 }}
-protocol bgp hosts {{
-  local {tor.address} as {tor.as_number};
-  neighbor range {tor.subnet} external;
-  dynamic name "host";
-  graceful restart aware;
-  hold time 9;
-  error wait time 1, 5;
-  ipv4 {{ import all; export filter to_hosts; next hop self; }};
-}}
-protocol bgp outside {{
-  local {tor.client_side} as {tor.as_number};
-  neighbor {top.client_address(tor)} as {top.client_as};
+{sessions}protocol bgp outside {{
+  local {own} as {tor.as_number};
+  neighbor {client} as {top.client_as};
   connect delay time 1;
   hold time 9;
   error wait time 1, 5;
-  ipv4 {{ import all; export where source = RTS_BGP; next hop self; }};
-}}
+{_channels(own, "where source = RTS_BGP")}}}
 """
+
+
+def _hosts(mark: str, own: str, subnet: str, number: int) -> str:
+    """The sessions with hosts over one family."""
+    return f"""protocol bgp hosts{mark} {{
+  local {own} as {number};
+  neighbor range {subnet} external;
+  dynamic name "host{mark and "six"}";
+  graceful restart aware;
+  hold time 9;
+  error wait time 1, 5;
+{_channels(own, "filter to_hosts")}}}
+"""
+
+
+def _channels(own: str, let_out: str) -> str:
+    """Both families of a session whose own end is `own`."""
+    extended = "extended next hop on; " if ":" in own else ""
+    what = f"import all; export {let_out}; next hop self;"
+    return f"  ipv4 {{ {what} {extended}}};\n  ipv6 {{ {what} }};\n"
 
 
 def client_configuration(top: Topology) -> str:
     """The client behind the ToRs: it takes every route from every ToR, as ECMP."""
-    peers = "".join(
-        f"protocol bgp tor{tor.number} {{\n"
-        f"  local {top.client_address(tor)} as {top.client_as};\n"
-        f"  neighbor {tor.client_side} as {tor.as_number};\n"
-        "  connect delay time 1;\n"
-        "  hold time 9;\n  error wait time 1, 5;\n"
-        "  ipv4 { import all; export where source = RTS_DEVICE; };\n}\n"
-        for tor in top.tors
-    )
+    peers = ""
+    for tor in top.tors:
+        own, their = top.client_address(tor), tor.client_side
+        if 4 not in top.versions:
+            own, their = top.client_address6(tor), tor.client_side6
+        peers += (
+            f"protocol bgp tor{tor.number} {{\n"
+            f"  local {own} as {top.client_as};\n"
+            f"  neighbor {their} as {tor.as_number};\n"
+            "  connect delay time 1;\n"
+            "  hold time 9;\n  error wait time 1, 5;\n"
+            f"{_channels(own, 'where source = RTS_DEVICE')}}}\n"
+        )
     return (
         "log stderr { warning, error, fatal, bug };\n"
         f"router id {top.client_address(top.tors[0])};\n{_KERNEL}{peers}"
@@ -89,12 +117,14 @@ def ask(directory: Path, namespace: str, *words: str) -> str:
     return inside(namespace, "birdc", "-s", str(control(directory, namespace)), *words)
 
 
-def prefixes(directory: Path, namespace: str) -> dict[str, list[str]]:
+def prefixes(
+    directory: Path, namespace: str, versions: Sequence[int] = BOTH
+) -> dict[str, list[str]]:
     """The BGP routes of a table: prefix to the next hops of every path in it."""
     found: dict[str, list[str]] = {}
-    current = ""
-    for line in ask(directory, namespace, "show", "route").splitlines():
-        match = re.match(r"(\d+\.\d+\.\d+\.\d+/\d+)?\s+unicast|(\d+\.\d+\.\d+\.\d+/\d+)\s", line)
+    current, only = "", ["table", f"master{versions[0]}"] if len(versions) == 1 else []
+    for line in ask(directory, namespace, "show", "route", *only).splitlines():
+        match = re.match(r"([0-9a-f.:]+/\d+)?\s+unicast|([0-9a-f.:]+/\d+)\s", line)
         if match:
             current = match[1] or match[2] or current
         via = re.search(r"via (\S+) on", line)

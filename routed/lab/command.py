@@ -10,6 +10,7 @@ import typer
 
 from routed.lab.lab import Lab, lab_of
 from routed.lab.switch import TorDaemon
+from routed.lab.topology import Family
 
 app = typer.Typer(
     name="routed lab",
@@ -22,15 +23,20 @@ app = typer.Typer(
 Name = Annotated[str, typer.Option(help="Begins every namespace of the lab.")]
 Hosts = Annotated[int, typer.Option(help="Hosts with agent and speaker.")]
 Tors = Annotated[int, typer.Option(help="Top-of-rack switches.")]
+FamilyOf = Annotated[Family, typer.Option("--family", help="Of IP, on every link.")]
 Daemon = Annotated[TorDaemon, typer.Option("--tor-daemon", help="What routes on the switches.")]
 
 
 @app.command()
 def up(
-    name: Name = "lab", hosts: Hosts = 2, tors: Tors = 2, tor_daemon: Daemon = TorDaemon.BIRD
+    name: Name = "lab",
+    hosts: Hosts = 2,
+    tors: Tors = 2,
+    tor_daemon: Daemon = TorDaemon.BIRD,
+    family: FamilyOf = Family.BOTH,
 ) -> None:
     """Build it and leave it running."""
-    lab = Lab(name, hosts, tors, tor_daemon)
+    lab = Lab(name, hosts, tors, tor_daemon, family)
     if lab.exists:
         typer.echo(f"lab {name} is up already; see: routed lab status --name {name}")
         return

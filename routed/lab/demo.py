@@ -23,6 +23,7 @@ from routed.lab.processes import wait_for
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STREAM_SECONDS = 3.0
+FAMILIES = ("--family", "IPv4", "--family", "IPv6")
 
 
 class Demo:
@@ -34,6 +35,7 @@ class Demo:
         self.step_name = "set-up"
         self.namespaces: dict[str, str] = {}
         self.addresses: dict[str, str] = {}
+        self.sixes: dict[str, str] = {}  # their IPv6 addresses
 
     def run(self) -> None:
         """Every step in order; LabError names the one that failed."""
@@ -75,11 +77,12 @@ class Demo:
             )
 
     def declare(self) -> None:
-        self.say("Declare an address pool and the switches to speak with")
+        self.say("Declare a pool of each family, and the switches to speak with")
         self.tell(self.ctl("apply", "-f", str(EXAMPLES / "ippool.yaml"), "-f",
+                           str(EXAMPLES / "ipv6" / "ippool.yaml"), "-f",
                            str(EXAMPLES / "bgppeers.yaml")))  # fmt: skip
         took = wait_for("every BGP session being up", self.lab.established)
-        self.tell(f"all four BGP sessions are Established ({took:.1f} s)")
+        self.tell(f"all four BGP sessions are Established ({took:.1f} s), each for both families")
 
     def attach(self) -> None:
         self.say(
@@ -91,9 +94,10 @@ class Demo:
         for host in ("host1", "host2"):
             namespace = self.namespaces[f"web.{host}"]
             socket = str(self.lab.socket(host))
-            words = ["attach", "web", "--netns", namespace, "--agent", socket, "--wait"]
+            words = ["attach", "web", "--netns", namespace, *FAMILIES, "--agent", socket, "--wait"]
             self.tell(self.shown(["routectl", *words], self.lab.ctl(*words)))
-        body = json.dumps({"name": "db", "netns": self.namespaces["db.host1"]})
+        wanted = {"ipFamilies": ["IPv4", "IPv6"]}
+        body = json.dumps({"name": "db", "netns": self.namespaces["db.host1"], **wanted})
         words = ["curl", "-sS", "--unix-socket", str(self.lab.socket("host1")), "-d", body,
                  "http://agent/v1/attachments?wait=announced"]  # fmt: skip
         made = json.loads(self.shown(words, words))
@@ -102,10 +106,12 @@ class Demo:
         for key, name in (("web.host1", "web.host1"), ("db.host1", "db.host1"),
                           ("web.host2", "web.host2"), ("db.host2", "db2")):  # fmt: skip
             wait_for(f"{name} being Ready", partial(self.is_ready, name))
-            self.addresses[key] = self.workload(name)["addresses"][0]
-        for address in self.addresses.values():
-            known = partial(self.lab.tor_has, f"{address}/32")
-            wait_for(f"both switches knowing {address}/32", known)
+            self.addresses[key], self.sixes[key] = self.workload(name)["addresses"]
+        announced = [f"{one}/32" for one in self.addresses.values()]
+        announced += [f"{one}/128" for one in self.sixes.values()]
+        for prefix in announced:
+            wait_for(f"both switches knowing {prefix}", partial(self.lab.tor_has, prefix))
+        self.tell(f"both switches know: {' '.join(announced)}")
 
     def look(self) -> None:
         self.say("Look: the workloads, and what each switch has learned")
@@ -124,15 +130,16 @@ class Demo:
     def reach(self) -> None:
         self.say("Ping: every pair of workloads, and each from the client behind the switches")
         ends = [*self.namespaces.items(), ("client", self.lab.top.client)]
-        count = 0
-        for name, namespace in ends:
-            for other, address in self.addresses.items():
-                if other == name:
-                    continue
-                if not self.lab.ping(namespace, address):
-                    raise LabError(f"{name} cannot reach {other} at {address}")
-                count += 1
-        self.tell(f"{count} of {count} answered")
+        for family, addresses in (("IPv4", self.addresses), ("IPv6", self.sixes)):
+            count = 0
+            for name, namespace in ends:
+                for other, address in addresses.items():
+                    if other == name:
+                        continue
+                    if not self.lab.ping(namespace, address):
+                        raise LabError(f"{name} cannot reach {other} at {address}")
+                    count += 1
+            self.tell(f"{family}: {count} of {count} answered")
 
     def refuse(self) -> None:
         self.say("Refused: what overlaps, is taken, is nobody's, is another node's")
@@ -154,8 +161,12 @@ class Demo:
         agent = self.lab.agents["host1"]
         self.say("Kill host1's agent under 1000 packets/s each way",
                  f"kill -9 {agent.pid}; routed agent ...")  # fmt: skip
-        probe = Probe((self.lab.top.client, "172.28.0.1"),
-                      (self.namespaces["web.host1"], self.addresses["web.host1"]))  # fmt: skip
+        web = self.namespaces["web.host1"]
+        own = self.lab.top.client_own
+        probes = [
+            Probe((self.lab.top.client, own[4]), (web, self.addresses["web.host1"])),
+            Probe((self.lab.top.client, own[6]), (web, self.sixes["web.host1"]), rate=100),
+        ]
         try:
             time.sleep(STREAM_SECONDS / 3)  # traffic before, during and after
             agent.kill()
@@ -163,27 +174,29 @@ class Demo:
             agent.start()
             wait_for("host1's agent being ready", lambda: self.lab.ready("host1"))
             time.sleep(STREAM_SECONDS / 3)
-            down, back = probe.finish()
+            found = [probe.finish() for probe in probes]
         except BaseException:
-            probe.abort()
+            for probe in probes:
+                probe.abort()
             raise
-        self.tell(f"client to workload: {_lost(down)}")
-        self.tell(f"workload to client: {_lost(back)}")
-        if down.lost or back.lost or not down.sent or not back.sent:
-            raise LabError("packets were lost while the agent was down")
+        for family, (down, back) in zip(("", ", IPv6"), found, strict=True):
+            self.tell(f"client to workload{family}: {_lost(down)}")
+            self.tell(f"workload to client{family}: {_lost(back)}")
+            if down.lost or back.lost or not down.sent or not back.sent:
+                raise LabError("packets were lost while the agent was down")
 
     def headless(self) -> None:
         self.say("Stop the control plane, attach one more workload, start it again")
         self.lab.server.stop()
         self.namespaces["late"] = self.lab.workload_namespace("host2", "late")
-        words = ["attach", "late", "--netns", self.namespaces["late"], "--agent",
+        words = ["attach", "late", "--netns", self.namespaces["late"], *FAMILIES, "--agent",
                  str(self.lab.socket("host2")), "--wait", "-o", "json"]  # fmt: skip
         made = json.loads(self.shown(["routectl", *words], self.lab.ctl(*words)))
-        self.addresses["late"] = made["addresses"][0]
-        wait_for(
-            "both switches knowing it", lambda: self.lab.tor_has(f"{self.addresses['late']}/32")
-        )
-        self.tell(f"attached and announced without a control plane: {self.addresses['late']}")
+        self.addresses["late"], self.sixes["late"] = made["addresses"]
+        both = [f"{self.addresses['late']}/32", f"{self.sixes['late']}/128"]
+        for prefix in both:
+            wait_for("both switches knowing it", partial(self.lab.tor_has, prefix))
+        self.tell(f"attached and announced without a control plane: {' '.join(both)}")
         self.lab.server.start()
         self.lab.wait_server()
         took = wait_for("the service showing it", self.late_is_reported)
@@ -193,12 +206,15 @@ class Demo:
         self.say("Detach one: the switches forget it")
         words = ["detach", "late", "--agent", str(self.lab.socket("host2"))]
         self.tell(self.shown(["routectl", *words], self.lab.ctl(*words)))
-        prefix = f"{self.addresses['late']}/32"
-        took = wait_for("both switches having withdrawn it", lambda: self.lab.tor_lacks(prefix))
-        self.tell(f"{prefix} is gone from both switches after {took:.2f} s; what they have now:")
+        both = [f"{self.addresses['late']}/32", f"{self.sixes['late']}/128"]
+        took = wait_for(
+            "both switches having withdrawn both", lambda: all(map(self.lab.tor_lacks, both))
+        )
+        gone = f"{' and '.join(both)} are gone from both switches after {took:.2f} s"
+        self.tell(f"{gone}; what they have now:")
         for namespace in self.lab.tor_namespaces:
             known = self.lab.tor_prefixes(namespace)
-            hosts = sorted(p for p in known if p.startswith("10.65."))
+            hosts = sorted(p for p in known if p.startswith(("10.65.", "fd00:65:")))
             self.tell(f"{namespace}: {' '.join(hosts)}")
 
     # -- ways in -----------------------------------------------------------------------------------
@@ -232,7 +248,8 @@ class Demo:
         options.write_text(
             f'header = "Authorization: Bearer {access.token}"\ncacert = "{ca_file}"\n'
         )
-        body = json.dumps({"metadata": {"name": name}, "spec": {"node": node, "netns": namespace}})
+        spec = {"node": node, "netns": namespace, "ipFamilies": ["IPv4", "IPv6"]}
+        body = json.dumps({"metadata": {"name": name}, "spec": spec})
         words = ["curl", "-sS", "--config", str(options), "-d", body,
                  f"https://{self.lab.top.server}:{PORT}/apis/routed.dev/v1/workloads"]  # fmt: skip
         said = self.shown(words, [*fabric.prefix(self.lab.top.management), *words])

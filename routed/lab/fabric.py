@@ -63,18 +63,23 @@ def build(top: Topology) -> None:
         inside(name, "sysctl", "-qw", *(f"{key}={value}" for key, value in SYSCTLS.items()))
         command("ip", "-n", name, "link", "set", "lo", "up")
     for tor in top.tors:
-        _bridge(tor.namespace, "hosts", f"{tor.address}/24")
+        _bridge(tor.namespace, "hosts")
+        _addresses(top, tor.namespace, "hosts", tor.address, tor.address6)
         for host in top.hosts:
             _link(tor.namespace, f"h{host.number}", host.namespace, f"tor{tor.number}", "hosts")
-            _address(host.namespace, f"tor{tor.number}", f"{host.address(tor)}/24")
+            four, six = host.address(tor), host.address6(tor)
+            _addresses(top, host.namespace, f"tor{tor.number}", four, six)
         _link(tor.namespace, "client", top.client, f"tor{tor.number}")
-        _address(tor.namespace, "client", f"{tor.client_side}/24")
-        _address(top.client, f"tor{tor.number}", f"{top.client_address(tor)}/24")
-    command("ip", "-n", top.client, "addr", "add", "172.28.0.1/32", "dev", "lo")
-    _bridge(top.management, "mgmt", f"{top.server}/24")
+        _addresses(top, tor.namespace, "client", tor.client_side, tor.client_side6)
+        four, six = top.client_address(tor), top.client_address6(tor)
+        _addresses(top, top.client, f"tor{tor.number}", four, six)
+    for own in top.client_own.values():
+        command("ip", "-n", top.client, "addr", "add", own, "dev", "lo")
+    _bridge(top.management, "mgmt")
+    _addresses(top, top.management, "mgmt", "172.30.0.1", "fd00:30::1")
     for host in top.hosts:
         _link(top.management, f"h{host.number}", host.namespace, "mgmt", "mgmt")
-        _address(host.namespace, "mgmt", f"{host.management}/24")
+        _addresses(top, host.namespace, "mgmt", host.management, host.management6)
 
 
 def remove(top_name: str) -> list[str]:
@@ -96,9 +101,8 @@ def routes(namespace: str) -> list[dict[str, object]]:
     return found
 
 
-def _bridge(namespace: str, name: str, address: str) -> None:
+def _bridge(namespace: str, name: str) -> None:
     command("ip", "-n", namespace, "link", "add", name, "type", "bridge")
-    _address(namespace, name, address)
 
 
 def _link(one: str, one_name: str, other: str, other_name: str, bridge: str = "") -> None:
@@ -110,6 +114,10 @@ def _link(one: str, one_name: str, other: str, other_name: str, bridge: str = ""
     command("ip", "-n", other, "link", "set", other_name, "up")
 
 
-def _address(namespace: str, name: str, address: str) -> None:
-    command("ip", "-n", namespace, "addr", "add", address, "dev", name)
+def _addresses(top: Topology, namespace: str, name: str, four: str, six: str) -> None:
+    """Those of the lab's families; the link is up then."""
+    if 4 in top.versions:
+        command("ip", "-n", namespace, "addr", "add", f"{four}/24", "dev", name)
+    if 6 in top.versions:
+        command("ip", "-n", namespace, "addr", "add", f"{six}/64", "dev", name, "nodad")
     command("ip", "-n", namespace, "link", "set", name, "up")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from routed.lab.fabric import LabError, command, prefix
 from routed.lab.processes import Process
-from routed.lab.topology import Topology, Tor
+from routed.lab.topology import BOTH, Topology, Tor
 
 PACKAGE = "frr"
 _DAEMONS = Path("/usr/lib/frr")
@@ -21,7 +22,34 @@ PROGRAMS: tuple[str, ...] = (str(_DAEMONS / "zebra"), str(_DAEMONS / "bgpd"), "v
 
 
 def configuration(top: Topology, tor: Tor) -> str:
-    """A ToR: hosts by range, each with its own ASN; it keeps their routes over a restart."""
+    """A ToR: hosts by range, each with its own ASN; it keeps their routes over a restart. Every
+    session carries both families, over IPv6 with IPv6 next hops for both (RFC 8950)."""
+    groups = [("hosts", tor.subnet, False)] if 4 in top.versions else []
+    if 6 in top.versions:
+        groups.append(("hosts6", tor.subnet6, True))
+    client = top.client_address(tor) if 4 in top.versions else top.client_address6(tor)
+    sessions = "".join(
+        f" neighbor {name} peer-group\n neighbor {name} remote-as external\n"
+        f" neighbor {name} timers 3 9\n neighbor {name} passive\n"
+        + (f" neighbor {name} capability extended-nexthop\n" if over_six else "")
+        + f" bgp listen range {subnet} peer-group {name}\n"
+        for name, subnet, over_six in groups
+    )
+    sessions += f" neighbor {client} remote-as {top.client_as}\n"
+    sessions += f" neighbor {client} timers connect 1\n"
+    if ":" in client:
+        sessions += f" neighbor {client} capability extended-nexthop\n"
+    families = "".join(
+        f" address-family ipv{version} unicast\n"
+        + "".join(
+            f"  neighbor {name} activate\n  neighbor {name} default-originate\n"
+            f"  neighbor {name} next-hop-self\n"
+            for name, _, _ in groups
+        )
+        + f"  neighbor {client} activate\n  neighbor {client} next-hop-self\n"
+        + "  maximum-paths 16\n exit-address-family\n"
+        for version in (4, 6)
+    )
     return f"""frr defaults datacenter
 hostname {tor.namespace}
 log stdout warnings
@@ -29,20 +57,7 @@ router bgp {tor.as_number}
  bgp router-id {tor.address}
  no bgp ebgp-requires-policy
  bgp bestpath as-path multipath-relax
- neighbor hosts peer-group
- neighbor hosts remote-as external
- neighbor hosts timers 3 9
- neighbor hosts passive
- bgp listen range {tor.subnet} peer-group hosts
- neighbor {top.client_address(tor)} remote-as {top.client_as}
- neighbor {top.client_address(tor)} timers connect 1
- address-family ipv4 unicast
-  neighbor hosts default-originate
-  neighbor hosts next-hop-self
-  neighbor {top.client_address(tor)} next-hop-self
-  maximum-paths 16
- exit-address-family
-"""
+{sessions}{families}"""
 
 
 def processes(top: Topology, tor: Tor, directory: Path) -> list[Process]:
@@ -63,10 +78,20 @@ def processes(top: Topology, tor: Tor, directory: Path) -> list[Process]:
     return [zebra, bgpd]
 
 
-def prefixes(directory: Path, namespace: str) -> dict[str, list[str]]:
+def prefixes(
+    directory: Path, namespace: str, versions: Sequence[int] = BOTH
+) -> dict[str, list[str]]:
+    return {
+        text: hops
+        for version in versions
+        for text, hops in _prefixes(directory, namespace, version).items()
+    }
+
+
+def _prefixes(directory: Path, namespace: str, version: int) -> dict[str, list[str]]:
     said = command(
         "vtysh", "--vty_socket", str(_home(directory, namespace)), "-d", "bgpd",
-        "-c", "show bgp ipv4 unicast json", check=False,
+        "-c", f"show bgp ipv{version} unicast json", check=False,
     )  # fmt: skip
     try:
         routes = json.loads(said)["routes"]
@@ -79,6 +104,7 @@ def prefixes(directory: Path, namespace: str) -> dict[str, list[str]]:
             for path in paths
             if path.get("peerId") != "(unspec)"  # originated by the ToR itself
             for hop in path.get("nexthops", [])
+            if hop.get("scope") != "link-local" or len(path["nexthops"]) == 1
         ]
         if hops:
             found[prefix_text] = hops

@@ -7,20 +7,54 @@ it, and it originates no default route: this lab shows what is announced, kept a
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from routed.lab.fabric import LabError, inside, prefix
 from routed.lab.processes import Process
-from routed.lab.topology import Topology, Tor
+from routed.lab.topology import BOTH, Topology, Tor
 
 PACKAGE = "gobgpd"
 PROGRAMS: tuple[str, ...] = ("gobgpd", "gobgp")
-_NEXT_HOP = 3  # path attribute type code, RFC 4271, section 5.1.3
+# path attribute type codes: RFC 4271, section 5.1.3; RFC 4760, section 3
+_NEXT_HOP, _MP_REACH = 3, 14
 
 
 def configuration(top: Topology, tor: Tor) -> str:
-    """A ToR: hosts by range, each with its own ASN; it keeps their routes over a restart."""
+    """A ToR: hosts by range, each with its own ASN; it keeps their routes over a restart. Every
+    session carries both families."""
+    subnets = {4: tor.subnet, 6: tor.subnet6}
+    clients = {4: top.client_address(tor), 6: top.client_address6(tor)}
+    families = "".join(
+        f"""  [[peer-groups.afi-safis]]
+    [peer-groups.afi-safis.config]
+      afi-safi-name = "ipv{version}-unicast"
+    [peer-groups.afi-safis.mp-graceful-restart.config]
+      enabled = true
+"""
+        for version in (4, 6)
+    )
+    sessions = "".join(
+        f"""[[dynamic-neighbors]]
+  [dynamic-neighbors.config]
+    prefix = "{subnets[version]}"
+    peer-group = "hosts"
+[[neighbors]]
+  [neighbors.config]
+    neighbor-address = "{clients[version]}"
+    peer-as = {top.client_as}
+  [neighbors.timers.config]
+    connect-retry = 1
+  [[neighbors.afi-safis]]
+    [neighbors.afi-safis.config]
+      afi-safi-name = "ipv4-unicast"
+  [[neighbors.afi-safis]]
+    [neighbors.afi-safis.config]
+      afi-safi-name = "ipv6-unicast"
+"""
+        for version in top.versions
+    )
     return f"""[global.config]
   as = {tor.as_number}
   router-id = "{tor.address}"
@@ -33,22 +67,7 @@ def configuration(top: Topology, tor: Tor) -> str:
   [peer-groups.graceful-restart.config]
     enabled = true
     restart-time = 120
-  [[peer-groups.afi-safis]]
-    [peer-groups.afi-safis.config]
-      afi-safi-name = "ipv4-unicast"
-    [peer-groups.afi-safis.mp-graceful-restart.config]
-      enabled = true
-[[dynamic-neighbors]]
-  [dynamic-neighbors.config]
-    prefix = "{tor.subnet}"
-    peer-group = "hosts"
-[[neighbors]]
-  [neighbors.config]
-    neighbor-address = "{top.client_address(tor)}"
-    peer-as = {top.client_as}
-  [neighbors.timers.config]
-    connect-retry = 1
-"""
+{families}{sessions}"""
 
 
 def processes(top: Topology, tor: Tor, directory: Path) -> list[Process]:
@@ -61,8 +80,16 @@ def processes(top: Topology, tor: Tor, directory: Path) -> list[Process]:
     return [Process(tor.namespace, [*prefix(tor.namespace), *words], directory)]
 
 
-def prefixes(directory: Path, namespace: str) -> dict[str, list[str]]:
-    said = inside(namespace, "gobgp", "-j", "global", "rib")
+def prefixes(
+    directory: Path, namespace: str, versions: Sequence[int] = BOTH
+) -> dict[str, list[str]]:
+    return {
+        text: hops for version in versions for text, hops in _prefixes(namespace, version).items()
+    }
+
+
+def _prefixes(namespace: str, version: int) -> dict[str, list[str]]:
+    said = inside(namespace, "gobgp", "-j", "global", "rib", "-a", f"ipv{version}")
     try:
         routes: dict[str, list[dict[str, Any]]] = json.loads(said)
     except ValueError as error:
@@ -72,7 +99,7 @@ def prefixes(directory: Path, namespace: str) -> dict[str, list[str]]:
             attribute["nexthop"]
             for path in paths
             for attribute in path["attrs"]
-            if attribute["type"] == _NEXT_HOP
+            if attribute["type"] in (_NEXT_HOP, _MP_REACH) and "nexthop" in attribute
         ]
         for prefix_text, paths in routes.items()
     }

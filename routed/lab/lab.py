@@ -17,7 +17,7 @@ from routed.lab import bird, fabric
 from routed.lab.fabric import LabError, prefix
 from routed.lab.processes import Process, wait_for
 from routed.lab.switch import TorDaemon, check_installed, switch_of
-from routed.lab.topology import Host, Topology, topology
+from routed.lab.topology import Family, Host, Topology, topology
 
 BASE = Path("/run/routed-lab")
 PORT = 6780
@@ -27,16 +27,21 @@ class Lab:
     """The lab called `name`; another command's lab of that name is the same one."""
 
     def __init__(
-        self, name: str, hosts: int = 2, tors: int = 2, tor_daemon: TorDaemon = TorDaemon.BIRD
+        self,
+        name: str,
+        hosts: int = 2,
+        tors: int = 2,
+        tor_daemon: TorDaemon = TorDaemon.BIRD,
+        family: Family = Family.BOTH,
     ) -> None:
         self.directory = BASE / name
         saved = self.directory / "lab.json"
         if saved.exists():
             held = json.loads(saved.read_text(encoding="ascii"))
             hosts, tors = held["hosts"], held["tors"]
-            tor_daemon = TorDaemon(held["torDaemon"])
+            tor_daemon, family = TorDaemon(held["torDaemon"]), Family(held.get("family", "both"))
         self.tor_daemon = tor_daemon
-        self.top: Topology = topology(name, hosts, tors)
+        self.top: Topology = topology(name, hosts, tors, family)
         self._saved = saved
         self._clients: dict[str, httpx.Client] = {}
         self._daemons: list[Process] = []
@@ -69,10 +74,9 @@ class Lab:
         if not self.exists:
             self.down()  # what a crashed lab of that name left
         self.directory.mkdir(mode=0o755, parents=True, exist_ok=False)
-        saved = {"hosts": len(self.top.hosts), "tors": len(self.top.tors)}
-        self._saved.write_text(
-            json.dumps({**saved, "torDaemon": self.tor_daemon}), encoding="ascii"
-        )
+        saved: dict[str, object] = {"hosts": len(self.top.hosts), "tors": len(self.top.tors)}
+        saved |= {"torDaemon": self.tor_daemon, "family": self.top.family}
+        self._saved.write_text(json.dumps(saved), encoding="ascii")
         fabric.build(self.top)
         for daemon in self._routers():
             daemon.start()
@@ -150,11 +154,20 @@ class Lab:
 
     def tor_has(self, prefix_text: str) -> bool:
         """Whether every ToR has the prefix."""
-        return all(prefix_text in self.tor_prefixes(name) for name in self.tor_namespaces)
+        return all(
+            prefix_text in self._of_family(name, prefix_text) for name in self.tor_namespaces
+        )
 
     def tor_lacks(self, prefix_text: str) -> bool:
         """Whether no ToR has the prefix."""
-        return not any(prefix_text in self.tor_prefixes(name) for name in self.tor_namespaces)
+        return not any(
+            prefix_text in self._of_family(name, prefix_text) for name in self.tor_namespaces
+        )
+
+    def _of_family(self, namespace: str, prefix_text: str) -> dict[str, list[str]]:
+        """A ToR's BGP routes of one prefix's family."""
+        versions = (6,) if ":" in prefix_text else (4,)
+        return switch_of(self.tor_daemon).prefixes(self.directory, namespace, versions)
 
     def daemon(self, namespace: str) -> Process:
         """The routing daemon of a ToR or of the client."""

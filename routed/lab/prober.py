@@ -72,7 +72,8 @@ def main(here: str, there: str, rate: int) -> None:
     begun: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: ends.append(time.monotonic()))
     signal.signal(signal.SIGUSR1, lambda *_: begun.append(True))
-    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if ":" in here else socket.AF_INET
+    link = socket.socket(family, socket.SOCK_DGRAM)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     link.bind((here, PORT))
     link.setblocking(False)

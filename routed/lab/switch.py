@@ -8,6 +8,7 @@ client behind it what it has learned.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +16,7 @@ from typing import Protocol
 from routed.lab import bird, frr, gobgp
 from routed.lab.fabric import LabError
 from routed.lab.processes import Process
-from routed.lab.topology import Topology, Tor
+from routed.lab.topology import BOTH, Topology, Tor
 
 
 class TorDaemon(StrEnum):
@@ -35,8 +36,11 @@ class Switch(Protocol):
     def processes(self, top: Topology, tor: Tor, directory: Path) -> list[Process]:
         """Its processes for this ToR in the order of their start; none is started yet."""
 
-    def prefixes(self, directory: Path, namespace: str) -> dict[str, list[str]]:
-        """The BGP routes of its table: prefix to the next hops of every path in it.
+    def prefixes(
+        self, directory: Path, namespace: str, versions: Sequence[int] = BOTH
+    ) -> dict[str, list[str]]:
+        """The BGP routes of its tables: prefix to the next hops of every path in it. Those of other
+        `versions` of IP may be left out.
 
         What the ToR originates itself is left out. LabError while it does not answer.
         """

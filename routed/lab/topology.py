@@ -5,17 +5,33 @@
     management: a bridge with the control plane (.1) and every host (.11, .12, ...)
 
 A ToR is a router with one subnet for its hosts (172.31.T.0/24, .1 is the ToR) on a bridge, as a
-rack's switch has on an SVI; a client subnet hangs off each ToR (172.29.T.0/24).
+rack's switch has on an SVI; a client subnet hangs off each ToR (172.29.T.0/24). IPv6 is the same,
+with fd00:31:T::/64 and fd00:29:T::/64, and the same numbers of hosts. A lab has one of the two
+families of IP or both on every link; in one with IPv6 alone no link has an IPv4 address.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from api.resources.errors import Cause, ConfigError
 
 MAX_HOSTS, MAX_TORS = 50, 8
+BOTH = (4, 6)  # versions of IP
+
+
+class Family(StrEnum):
+    """The value of `--family`."""
+
+    BOTH = "both"
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        return {"both": BOTH, "ipv4": (4,), "ipv6": (6,)}[self.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,18 @@ class Tor:
     def client_side(self) -> str:
         return f"172.29.{self.number}.1"
 
+    @property
+    def address6(self) -> str:
+        return f"fd00:31:{self.number}::1"
+
+    @property
+    def subnet6(self) -> str:
+        return f"fd00:31:{self.number}::/64"
+
+    @property
+    def client_side6(self) -> str:
+        return f"fd00:29:{self.number}::1"
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -53,8 +81,15 @@ class Host:
     def management(self) -> str:
         return f"172.30.0.{10 + self.number}"
 
+    @property
+    def management6(self) -> str:
+        return f"fd00:30::{10 + self.number}"
+
     def address(self, tor: Tor) -> str:
         return f"172.31.{tor.number}.{10 + self.number}"
+
+    def address6(self, tor: Tor) -> str:
+        return f"fd00:31:{tor.number}::{10 + self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +99,11 @@ class Topology:
     name: str
     hosts: tuple[Host, ...]
     tors: tuple[Tor, ...]
+    family: Family = Family.BOTH
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        return self.family.versions
 
     @property
     def client(self) -> str:
@@ -75,7 +115,8 @@ class Topology:
 
     @property
     def server(self) -> str:
-        return "172.30.0.1"
+        """As it stands in a URL."""
+        return "172.30.0.1" if 4 in self.versions else "[fd00:30::1]"
 
     @property
     def client_as(self) -> int:
@@ -84,6 +125,15 @@ class Topology:
     def client_address(self, tor: Tor) -> str:
         return f"172.29.{tor.number}.2"
 
+    def client_address6(self, tor: Tor) -> str:
+        return f"fd00:29:{tor.number}::2"
+
+    @property
+    def client_own(self) -> dict[int, str]:
+        """The client's address on no link, by version of IP."""
+        own = {4: "172.28.0.1", 6: "fd00:28::1"}
+        return {version: own[version] for version in self.versions}
+
     @property
     def namespaces(self) -> list[str]:
         """Those of the fabric itself; workloads' are named after them."""
@@ -91,7 +141,7 @@ class Topology:
         return [*found, self.client, self.management]
 
 
-def topology(name: str, hosts: int, tors: int) -> Topology:
+def topology(name: str, hosts: int, tors: int, family: Family = Family.BOTH) -> Topology:
     """The fabric of `hosts` and `tors`; ConfigError if they cannot be."""
     problems = []
     if not re.fullmatch(r"[a-z][a-z0-9]{0,9}", name):
@@ -106,4 +156,5 @@ def topology(name: str, hosts: int, tors: int) -> Topology:
         name,
         tuple(Host(n, f"{name}-host{n}") for n in range(1, hosts + 1)),
         tuple(Tor(n, f"{name}-tor{n}") for n in range(1, tors + 1)),
+        family,
     )

@@ -5,7 +5,6 @@ Each disagreement is made by hand, in a lab where everything agrees before and a
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from support.labs import Workloads, blocks, ctl, node_conditions
 from support.rig import Figures
+from support.rogue import announced, tell
 
 from api.resources.net import host_prefix, parse_address
 from bgp import wire
@@ -76,34 +76,6 @@ def settled(lab: Lab) -> None:
         return [one["status"] for one in said] == ["True", "True"]
 
     wait_for("both agents being content", fine, 40)
-
-
-def tell(lab: Lab, host: str, *messages: wire.Message) -> None:
-    """Say something to the host's speaker behind its agent's back; ExaBGP has it afterwards."""
-
-    async def body() -> None:
-        path = str(lab.directory / host / "run" / "speaker.sock")
-        reader, writer = await asyncio.open_unix_connection(path, limit=wire.LINE_LIMIT)
-        for message in (*messages, wire.Sync(1)):
-            writer.write(wire.op(message))
-        while not isinstance(wire.parse_event(await reader.readline()), wire.Synced):
-            pass
-        writer.close()
-        await writer.wait_closed()
-
-    asyncio.run(asyncio.wait_for(body(), 20))
-
-
-@contextmanager
-def announced(lab: Lab, host: str, address: str) -> Iterator[float]:
-    """By the host's speaker, though nothing there has it; since when."""
-    one = host_prefix(parse_address(address))
-    began = time.monotonic()
-    tell(lab, host, Advertisement(one))
-    try:
-        yield began
-    finally:
-        tell(lab, host, wire.Withdraw(one))
 
 
 def condition(lab: Lab, host: str = "host1") -> dict[str, Any]:

@@ -27,15 +27,18 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing() -> None:
     done = routed_lab("demo", "--name", name)
     assert done.returncode == 0, done.stdout + done.stderr
     for line in (
-        "16 of 16 answered",
+        "IPv4: 16 of 16 answered",
+        "IPv6: 16 of 16 answered",
         "overlaps pool main",
         "it is in use by workload web.host1",
         "outside every pool",
         "of node host2",
         "client to workload: lost 0 of",
         "workload to client: lost 0 of",
+        "client to workload, IPv6: lost 0 of",
+        "workload to client, IPv6: lost 0 of",
         "attached and announced without a control plane",
-        "is gone from both switches",
+        "are gone from both switches",
         "demo complete: 9 steps",
     ):
         assert line in done.stdout, line

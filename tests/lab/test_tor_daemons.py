@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.labs import Workloads, exabgp_of, running_lab
+from support.labs import EXAMPLES, Workloads, exabgp_of, running_lab
 
 from routed.lab import fabric
 from routed.lab.lab import Lab, lab_of
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module", params=[TorDaemon.FRR, TorDaemon.GOBGP])
 def daemon_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     daemon: TorDaemon = request.param
-    with running_lab(daemon[0], daemon, 40) as found:
+    six = EXAMPLES / "ipv6" / "ippool.yaml"
+    with running_lab(daemon[0], daemon, 40, also=(six,)) as found:
         yield found
 
 
@@ -56,6 +57,24 @@ def test_learned_from_two_hosts_reachable_and_withdrawn(
     assert detached.status_code in (200, 204), detached.text
     assert wait_for("the withdrawal", lambda: lab.tor_lacks(f"{first}/32"), 5) < 2
     assert lab.tor_has(f"{second}/32")
+
+
+def test_both_families_in_one_session(daemon_lab: Lab, attached: Workloads) -> None:
+    lab = daemon_lab
+    namespace, _ = attached.attach("host1", "six1", ipFamilies=["IPv4", "IPv6"])
+    attached.attach("host2", "six2", ipFamilies=["IPv4", "IPv6"])
+    for number, host in enumerate(lab.top.hosts):
+        four, six = lab.local(host.name).get(f"/v1/attachments/six{number + 1}").json()["addresses"]
+        wait_for("the switches knowing both", lambda f=four, s=six: (  # type: ignore[misc]
+            lab.tor_has(f"{f}/32") and lab.tor_has(f"{s}/128")
+        ))  # fmt: skip
+        for tor in lab.top.tors:
+            assert host.address6(tor) in lab.tor_prefixes(tor.namespace)[f"{six}/128"]
+    if lab.tor_daemon is not TorDaemon.GOBGP:
+        wait_for("a ping across", lambda: lab.ping(namespace, six), 5)
+        wait_for("a ping from outside", lambda: lab.ping(lab.top.client, six), 5)
+    lab.local("host2").delete("/v1/attachments/six2")
+    assert wait_for("the withdrawal", lambda: lab.tor_lacks(f"{six}/128"), 5) < 2
 
 
 def test_kept_while_exabgp_is_killed_and_withdrawn_after(

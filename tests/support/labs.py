@@ -18,6 +18,7 @@ from routed.lab.fabric import LabError, command, inside
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 from routed.lab.switch import TorDaemon, check_installed
+from routed.lab.topology import Family
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -51,18 +52,24 @@ def blocks(lab: Lab, pool: str) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def running_lab(
-    mark: str, tor_daemon: TorDaemon = TorDaemon.BIRD, seconds: float = 20.0
+    mark: str,
+    tor_daemon: TorDaemon = TorDaemon.BIRD,
+    seconds: float = 20.0,
+    family: Family = Family.BOTH,
+    also: tuple[Path, ...] = (),
 ) -> Iterator[Lab]:
-    """A lab whose name begins with `mark`, the examples applied, every session up in `seconds`; the
-    test is skipped where such switches are not installed."""
+    """A lab whose name begins with `mark`, the examples and `also` applied, every session up in
+    `seconds`; the test is skipped where such switches are not installed."""
     try:
         check_installed(tor_daemon)
     except LabError as error:
         pytest.skip(str(error))
-    found = Lab(f"{mark}{os.getpid() % 100_000}", tor_daemon=tor_daemon)
+    found = Lab(f"{mark}{os.getpid() % 100_000}", tor_daemon=tor_daemon, family=family)
     try:
         found.up()
-        ctl(found, "apply", "-f", str(EXAMPLES))
+        peers = EXAMPLES if family is not Family.IPV6 else EXAMPLES / "ipv6"
+        for manifest in (peers / "bgppeers.yaml", EXAMPLES / "ippool.yaml", *also):
+            ctl(found, "apply", "-f", str(manifest))
         wait_for("every session being up", found.established, seconds)
         yield found
     finally:
