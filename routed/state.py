@@ -20,8 +20,9 @@ How an agent without memory recognises what is ours:
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -45,6 +46,7 @@ NEXT_HOP_IDS = range(82_000_000, 82_100_000)
 LONE_NEXT_HOP_IDS = range(82_100_000, 82_200_000)
 GROUP_IDS = range(82_200_000, 83_000_000)
 
+FORWARD_V6 = "sysctl net.ipv6.conf.all.forwarding"
 GATEWAY_V4 = "169.254.1.1"
 GATEWAY_V6 = "fe80::1"
 HOST_MAC = bytes.fromhex("ee" * 6)
@@ -193,6 +195,21 @@ class HostState:
     sweep: bool = True
     sweep_learned: bool = True
     manage_sysctls: bool = True
+
+
+class ForwardRefused(ApplyError):
+    """IPv6 is not forwarded, for that would cost the host its own default route over `links`."""
+
+    def __init__(self, links: Sequence[str]) -> None:
+        super().__init__(FORWARD_V6, "set", errno.EPERM)
+        self.links = tuple(links)
+        self.remedy = "; ".join(f"sysctl -w net.ipv6.conf.{one}.accept_ra=2" for one in links)
+        over = ", ".join(links)
+        self.args = (
+            f"cannot forward IPv6: the host's default route over {over} comes from router "
+            "advertisements, which the kernel gives up when it forwards, unless accept_ra is 2; "
+            f"run: {self.remedy}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

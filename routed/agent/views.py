@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from api.resources import Condition
 from routed.agent import flapping, skew
+from routed.state import ForwardRefused
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
@@ -62,10 +63,17 @@ def conditions(agent: Agent) -> list[Condition]:
     skewed = skew.condition(
         agent.control.skew, skew.of_speaker(speech.version) if speech.connected else "", unread
     )
+    refused = next((e for e in agent.report.failed.values() if isinstance(e, ForwardRefused)), None)
+    forwarding = Condition(
+        type="ForwardIPv6Refused",
+        status="True" if refused else "False",
+        reason="DefaultRouteByAdvertisement" if refused else "NotRefused",
+        message=str(refused or ""),
+    )
     removed = flapping.condition(getattr(agent.kernel, "removals", ()), time.monotonic())
     switched = agent.switched.condition(time.monotonic())
     agreed = agent.agreement.condition()
-    return [ready, speaking, blocked, removed, switched, skewed, agreed]
+    return [ready, speaking, blocked, forwarding, removed, switched, skewed, agreed]
 
 
 def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:

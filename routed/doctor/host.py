@@ -14,6 +14,7 @@ from policies.nft import Nft
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
 from routed.kernel import inspect
 from routed.settings import AgentSettings
+from routed.state import ForwardRefused
 
 NEEDED = ("network namespaces", "veth", "next hop objects", "nftables")
 WISHED = {"ipvlan": "modes ipvlan-l3 and ipvlan-l3s", "vxlan": "encapsulation"}
@@ -68,6 +69,14 @@ def sysctls(settings: AgentSettings) -> Iterator[Finding]:
         yield ok("sysctl: ip_forward", "0; the agent sets it (manageSysctls)")
     else:
         yield fail("sysctl: ip_forward", "0", "sysctl -w net.ipv4.ip_forward=1")
+    if links := inspect.v6_defaults_at_risk():
+        refused = ForwardRefused(links)
+        said = f"the default route over {', '.join(links)} comes from router advertisements: "
+        yield warn(
+            "sysctl: IPv6 forwarding",
+            f"{said}the agent does not forward IPv6, no workload can have an IPv6 address",
+            refused.remedy,
+        )
     strict = [
         name.parent.name
         for name in sorted((path / "conf").glob("*/rp_filter"))

@@ -15,6 +15,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from routed.kernel import messages as m
+from routed.kernel import sysctl
 from routed.kernel.netlink import Netlink
 
 RTN_UNICAST = 1
@@ -73,6 +74,14 @@ def default_routes() -> dict[int, list[str]]:
                 hops = hops or [one.get_attr("RTA_OIF")]
                 found.setdefault(family, []).extend(names.get(hop, "?") for hop in hops)
     return found
+
+
+def v6_defaults_at_risk() -> list[str]:
+    """Links whose default route the host would lose by forwarding IPv6, which it does not yet."""
+    if sysctl.forwards_v6():
+        return []
+    with Netlink() as netlink:
+        return sysctl.at_risk(netlink)
 
 
 def foreign_rules() -> list[str]:

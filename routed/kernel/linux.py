@@ -112,6 +112,8 @@ class LinuxKernel:
     # -- one endpoint ------------------------------------------------------------------------------
 
     async def attach(self, endpoint: Endpoint) -> None:
+        if any(value.version == 6 for value in endpoint.addresses):
+            sysctl.check_forward_v6(self._netlink)
         try:
             await self._connections.forgotten(endpoint.addresses)
         except OSError as error:

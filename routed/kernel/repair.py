@@ -63,6 +63,7 @@ class Repair:
         if not self.desired.manage_sysctls:
             return
         versions = {a.version for e in self.desired.endpoints.values() for a in e.addresses}
+        versions |= {block.version for block in self.desired.blackholes}  # before anybody is in it
         for set_forwarding in (sysctl.forward_v4, sysctl.forward_v6)[: 2 if 6 in versions else 1]:
             try:
                 self.changed += set_forwarding(self.netlink)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from pathlib import Path
 
 from api.resources.errors import ApplyError
 from routed.kernel import messages as m
 from routed.kernel import observe
 from routed.kernel.netlink import Netlink
+from routed.state import ForwardRefused
 
 FORWARD_V4 = Path("/proc/sys/net/ipv4/ip_forward")
 FORWARD_V6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
@@ -28,15 +30,55 @@ def forward_v4(_: Netlink) -> bool:
 
 
 def forward_v6(netlink: Netlink) -> bool:
-    """Forward IPv6; whether that changed anything. ApplyError.
-
-    Refused where it would cost the host its own default route, which it has from router
-    advertisements (then `accept_ra` would have to be 2, which is not ours to set).
-    """
-    if DEFAULT_V6 in observe.routes(netlink, m.AF_INET6, RTPROT_RA).destinations():
-        key = f"sysctl {FORWARD_V6}: the default route comes from router advertisements"
-        raise ApplyError(key, "set", errno.EPERM)
+    """Forward IPv6; whether that changed anything. ApplyError, ForwardRefused."""
+    if forwards_v6():
+        return False
+    check_forward_v6(netlink)
     return _switch_on(FORWARD_V6)
+
+
+def check_forward_v6(netlink: Netlink) -> None:
+    """ForwardRefused where forwarding is off, and switching it on would cost the host its own
+    default route: `accept_ra` would have to be 2, which is not ours to set."""
+    if not forwards_v6() and (links := at_risk(netlink)):
+        raise ForwardRefused(links)
+
+
+def forwards_v6() -> bool:
+    """False also on a kernel without IPv6."""
+    try:
+        return FORWARD_V6.read_text(encoding="ascii").strip() != "0"
+    except OSError:
+        return False
+
+
+def at_risk(netlink: Netlink) -> list[str]:
+    """The links over which the kernel has a default route by router advertisements that it gives
+    up when it forwards (rt6_purge_dflt_routers in net/ipv6/route.c): those whose `accept_ra` is 1.
+    Where it is 0, a program takes the advertisements in and makes the routes itself."""
+    learned = observe.routes(netlink, m.AF_INET6, RTPROT_RA).learned
+    indexes = {
+        index
+        for level, some in learned.items()
+        if level[:2] == DEFAULT_V6
+        for shape in some.values()
+        for _, index in shape.hops
+    }
+    return [name for name in sorted(map(_link_name, indexes)) if name and _accepts(name) == "1"]
+
+
+def _link_name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
+
+
+def _accepts(name: str) -> str:
+    try:
+        return (V6_CONF / name / "accept_ra").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _switch_on(path: Path) -> bool:
