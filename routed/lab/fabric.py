@@ -13,10 +13,9 @@ from pathlib import Path
 from api.resources.errors import RoutedError
 from routed.lab.topology import Topology
 
+FORWARD = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}  # not of hosts
 SYSCTLS = {
-    "net.ipv4.ip_forward": "1",
     "net.ipv4.fib_multipath_hash_policy": "1",
-    "net.ipv6.conf.all.forwarding": "1",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
 }
@@ -60,7 +59,9 @@ def build(top: Topology) -> None:
         )
     for name in top.namespaces:
         command("ip", "netns", "add", name)
-        inside(name, "sysctl", "-qw", *(f"{key}={value}" for key, value in SYSCTLS.items()))
+        of_host = name in {host.namespace for host in top.hosts}
+        settings = SYSCTLS if of_host else SYSCTLS | FORWARD  # a host's agent sets those itself
+        inside(name, "sysctl", "-qw", *(f"{key}={value}" for key, value in settings.items()))
         command("ip", "-n", name, "link", "set", "lo", "up")
     for tor in top.tors:
         _bridge(tor.namespace, "hosts")
