@@ -198,6 +198,8 @@ class WorkloadStatus(Status):
     """Where its default route leads."""
     mac: str = ""
     """Of the interface inside."""
+    mtu: int | None = None
+    """Of the interface inside, in bytes."""
 
 
 @resource(
@@ -210,6 +212,7 @@ class WorkloadStatus(Status):
         Column("ORIGIN", "spec.origin", 1),
         Column("MODE", "spec.mode", 1),
         Column("INTERFACE", "status.hostInterface", 1),
+        Column("MTU", "status.mtu", 1),
         Column("NETNS", "spec.netns", 1),
     ),
     selectable=("spec.node", "spec.origin", "status.phase"),

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
 from api.resources.versions import VERSION
 from api.resources.workload import Mode, Origin
-from routed.agent import attaching, modes
+from routed.agent import attaching, modes, sizes
 from routed.agent.addresses import AddressBook
 from routed.agent.agreement import Agreement
 from routed.agent.attachment import Attachment, Step, node_born_id
@@ -255,9 +255,10 @@ class Agent:
             return False
         return True
 
-    def mtu(self, asked: int | None) -> int:
-        """The MTU of a workload's link, in bytes: as asked, as set, or the uplinks'."""
-        return asked or self.settings.mtu or self.kernel.uplink_mtu()
+    def mtu(self, asked: int, addresses: Collection[IPAddress]) -> int:
+        """Of a workload's link, in bytes: as `asked` (0: not), as set, or derived."""
+        wanted = asked or self.settings.mtu
+        return wanted or sizes.derived(self.kernel.uplink_mtu(), addresses, self.known_intent())
 
     def parent(self, mode: Mode) -> str:
         """The link whose slave a workload of this mode gets; "" if it gets none. Invalid."""

@@ -26,7 +26,7 @@ from api.resources.errors import (
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Origin
 from policies.nat import PortMapping
-from routed.agent import modes
+from routed.agent import modes, sizes
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.plan import advertisements
 from routed.agent.ports import mappings, taken, unreachable
@@ -71,7 +71,7 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         addresses=[],
         container_id=wanted.container_id,
         labels=wanted.labels,
-        mtu=agent.mtu(wanted.mtu),
+        mtu=wanted.mtu or 0,  # derived when its addresses are known
         parent=agent.parent(wanted.mode),
         ports=wanted.ports,
         bandwidth=wanted.bandwidth,
@@ -146,8 +146,13 @@ def _check_ports(agent: Agent, candidate: Attachment) -> None:
 async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     intent = agent.known_intent()
     addresses = agent.book.assign(intent, candidate)
-    record = candidate.model_copy(update={"addresses": addresses})
-    refused = unreachable(record) or modes.unlimited(record.name, record.mode, record.limits)
+    mtu = agent.mtu(candidate.mtu, addresses)
+    record = candidate.model_copy(update={"addresses": addresses, "mtu": mtu})
+    refused = (
+        unreachable(record)
+        or modes.unlimited(record.name, record.mode, record.limits)
+        or sizes.too_small(record.name, mtu, addresses)
+    )
     if refused is not None:
         agent.book.forget(record.id)
         raise refused

@@ -158,6 +158,7 @@ class Attachment(Model):
             host_interface=self.host_interface,
             gateway=self.gateway,
             mac=self.mac,
+            mtu=self.mtu,
         )
 
     def wire_view(self, *, ready: bool) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Declared:
             addresses=newest.status.addresses,  # those it had before
             container_id=spec.container_id,
             labels=workload.metadata.labels,
-            mtu=self.agent.mtu(None),
+            mtu=0,  # derived when its addresses are known
             parent=self.agent.parent(spec.mode),
             ports=spec.ports,
             bandwidth=spec.bandwidth,

@@ -30,6 +30,7 @@ OUR_GROUPS = (LINK_GROUP, REAP_GROUP, REAPING_GROUP)
 _ATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 _INT = struct.Struct("=i")
+RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, interface index
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +278,17 @@ def leaving(netlink: Netlink, address: IPAddress) -> int:
     except OSError:
         return 0  # nowhere
     return 0 if data is None else _number(attributes(data, 12), m.RTA_OIF)
+
+
+def ways(netlink: Netlink, address: IPAddress) -> set[int]:
+    """The interface indexes of all next hops of the route that the kernel has for `address`."""
+    parts = attributes(lookup(netlink, address) or b"", 12)
+    several, found, at = parts.get(m.RTA_MULTIPATH, b""), set(), 0
+    while at + RTNEXTHOP.size <= len(several):
+        length, _, _, index = RTNEXTHOP.unpack_from(several, at)
+        found.add(index)
+        at += max(RTNEXTHOP.size, (length + 3) & ~3)
+    return found or {_number(parts, m.RTA_OIF)} - {0}
 
 
 def on_link(netlink: Netlink, gateway: IPAddress) -> int:

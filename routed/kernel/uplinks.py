@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.resources.errors import Cause, Invalid
+from routed.addressing import OTHERS
 from routed.kernel import interior, observe
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink
@@ -16,7 +17,8 @@ DEFAULT_MTU = 1500
 def leading(netlink: Netlink, observed: Observed) -> list[Link]:
     """The links that learned routes and the default route use, by name."""
     used = {index for _, index in observed.objects.hops.values()}
-    used.update(observe.leaving(netlink, address) for address in interior.ANYWHERE.values())
+    for address in interior.ANYWHERE.values():
+        used.update(observe.ways(netlink, address))
     found = [link for link in _others(observed) if link.index in used]
     return sorted(found, key=lambda link: link.name)
 
@@ -27,9 +29,15 @@ def _others(observed: Observed) -> list[Link]:
     return [link for link in every if link.up and link.index != interior.LOOPBACK]
 
 
+def _perhaps(observed: Observed) -> list[Link]:
+    """Those of them that may lead off: not the bridges of containers, if there are others."""
+    every = _others(observed)
+    return [link for link in every if not OTHERS.match(link.name)] or every
+
+
 def smallest_mtu(netlink: Netlink, observed: Observed) -> int:
-    """Of those that lead off; without such, of all that are up and not ours."""
-    found = leading(netlink, observed) or _others(observed)
+    """Of those that lead off; without such, of all that are up and may."""
+    found = leading(netlink, observed) or _perhaps(observed)
     return min((link.mtu for link in found), default=DEFAULT_MTU)
 
 
