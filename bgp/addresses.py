@@ -57,12 +57,16 @@ def not_carried(
     return "; ".join(reasons)
 
 
-def towards(peer: IPAddress) -> IPAddress | None:
-    """Our address towards `peer`: ExaBGP leaves it out of `up` when it reloads meanwhile."""
+def towards(peer: IPAddress, interface: str | None = None) -> IPAddress | None:
+    """Our address towards `peer` (over a link): ExaBGP leaves it out of `up` when it reloads
+    meanwhile."""
     family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((str(peer), 179))  # a datagram socket: nothing is sent
+            to: tuple[str | int, ...] = (str(peer), 179)
+            if peer.version == 6 and interface is not None:
+                to += (0, socket.if_nametoindex(interface))
+            probe.connect(to)  # a datagram socket: nothing is sent
             return parse_address(probe.getsockname()[0].partition("%")[0])
         except (OSError, ValueError):
             return None

@@ -294,7 +294,7 @@ class Speaker:
             return
         name = outbound.peer.name
         if said.state == "up":
-            self._came_up(outbound, said.local or addresses.towards(said.peer))
+            self._came_up(outbound, said.local)
         elif said.state == "down":
             was_up, outbound.up = outbound.up, False
             self._session(name, said.peer, "Idle", said.reason)
@@ -308,7 +308,7 @@ class Speaker:
     def _came_up(self, outbound: Outbound, local: IPAddress | None) -> None:
         """Established; of a version of IP that has no next hop it is said that it is not carried,
         and looked for one from time to time."""
-        outbound.came_up(self._next_hops(outbound, local or outbound.peer.local_address))
+        outbound.came_up(self._next_hops(outbound, local))
         self._established(outbound)
 
     def _established(self, outbound: Outbound) -> None:
@@ -317,7 +317,8 @@ class Speaker:
         self._session(peer.name, peer.address, "Established", lacking, tuple(sorted(carried)))
 
     def _next_hops(self, outbound: Outbound, local: IPAddress | None) -> dict[int, IPAddress]:
-        inbound = self.inbound[outbound.peer.address]
+        peer, inbound = outbound.peer, self.inbound[outbound.peer.address]
+        local = local or peer.local_address or addresses.towards(peer.address, peer.interface)
         found = addresses.on_link_of(local) if local and len(inbound.carried) > 1 else ()
         return addresses.next_hops(local, inbound.carried, found, extended=inbound.extended)
 

@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
+from support.netns import in_fresh_namespace, run
 
 from api.resources.errors import SpeakerError
 from bgp import addresses, commands, wire
@@ -185,3 +186,25 @@ def test_exabgps_events() -> None:
     assert parse(b"error\n") == Answered(ok=False)
     assert parse(b"reload in progress\n") is None
     assert parse(b'{"type":"update"}') is None
+
+
+@pytest.mark.root
+def test_our_address_towards_a_link_local_peer_is_that_of_its_link() -> None:
+    """ExaBGP does not always say it, and without the link there is no way to it."""
+
+    async def body() -> None:
+        run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "far")
+        for link in ("up0", "far"):
+            run("ip", "link", "set", link, "up")
+        run("ip", "addr", "add", "fe80::9/64", "dev", "up0", "nodad")
+        run("ip", "addr", "add", "2001:db8::9/64", "dev", "up0", "nodad")
+        run("ip", "addr", "add", "192.0.2.9/24", "dev", "up0")
+        peer = ip_address("fe80::1")
+        assert addresses.towards(peer) is None
+        found = addresses.towards(peer, "up0")
+        assert found is not None
+        assert found.is_link_local
+        assert set(map(str, addresses.on_link_of(found))) == {"2001:db8::9", "192.0.2.9"}
+        assert addresses.towards(peer, "nosuch0") is None
+
+    in_fresh_namespace(body)

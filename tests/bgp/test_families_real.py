@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import signal
@@ -81,12 +82,41 @@ def test_ipv6_over_ipv6_alone(start: Start) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("over", [OVER_V6, LINK_LOCAL])
+def test_md5_and_ttl_security_over_ipv6_need_no_rights(start: Start, over: str) -> None:
+    """Nor does binding a session to its link, which a link-local address needs."""
+    protected = f'password "s3cret"; ttl security on; {SIX}'
+    own = over if over is OVER_V6 else (
+        f'local {over} as 65001; neighbor range fe80::/10 external; interface "h0";'
+    )  # fmt: skip
+    rack = start(f"{own} {protected}")
+    secret = rack.directory / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text("s3cret\n")
+    assert rack.speaker is not None
+    rack.speaker.kill()
+    rack.speaker.wait()
+    rack.start_speaker("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    link_local = over is LINK_LOCAL
+    wanted = dataclasses.replace(
+        peer(LINK_LOCAL if link_local else "fd00:2::1", interface="up0" if link_local else None),
+        ttl_security=1,
+        password_file=str(secret),
+    )
+
+    async def body() -> None:
+        async with Agent(rack) as agent:
+            agent.client.set({"tor": wanted}, advertisements(*BOTH))
+            await until(lambda: "fd00:65::1/128" in rack.birdc("show", "route"))
+
+    asyncio.run(body())
+
+
 def test_ipv6_over_link_local_addresses(start: Start) -> None:
     rack = start(
         f'local {LINK_LOCAL} as 65001; neighbor range fe80::/10 external; interface "h0";'
         f' dynamic name "host"; {SIX}'
     )
-    run("ip", "-n", rack.tor, "addr", "add", f"{LINK_LOCAL}/64", "dev", "h0", "nodad")
 
     async def body() -> None:
         async with Agent(rack) as agent:

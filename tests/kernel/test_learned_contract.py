@@ -16,7 +16,14 @@ from routed.state import GROUP_IDS, NEXT_HOP_IDS, HostState, LearnedRoute, NextH
 Play = Callable[[Callable[[Any], Awaitable[None]]], None]
 FOUR = ("192.0.2.9", "up0"), ("198.51.100.9", "up1")
 SIX = ("2001:db8:1::9", "up0"), ("2001:db8:2::9", "up1")
-BOTH = [("10.65.9.9/32", FOUR), ("fd00:65::9/128", SIX)]
+MIXED = FOUR[0], SIX[1]
+# the third and fourth: IPv4 over IPv6 gateways (RFC 8950), as a switch each may have it
+BOTH = [
+    ("10.65.9.9/32", FOUR),
+    ("fd00:65::9/128", SIX),
+    ("10.65.9.9/32", SIX),
+    ("10.65.9.9/32", MIXED),
+]
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.root)])
@@ -239,6 +246,39 @@ def test_a_next_hop_may_name_its_link(play: Play) -> None:
         assert report.failed["next hop fe80::9 dev nosuch0"].errno == errno.ENODEV
         assert report.routed == {prefix}
         assert world.hops(str(prefix)) == {("fe80::9", "up0")}
+
+    play(body)
+
+
+def test_both_families_over_the_same_gateways_share_a_group(play: Play) -> None:
+    async def body(world: Any) -> None:
+        gateways = [gateway for gateway, _ in SIX]
+        desired = state(
+            over("10.65.9.9/32", *gateways), over("fd00:65::9/128", *gateways),
+            over("0.0.0.0/0", *gateways, metric=1024), over("::/0", *gateways, metric=1024),
+        )  # fmt: skip
+        report = await world.kernel.sync(desired)
+        assert (report.failed, report.routed) == ({}, set(desired.learned))
+        for prefix in ("10.65.9.9/32", "fd00:65::9/128"):
+            assert world.hops(prefix) == set(SIX)
+        less = state(over("10.65.9.9/32", *gateways), over("fd00:65::9/128", gateways[0]))
+        assert not (await world.kernel.sync(less)).failed
+        assert world.hops("10.65.9.9/32") == set(SIX)
+        assert world.hops("fd00:65::9/128") == {SIX[0]}
+        assert (await world.new_kernel().sync(less)).changed == 0
+
+    play(body)
+
+
+def test_an_ipv4_route_over_a_link_local_gateway(play: Play) -> None:
+    async def body(world: Any) -> None:
+        prefix = ip_network("10.65.9.9/32")
+        hops = (NextHop(ip_address("fe80::9"), "up0"), NextHop(ip_address("fe80::9"), "up1"))
+        desired = state(LearnedRoute(prefix, hops))
+        report = await world.kernel.sync(desired)
+        assert (report.failed, report.routed) == ({}, {prefix})
+        assert world.hops(str(prefix)) == {("fe80::9", "up0"), ("fe80::9", "up1")}
+        assert (await world.new_kernel().sync(desired)).changed == 0
 
     play(body)
 

@@ -282,7 +282,7 @@ class RealWorld:
         words = (*_six(prefix), "-j", "route", "show", prefix, "proto", "82")
         found = json.loads(run("ip", *words))
         return {
-            (hop["gateway"], hop["dev"])
+            (hop["via"]["host"] if "via" in hop else hop["gateway"], hop["dev"])
             for route in found
             for hop in route.get("nexthops", [route])
         }

@@ -53,6 +53,7 @@ class Rack:
             run("ip", "-n", namespace, "addr", "add", six, "dev", link, "nodad")
             run("ip", "-n", namespace, "link", "set", link, "up")
             run("ip", "-n", namespace, "link", "set", "lo", "up")
+        run("ip", "-n", self.tor, "addr", "add", "fe80::1/64", "dev", "h0", "nodad")
         (directory / "bird.conf").write_text(bird.replace("EXTRA", extra))
         self.children: list[subprocess.Popen[bytes]] = []
         self.speaker: subprocess.Popen[bytes] | None = None
