@@ -31,6 +31,29 @@ class Mode(StrEnum):
     VETH = "veth"
     IPVLAN_L3 = "ipvlan-l3"
     IPVLAN_L3S = "ipvlan-l3s"
+    TAP = "tap"
+    HOST = "host"
+    NONE = "none"
+
+
+IPVLAN = frozenset({Mode.IPVLAN_L3, Mode.IPVLAN_L3S})
+INSIDE = IPVLAN | {Mode.NONE}  # modes that need a namespace
+OUTSIDE = frozenset({Mode.TAP, Mode.HOST})  # modes that have none
+
+
+def mode_causes(mode: Mode, netns: str, asks: bool, prefix: str = "") -> list[Cause]:
+    """What does not go with a mode; `asks`: for an address, whichever way. Fields are told behind
+    `prefix`."""
+    found: list[Cause] = []
+    if netns and mode in OUTSIDE:
+        found.append(Cause(f"{prefix}netns", f"mode {mode} has none of its own: leave it out"))
+    if not netns and mode in INSIDE:
+        said = f"is needed by mode {mode}, which has no hand-over form"
+        found.append(Cause(f"{prefix}netns", said))
+    if asks and mode is Mode.NONE:
+        said = "none has no address: leave addresses, pools, ipFamilies and lease out"
+        found.append(Cause(f"{prefix}mode", said))
+    return found
 
 
 class IPFamily(StrEnum):
@@ -181,6 +204,8 @@ class WorkloadSpec(Model):
         if self.lease and (self.addresses or self.pools or self.ip_families):
             said = "says which address: leave addresses, pools and ipFamilies out"
             found.append(Cause("spec.lease", said))
+        asks = bool(self.addresses or self.pools or self.ip_families or self.lease)
+        found += mode_causes(self.mode, self.netns, asks, "spec.")
         if self.netns and "\0" in self.netns:
             found.append(Cause("spec.netns", "contains a NUL byte"))
         found += port_causes(self.ports, "spec.ports")

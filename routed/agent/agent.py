@@ -28,7 +28,7 @@ from api.resources.errors import NotFound, RoutedError, SpeakerError
 from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
 from api.resources.versions import VERSION
-from api.resources.workload import Mode, Origin
+from api.resources.workload import IPVLAN, Mode, Origin
 from routed.agent import attaching, modes, sizes
 from routed.agent.addresses import AddressBook
 from routed.agent.agreement import Agreement
@@ -262,7 +262,7 @@ class Agent:
 
     def parent(self, mode: Mode) -> str:
         """The link whose slave a workload of this mode gets; "" if it gets none. Invalid."""
-        return self.kernel.parent(self.settings.ipvlan_parent) if mode in modes.IPVLAN else ""
+        return self.kernel.parent(self.settings.ipvlan_parent) if mode in IPVLAN else ""
 
     def known_intent(self) -> Intent:
         """ServiceNeeded where this node has never been told anything."""

@@ -50,7 +50,6 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
     Returns the attachment and whether it is new. Raises Invalid, Conflict, AlreadyExists,
     PoolExhausted (nothing changed), or ApplyError (rolled back).
     """
-    modes.check(wanted.name, wanted.mode, wanted.netns)
     path, identity = "", None
     if wanted.netns:
         checked = agent.kernel.check_netns(wanted.netns)
@@ -94,6 +93,8 @@ def asked(intent: Intent | None, lease: str) -> list[IPAddress]:
 
 async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
     """Own the blocks it needs, then attach it in the writer's turn."""
+    if not candidate.addressed:
+        return await agent.writer.run(lambda: put(agent, candidate))
     if candidate.requested:
         with agent.blocks.asked_for(candidate.requested):
             await agent.book.prepare(agent.known_intent(), candidate, agent.control)
@@ -145,7 +146,7 @@ def _check_ports(agent: Agent, candidate: Attachment) -> None:
 
 async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     intent = agent.known_intent()
-    addresses = agent.book.assign(intent, candidate)
+    addresses = agent.book.assign(intent, candidate) if candidate.addressed else []
     mtu = agent.mtu(candidate.mtu, addresses)
     record = candidate.model_copy(update={"addresses": addresses, "mtu": mtu})
     refused = (

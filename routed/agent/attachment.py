@@ -104,7 +104,7 @@ class Attachment(Model):
     @property
     def gateway(self) -> str:
         """ "": it has none, all is on its link."""
-        if self.parent:
+        if self.mode not in modes.GATEWAYS:
             return ""
         six_only = all(address.version == 6 for address in self.addresses)
         return GATEWAY_V6 if six_only else GATEWAY_V4
@@ -115,14 +115,29 @@ class Attachment(Model):
         return "rp" + host_interface_name(self.id).removeprefix("rt")
 
     @property
+    def handed_over(self) -> str:
+        """The link that the runtime takes: moves, or (tap) opens; "": none."""
+        if self.mode is Mode.TAP:
+            return self.host_interface
+        return self.peer_interface if self.mode is Mode.VETH and not self.netns else ""
+
+    @property
     def host_interface(self) -> str:
-        """The link that the host's routes to it lead over."""
+        """The link that the host's routes to it lead over; "": it has no address."""
+        if not self.addressed:
+            return ""
         return slave_name(self.parent) if self.parent else host_interface_name(self.id)
 
     @property
     def mac(self) -> str:
-        """ "": its parent's."""
-        return "" if self.parent else workload_mac(self.id).hex(":")
+        """ "": its parent's, or none."""
+        return workload_mac(self.id).hex(":") if self.mode in modes.GATEWAYS else ""
+
+    @property
+    def addressed(self) -> bool:
+        """Whether it has addresses, or is to have some."""
+        asks = bool(self.requested or self.pools or self.ip_families or self.lease)
+        return modes.addressed(self.mode, asks)
 
     def spec(self) -> WorkloadSpec:
         """The spec of the Workload object that reports a node-born attachment."""
@@ -177,7 +192,7 @@ class Attachment(Model):
             "hostInterface": self.host_interface,
             "mac": self.mac,
             "mtu": self.mtu,
-            "peerInterface": "" if self.netns else self.peer_interface,
+            "peerInterface": self.handed_over,
             "phase": (Phase.READY if ready else Phase.PENDING).value,
             "labels": self.labels,
             "bandwidth": self.bandwidth.model_dump(by_alias=True),

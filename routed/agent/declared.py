@@ -7,8 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from api.resources.errors import RoutedError
-from api.resources.workload import Phase, Workload, WorkloadStatus
-from routed.agent import modes
+from api.resources.workload import OUTSIDE, Phase, Workload, WorkloadStatus
 from routed.agent.attaching import asked
 from routed.agent.attachment import Attachment, failed_status
 
@@ -71,15 +70,17 @@ class Declared:
     def _candidate(self, workload: Workload) -> Attachment:
         name, spec = workload.metadata.name, workload.spec
         newest = self.agent.control.known.declared.get(name, workload)
-        modes.check(name, spec.mode, spec.netns)
-        namespace = self.agent.kernel.check_netns(spec.netns)
+        path, identity = "", None
+        if spec.mode not in OUTSIDE:
+            namespace = self.agent.kernel.check_netns(spec.netns)
+            path, identity = namespace.path, namespace.identity
         return Attachment(
             id=name,
             name=name,
             node=spec.node,
             origin=spec.origin,
-            netns=namespace.path,
-            netns_id=namespace.identity,
+            netns=path,
+            netns_id=identity,
             if_name=spec.if_name,
             mode=spec.mode,
             pools=spec.pools,

@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 
 from api.resources.errors import Cause, Invalid
 from api.resources.meta import Condition
-from api.resources.workload import Mode
+from api.resources.workload import IPVLAN, Mode
 
-IPVLAN = frozenset({Mode.IPVLAN_L3, Mode.IPVLAN_L3S})
+GATEWAYS = frozenset({Mode.VETH, Mode.TAP})  # modes whose default route leads to a gateway
 WINDOW = 600.0  # seconds for which a mode that had to be restored is told of
 
 
-def check(name: str, mode: Mode, netns: str) -> None:
-    """Invalid if workload `name` cannot have its interface by `mode`, wherever it is."""
-    if mode in IPVLAN and not netns:
-        said = f"mode {mode} has no hand-over form: name the namespace, or use mode veth"
-        raise Invalid(f"cannot attach {name}: {said}", causes=[Cause("netns", said)])
+def addressed(mode: Mode, asks: bool) -> bool:
+    """Whether a workload has addresses; `asks`: it asks for some."""
+    return asks if mode is Mode.HOST else mode is not Mode.NONE
 
 
 def unlimited(name: str, mode: Mode, limits: object) -> Invalid | None:

@@ -14,7 +14,14 @@ from api.resources.decode import parse_body
 from api.resources.errors import Cause, Invalid
 from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Labels, Model
 from api.resources.net import Address
-from api.resources.workload import Bandwidth, IPFamily, Mode, WorkloadPort, port_causes
+from api.resources.workload import (
+    Bandwidth,
+    IPFamily,
+    Mode,
+    WorkloadPort,
+    mode_causes,
+    port_causes,
+)
 
 
 class AttachRequest(Model):
@@ -37,8 +44,13 @@ class AttachRequest(Model):
 
     @model_validator(mode="after")
     def _form(self) -> AttachRequest:
-        if self.hand_over == bool(self.netns):
+        if self.hand_over == bool(self.netns) and self.mode is Mode.VETH:
             raise ValueError("netns: say either which namespace, or handOver: true")
+        if self.hand_over and self.mode not in (Mode.VETH, Mode.TAP):
+            raise ValueError(f"handOver: mode {self.mode} has no hand-over form")
+        asks = bool(self.addresses or self.pools or self.ip_families or self.lease)
+        for cause in mode_causes(self.mode, self.netns, asks):
+            raise ValueError(str(cause))
         if self.lease and (self.addresses or self.pools or self.ip_families):
             said = "says which address: leave addresses, pools and ipFamilies out"
             raise ValueError(f"lease: {said}")

@@ -21,8 +21,9 @@ from ipaddress import ip_address, ip_network
 
 from api.resources.errors import ApplyError, Cause, Conflict, IntentError, Invalid
 from api.resources.net import IPAddress, IPNetwork, host_prefix
+from api.resources.workload import OUTSIDE, Mode
 from routed.kernel import fake_ipvlan as ipvlan
-from routed.kernel import fake_reach, lines
+from routed.kernel import fake_modes, fake_reach, lines
 from routed.kernel.seam import Namespace
 from routed.state import (
     ALIAS_PREFIX,
@@ -72,16 +73,15 @@ class FakeKernel:
             changed += self._sweep(desired)
         for endpoint in desired.endpoints.values():
             key = endpoint.workload
-            if lines.link(endpoint) not in {
-                lines.as_up(line) for line in self.host
-            } and not self._there(endpoint):
+            held = lines.link(endpoint) in {lines.as_up(line) for line in self.host}
+            if not held and not self.there(endpoint) and endpoint.mode not in OUTSIDE:
                 lost.add(key)
                 if endpoint.parent:
-                    self._drop_slave(endpoint)
+                    fake_modes.drop_slave(self, endpoint)
                 continue
             try:
                 if endpoint.parent:
-                    restored |= self._restore(endpoint)
+                    restored |= fake_modes.restore(self, endpoint)
                 changed += self._put(endpoint)
                 ready[key] = endpoint.addresses
             except ApplyError as error:
@@ -96,7 +96,7 @@ class FakeKernel:
             failed[f"next hop {hop}"] = ApplyError(f"next hop {hop}", "use", why, transient=True)
         for key, line in wanted.items():
             try:
-                changed += self._add_route(key, line)
+                changed += self.add_route(key, line)
                 routed.add(ip_network(key.split()[1]))
             except ApplyError as error:
                 failed[key] = error
@@ -109,7 +109,7 @@ class FakeKernel:
         host = set(self.host)
         inside = {name: set(held) for name, held in self.inside.items()}
         try:
-            if not self._there(endpoint) and endpoint.netns is not None:
+            if not self.there(endpoint) and endpoint.netns is not None:
                 raise ApplyError(endpoint.workload, "open the namespace of", errno.ENOENT)
             self._put(endpoint)
         except (ApplyError, IntentError):
@@ -123,7 +123,7 @@ class FakeKernel:
         for workload in workloads:
             endpoint = (known or {}).get(workload)
             if endpoint is not None and endpoint.parent:
-                self._drop_slave(endpoint)
+                fake_modes.drop_slave(self, endpoint)
                 continue
             name = host_interface_name(workload)
             if any(f"alias {ALIAS_PREFIX}{workload} " in line for line in self.host):
@@ -253,7 +253,14 @@ class FakeKernel:
         if endpoint.workload in self.refuse:
             raise ApplyError(endpoint.workload, "make the link of", self.refuse[endpoint.workload])
         if endpoint.parent:
-            return self._put_slave(endpoint)
+            return fake_modes.put_slave(self, endpoint)
+        if endpoint.mode is Mode.NONE:
+            held = self.inside[lines.netns_name(str(endpoint.netns))]
+            count = int("link lo up" not in held)
+            held.add("link lo up")
+            return count
+        if endpoint.mode is Mode.HOST:
+            return fake_modes.put_on_host(self, endpoint)
         before = set(self.host)
         count = 0
         name = endpoint.host_interface
@@ -274,7 +281,7 @@ class FakeKernel:
         for value in endpoint.addresses:
             line = f"route {host_prefix(value)} dev {name}{lines.OURS} scope link"
             try:
-                count += self._add_route(endpoint.workload, line)
+                count += self.add_route(endpoint.workload, line)
             except ApplyError:
                 if made:
                     self.host = before
@@ -285,46 +292,9 @@ class FakeKernel:
             wanted = set(lines.interior(endpoint))
             count += len(wanted - held)
             held |= wanted
-        elif made:
+        elif made and endpoint.mode is not Mode.TAP:
             self.host.add(f"link {endpoint.if_name} peer {name} down")
         return count + len(self.host - before)
-
-    def _put_slave(self, endpoint: Endpoint) -> int:
-        ipvlan.refuse(endpoint, self.host, self.inside)
-        held = self.inside[lines.netns_name(str(endpoint.netns))]
-        own, right = ipvlan.own_slave(self.host, endpoint.parent), lines.slave(endpoint)
-        count = int(own != right)
-        self.host = (self.host - {own}) | {right}
-        for value in endpoint.addresses:
-            name = endpoint.host_interface
-            line = f"route {host_prefix(value)} dev {name}{lines.OURS} scope link"
-            try:
-                count += self._add_route(endpoint.workload, line)
-            except ApplyError as error:
-                raise ipvlan.refused_route(endpoint, error) from error
-        wanted = set(lines.slave_interior(endpoint))
-        count += len(wanted - held)
-        held |= wanted
-        return count
-
-    def _restore(self, endpoint: Endpoint) -> dict[str, str]:
-        """The mode that somebody has given to the parent, put right."""
-        own = ipvlan.own_slave(self.host, endpoint.parent)
-        wanted = endpoint.mode.removeprefix("ipvlan-")
-        if not own or ipvlan.mode_of(own) == wanted:
-            return {}
-        self.host = ipvlan.flipped(self.host, endpoint.parent, wanted)
-        return {endpoint.parent: ipvlan.mode_of(own)}
-
-    def _drop_slave(self, endpoint: Endpoint) -> None:
-        on_it = {f"route {host_prefix(a)} dev {endpoint.host_interface}{lines.OURS} scope link"
-                 for a in endpoint.addresses}  # fmt: skip
-        self.host -= on_it
-        if self._there(endpoint):
-            held = self.inside[lines.netns_name(str(endpoint.netns))]
-            if any(f" alias {endpoint.alias} " in line for line in held):
-                held -= {line for line in held if lines.is_on(line, endpoint.if_name)}
-                held -= {line for line in held if f" alias {endpoint.alias} " in line}
 
     def _sweep(self, desired: HostState) -> int:
         links = {endpoint.host_interface for endpoint in desired.endpoints.values()}
@@ -356,7 +326,7 @@ class FakeKernel:
                 self.host.discard(line)
         return before - len(self.host)
 
-    def _add_route(self, key: str, line: str) -> int:
+    def add_route(self, key: str, line: str) -> int:
         if key in self.refuse:
             raise ApplyError(key, "add", self.refuse[key])
         if line in self.host:
@@ -384,7 +354,7 @@ class FakeKernel:
                     gone = {other for other in held if lines.is_on(other, inner)}
                     held.difference_update(gone | {line})
 
-    def _there(self, endpoint: Endpoint) -> bool:
+    def there(self, endpoint: Endpoint) -> bool:
         if endpoint.netns is None or lines.netns_name(endpoint.netns) not in self.inside:
             return False
         return endpoint.netns_id in (None, self._identities[lines.netns_name(endpoint.netns)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from routed.kernel import lines
-from routed.state import GATEWAY_V4, GATEWAY_V6
 
 Inside = dict[str, set[str]]
 
@@ -24,8 +23,8 @@ def from_inside(host: set[str], inside: Inside, netns: str, address: str) -> boo
     source = _peer_of(inside, netns)
     if source is None or not _can_send(host, inside, netns, source):
         return False
-    if address in (GATEWAY_V4, GATEWAY_V6):
-        return any(line.startswith(f"address {address}/") for line in host)
+    if any(line.startswith(f"address {address}/") for line in host):
+        return True
     for line in host:
         if line.startswith(f"route {lines.host_prefix_text(address)} dev "):
             other = _netns_of(inside, line.split()[3])

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -66,15 +66,9 @@ class Ipvlan:
         self._parents = Parents(netlink, index)
         self._held: dict[str, Held] = {}
 
-    @property
-    def spaces(self) -> Iterator[int]:
-        """The ids of the namespaces of all workloads."""
-        return (held.space for held in self._held.values() if held.space is not None)
-
-    def space_of(self, endpoint: Endpoint) -> list[int]:
-        """The id of one's namespace, if it has one."""
-        held = self._held.get(endpoint.workload)
-        return [held.space] if held is not None and held.space is not None else []
+    def spaces(self, workload: str = "") -> list[int]:
+        some = [self._held[workload]] if workload in self._held else self._held.values()
+        return [held.space for held in some if held.space is not None]
 
     # -- one workload ------------------------------------------------------------------------------
 

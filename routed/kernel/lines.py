@@ -66,6 +66,14 @@ def slave_interior(endpoint: Endpoint) -> Iterable[str]:
         yield f"route default dev {name}" + (" inet6" if version == 6 else "")
 
 
+def on_host(endpoint: Endpoint) -> Iterable[str]:
+    """The addresses of a workload in the host's own namespace, on a link of their own."""
+    name = endpoint.host_interface
+    yield f"link {name} group {LINK_GROUP} alias {endpoint.alias} dummy up"
+    for value in endpoint.addresses:
+        yield f"address {host_prefix(value)} dev {name}"
+
+
 def addresses_and_neighbours(endpoint: Endpoint) -> Iterable[str]:
     name = endpoint.host_interface
     for gateway, length in _gateways(endpoint):

@@ -21,19 +21,28 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode
-from routed.kernel import interior, learned, listening, netns, observe, shaping, sysctl, uplinks
+from routed.kernel import (
+    interior,
+    learned,
+    listening,
+    netns,
+    observe,
+    shaping,
+    sysctl,
+    tap,
+)
 from routed.kernel import messages as m
 from routed.kernel.conntrack import Connections
-from routed.kernel.ipvlan import Ipvlan
+from routed.kernel.drivers import Drivers
 from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
-from routed.kernel.observe import Link, Observed
+from routed.kernel.observe import Link
 from routed.kernel.reaper import Reaper
 from routed.kernel.removals import Removal
 from routed.kernel.repair import GONE, Repair
-from routed.kernel.seam import Driver, Namespace
-from routed.kernel.slaves import IPVLAN_MODES
+from routed.kernel.seam import Namespace
 from routed.kernel.template import Shape, asks_of, shape_of, values_of
+from routed.kernel.uplinks import Uplinks
 from routed.state import (
     ALIAS_PREFIX,
     HOST_MAC,
@@ -65,14 +74,12 @@ class LinuxKernel:
         self._connections = Connections()
         taken = [link.index for link in observe.links(self._netlink)]
         self._index = max(FIRST_INDEX, *(index + 1 for index in taken))
-        self._ipvlan = Ipvlan(self._netlink, self._home, self._next_index)
-        self._drivers: dict[Mode, Driver] = dict.fromkeys(IPVLAN_MODES, self._ipvlan)
+        self._drivers = Drivers(self._netlink, self._home, self._next_index)
         self._links: dict[str, Link] = {}  # by workload, as last read
         self._read: dict[bytes, Link] = {}  # what link messages said, as last read
         self._addresses: dict[str, tuple[IPAddress, ...]] = {}  # by workload
         self._visited: dict[str, float] = {}
-        self._mtu: int | None = None
-        self._leading: list[str] | None = None  # the names of links that lead off
+        self._uplinks = Uplinks(self._netlink)
 
     @property
     def overflows(self) -> int:
@@ -91,23 +98,13 @@ class LinuxKernel:
         return listening.listener(protocol, port, host_ip)
 
     def uplink_mtu(self) -> int:
-        """The smallest MTU of the links that learned routes and the default route use; without
-        such routes, of all links that are up and not ours. As of the last sync."""
-        if self._mtu is None:
-            self._mtu = uplinks.smallest_mtu(self._netlink, self._observed())
-        return self._mtu
-
-    def _observed(self) -> Observed:
-        return observe.read(self._netlink)
+        return self._uplinks.mtu()
 
     def uplinks(self) -> list[str]:
-        """Of the last sync, or now."""
-        if self._leading is None:
-            self._leading = [link.name for link in uplinks.leading(self._netlink, self._observed())]
-        return self._leading
+        return self._uplinks.names()
 
     def parent(self, asked: str) -> str:
-        return uplinks.parent_of(self._netlink, asked, self.uplinks())
+        return self._uplinks.parent(asked)
 
     # -- one endpoint ------------------------------------------------------------------------------
 
@@ -125,10 +122,13 @@ class LinuxKernel:
             except OSError as error:
                 raise _apply_error(endpoint, "open the namespace of", error) from error
         try:
-            if endpoint.mode is not Mode.VETH:
+            if endpoint in self._drivers:
                 self._make(endpoint, inner)
                 return
-            index = await self._create(endpoint, inner)
+            if endpoint.mode is Mode.TAP:
+                index = tap.create(self._netlink, endpoint)
+            else:
+                index = await self._create(endpoint, inner)
             if index is None:
                 self._mend(endpoint, inner)
                 return
@@ -150,10 +150,14 @@ class LinuxKernel:
     def _make(self, endpoint: Endpoint, inner: int | None) -> None:
         """An endpoint of another mode than veth."""
         try:
-            self._drivers[endpoint.mode].make(endpoint, inner)
+            self._monitor.hear_spaces(self._drivers.make(endpoint, inner))
+            link = observe.one_link(self._netlink, endpoint.host_interface)
         except OSError as error:
             raise _apply_error(endpoint, "attach", error) from error
-        self._monitor.hear_spaces(self._ipvlan.space_of(endpoint))
+        if link is not None and link.group == LINK_GROUP:
+            self._monitor.links.add(link.index)
+        if any(value.version == 6 for value in endpoint.addresses):
+            self._monitor.wake()
 
     def _next_index(self) -> int:
         self._index += 1
@@ -280,8 +284,8 @@ class LinuxKernel:
         gone: list[int] = []
         for workload in workloads:
             endpoint = known.get(workload) if known is not None else None
-            if endpoint is not None and endpoint.mode is not Mode.VETH:
-                self._drivers[endpoint.mode].remove(endpoint)
+            if endpoint is not None and endpoint in self._drivers:
+                self._drivers.remove(endpoint)
                 continue
             addresses = self._addresses.pop(workload, None)
             before = self._links.pop(workload, None)
@@ -347,13 +351,12 @@ class LinuxKernel:
         repair.host_sides()
         shaping.sync(repair)
         self._visit(repair, *touched)
-        for driver in set(self._drivers.values()):
-            driver.sync(repair, *touched[1:])
+        spaces = self._drivers.sync(repair, *touched[1:])
         repair.blackholes()
         repair.learned(self._monitor.quiet)
         self._remember(repair, made)
-        self._mtu = uplinks.smallest_mtu(self._netlink, observed)
-        self._leading = [link.name for link in uplinks.leading(self._netlink, observed)]
+        self._monitor.hear_spaces(spaces)
+        self._uplinks.saw(observed)
         return repair.report()
 
     def _remember(self, repair: Repair, made: dict[str, Endpoint]) -> None:
@@ -364,11 +367,11 @@ class LinuxKernel:
             addresses[endpoint.workload] = endpoint.addresses
         self._links, self._addresses = links, addresses
         self._visited = {name: when for name, when in self._visited.items() if name in links}
-        self._monitor.links = {link.index for link in links.values()}
+        ours = (*links.values(), *repair.observed.links.values())
+        self._monitor.links = {link.index for link in ours}
         self._monitor.spaces = Counter(
             link.peer_nsid for link in links.values() if link.peer_nsid is not None
         )
-        self._monitor.hear_spaces(self._ipvlan.spaces)
 
     def _visit(self, repair: Repair, links: set[int], spaces: set[int], missed: bool) -> None:
         """Check the namespaces that this driver has not seen yet or in which something changed,

@@ -18,6 +18,8 @@ from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink, attributes
 from routed.state import (
     ALIAS_PREFIX,
+    GATEWAY_V4,
+    GATEWAY_V6,
     LINK_GROUP,
     REAP_GROUP,
     REAPING_GROUP,
@@ -25,6 +27,7 @@ from routed.state import (
     SLAVE_GROUP,
 )
 
+GATEWAYS = {IPv4Address(GATEWAY_V4), IPv6Address(GATEWAY_V6)}
 OUR_GROUPS = (LINK_GROUP, REAP_GROUP, REAPING_GROUP)
 
 _ATTR = struct.Struct("=HH")
@@ -225,8 +228,11 @@ def routes(netlink: Netlink, family: int, protocol: int = ROUTE_PROTOCOL) -> fib
 
 
 def host_routes(netlink: Netlink) -> set[IPAddress]:
-    """The addresses that a host route of ours leads to over a link of its own."""
-    return {
+    """The addresses that a host route of ours leads to over a link of its own, and those that are
+    on such a link (mode host)."""
+    ours = {link.index for link in links(netlink) if link.group == LINK_GROUP}
+    held = {address for _, address in addresses(netlink, ours)} - GATEWAYS
+    return held | {
         address_of(address)
         for kind in (m.AF_INET, m.AF_INET6)
         for (level, address), shape in routes(netlink, kind).local.items()

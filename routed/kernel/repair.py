@@ -29,7 +29,8 @@ from routed.state import (
     route_key,
 )
 
-LINKED = frozenset({Mode.VETH})  # modes whose workloads have a link of their own on the host
+# modes whose workloads have a link on the host over which host routes lead
+LINKED = frozenset({Mode.VETH, Mode.TAP})
 GONE = (errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL)
 
 
@@ -244,6 +245,6 @@ class Repair:
 def reachable(endpoint: Endpoint) -> bool:
     """Whether the namespace is still where it was: the same one, not another of that name."""
     if endpoint.netns is None:
-        return False
+        return endpoint.mode is Mode.TAP
     found = identity(endpoint.netns)
     return found is not None and endpoint.netns_id in (None, found)

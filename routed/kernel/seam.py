@@ -40,6 +40,9 @@ class Driver(Protocol):
     def remove(self, endpoint: Endpoint) -> None:
         """Take away what there is of one; ApplyError."""
 
+    def spaces(self, workload: str = "") -> list[int]:
+        """The ids here of the namespaces of all, or of one."""
+
 
 class Kernel(Protocol):
     """A host's network stack, as far as it is ours."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from api.resources.errors import Cause, Invalid
 from routed.addressing import OTHERS
 from routed.kernel import interior, observe
@@ -41,20 +39,44 @@ def smallest_mtu(netlink: Netlink, observed: Observed) -> int:
     return min((link.mtu for link in found), default=DEFAULT_MTU)
 
 
-def parent_of(netlink: Netlink, asked: str, leading: Sequence[str]) -> str:
-    """See `Kernel.parent`; `leading` are the links that lead off this host. Where these are
-    several, it is the first by name: what workloads send leaves by this one only."""
-    if asked and observe.one_link(netlink, asked) is None:
-        names = sorted(observe.link_of(data).name for data in netlink.dump(m.dump_links()))
-        said = f"there is no link {asked} on this host; there are: {', '.join(names[:20])}"
-        raise Invalid(
-            f"cannot have an ipvlan parent {asked} (ipvlanParent): {said}",
-            causes=[Cause("mode", said)],
-        )
-    if not asked and not leading:
-        said = "no link leads off this host: neither a default route nor one from a switch"
-        raise Invalid(
-            f"cannot choose an ipvlan parent: {said}; set ipvlanParent, or use mode veth",
-            causes=[Cause("mode", said)],
-        )
-    return asked or leading[0]
+class Uplinks:
+    """As of the last full read, which `saw` is told of; the first time, as of now."""
+
+    def __init__(self, netlink: Netlink) -> None:
+        self._netlink = netlink
+        self._mtu: int | None = None
+        self._names: list[str] = []
+
+    def saw(self, observed: Observed) -> int:
+        self._names = [link.name for link in leading(self._netlink, observed)]
+        self._mtu = smallest_mtu(self._netlink, observed)
+        return self._mtu
+
+    def mtu(self) -> int:
+        """See `Kernel.uplink_mtu`."""
+        return self.saw(observe.read(self._netlink)) if self._mtu is None else self._mtu
+
+    def names(self) -> list[str]:
+        """The links that learned routes and the default route use, sorted."""
+        self.mtu()
+        return self._names
+
+    def parent(self, asked: str) -> str:
+        """See `Kernel.parent`. Where several links lead off, it is the first by name: what
+        workloads send leaves by this one only."""
+        if asked and observe.one_link(self._netlink, asked) is None:
+            names = sorted(
+                observe.link_of(data).name for data in self._netlink.dump(m.dump_links())
+            )
+            said = f"there is no link {asked} on this host; there are: {', '.join(names[:20])}"
+            raise Invalid(
+                f"cannot have an ipvlan parent {asked} (ipvlanParent): {said}",
+                causes=[Cause("mode", said)],
+            )
+        if not asked and not self.names():
+            said = "no link leads off this host: neither a default route nor one from a switch"
+            raise Invalid(
+                f"cannot choose an ipvlan parent: {said}; set ipvlanParent, or use mode veth",
+                causes=[Cause("mode", said)],
+            )
+        return asked or self.names()[0]

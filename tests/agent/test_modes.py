@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from api.resources.workload import Mode
 from routed.agent import modes
 from routed.agent.agent import Agent
 from routed.agent.attachment import Attachment
-from routed.agent.request import AttachRequest
+from routed.agent.plan import announce
+from routed.agent.request import AttachRequest, parse_attach
 from routed.kernel.fake import FakeKernel
-from routed.state import slave_name
+from routed.state import Report, slave_name
 
 SLAVE = slave_name("up0")
 
@@ -96,17 +98,82 @@ def test_a_namespace_that_is_gone_ends_an_ipvlan_attachment(tmp_path: Path) -> N
     play(tmp_path, body)
 
 
-def test_two_modes_on_one_parent_and_the_hand_over_form_are_refused(tmp_path: Path) -> None:
+def test_two_modes_on_one_parent_are_refused(tmp_path: Path) -> None:
     async def body(agent: Agent, kernel: FakeKernel) -> None:
         await attach(agent, "web", mode="ipvlan-l3")
         with pytest.raises(Conflict, match="up0 carries workloads of mode ipvlan-l3; use"):
             await attach(agent, "db", mode="ipvlan-l3s")
-        with pytest.raises(Invalid, match="mode ipvlan-l3 has no hand-over form"):
-            await attach(agent, "db", netns="", handOver=True, mode="ipvlan-l3")
         assert list(agent.records.all()) == ["web.h1"]
         assert len(agent.book.allocator.assigned) == 1
 
     play(tmp_path, body)
+
+
+def test_a_workload_of_the_hosts_namespace_has_an_address_if_it_asks(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        plain = await attach(agent, "plain", netns="", mode="host")
+        assert (plain.addresses, plain.host_interface, plain.gateway) == ([], "", "")
+        asking = await attach(agent, "dns", netns="", mode="host", addresses=["10.65.0.9"])
+        link = asking.host_interface
+        assert f"address 10.65.0.9/32 dev {link}" in kernel.host
+        assert agent.ready == {"plain.h1": (), "dns.h1": tuple(asking.addresses)}
+        said = announce(agent.facts(), Report(ready=agent.ready))
+        assert [str(prefix) for prefix in said] == ["10.65.0.9/32"]
+        await agent._round()
+        assert (agent.report.lost, agent.report.failed) == (frozenset(), {})
+        for name in ("plain", "dns"):
+            await agent.detach(name)
+        assert not [line for line in kernel.host if link in line]
+
+    play(tmp_path, body)
+
+
+def test_none_is_a_namespace_without_address_and_says_nothing(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        record = await attach(agent, "web", mode="none")
+        assert (record.addresses, agent.ready) == ([], {"web.h1": ()})
+        assert announce(agent.facts(), Report(ready=agent.ready)) == {}
+        assert kernel.inside["web"] == {"link lo up"}
+        assert len(agent.book.allocator.assigned) == 0
+        kernel.delete_namespace("web")
+        await agent._round()
+        assert agent.records.all() == {}
+
+    play(tmp_path, body)
+
+
+def test_a_tap_is_handed_over_by_its_name(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        record = await attach(agent, "vm", netns="", mode="tap")
+        view = record.wire_view(ready=True)
+        assert view["peerInterface"] == view["hostInterface"] == record.host_interface
+        assert (view["gateway"], view["mac"]) == ("169.254.1.1", record.mac)
+        kernel.delete_link(record.host_interface)
+        await agent._round()
+        assert agent.report.ready == {"vm.h1": tuple(record.addresses)}, "made again"
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"mode": "ipvlan-l3", "handOver": True}, "handOver: mode ipvlan-l3 has no hand-over form"),
+        ({"mode": "ipvlan-l3"}, "netns: is needed by mode ipvlan-l3"),
+        ({"mode": "none"}, "netns: is needed by mode none"),
+        ({"mode": "none", "netns": "web", "pools": ["main"]}, "mode: none has no address"),
+        ({"mode": "host", "netns": "web"}, "netns: mode host has none of its own"),
+        ({"mode": "host", "handOver": True}, "handOver: mode host has no hand-over form"),
+        ({"mode": "tap", "netns": "web"}, "netns: mode tap has none of its own"),
+        ({"mode": "bridge", "netns": "web"}, "mode: "),
+        ({"mode": "veth"}, "netns: say either which namespace, or handOver: true"),
+    ],
+)
+def test_what_does_not_go_with_a_mode_is_refused(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_attach(json.dumps({"name": "web", **asked}).encode())
+    assert says in str(caught.value)
+    assert len(caught.value.causes) == 1
 
 
 def test_with_one_uplink_nothing_is_missing() -> None:

@@ -162,6 +162,12 @@ class FakeWorld:
     def delete_named(self, name: str) -> None:
         self.kernel.delete_link(name)
 
+    def foreign_link(self, name: str) -> None:
+        self.kernel.add(f"link {name} mtu 1500 down")
+
+    def host_address_gone(self, workload: str, address: str) -> None:
+        self.kernel.remove(f"address {address}/32 dev {host_interface_name(workload)}")
+
     def flip(self, netns: str, mode: str) -> None:
         self.kernel.flip("up0", mode)
 
@@ -320,6 +326,12 @@ class RealWorld:
 
     def delete_named(self, name: str) -> None:
         run("ip", "link", "del", name)
+
+    def foreign_link(self, name: str) -> None:
+        run("ip", "link", "add", name, "type", "bridge")
+
+    def host_address_gone(self, workload: str, address: str) -> None:
+        run("ip", "addr", "del", f"{address}/32", "dev", host_interface_name(workload))
 
     def flip(self, netns: str, mode: str) -> None:
         """Somebody makes an ipvlan of another mode on the same parent, in a namespace."""

@@ -26,14 +26,18 @@ app.add_typer(bgp)
 )
 def attach(
     name: Annotated[str, typer.Argument(help="A DNS label.")],
-    netns: Annotated[str, typer.Option(help="Name under /run/netns, or a path.")],
+    netns: Annotated[
+        str, typer.Option(help="Name under /run/netns, or a path; modes host and tap have none.")
+    ] = "",
     pool: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     ip: Annotated[list[str] | None, typer.Option(help="Exactly this address; repeatable.")] = None,
     lease: Annotated[str, typer.Option(help="The address of this AddressLease.")] = "",
     family: Annotated[
         list[str] | None, typer.Option(help="IPv4, IPv6; repeatable for one address of each.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="veth, ipvlan-l3 or ipvlan-l3s.")] = "veth",
+    mode: Annotated[
+        str, typer.Option(help="veth, ipvlan-l3, ipvlan-l3s, tap, host, none.")
+    ] = "veth",
     ifname: Annotated[str, typer.Option(help="Inside the namespace.")] = "eth0",
     label: Annotated[list[str] | None, typer.Option(help="K=V; repeatable.")] = None,
     publish: Annotated[
