@@ -8,6 +8,7 @@ How an agent without memory recognises what is ours:
     link       IFLA_GROUP 29284 (0x7264, "rd") and alias ``routed:<workload>``
     ipvlan     the same, inside the workload's namespace; on the host one slave for each parent, of
                group 29287 and alias ``routed:<mode> <parent>``: host routes lead over it
+    rule       inside a workload: priority 8282, protocol 82, to a table numbered from its name
     limit      qdiscs with handle 7264: on a link of ours, or on an ``ifb`` of group 29288, whose
                name is that of the workload's link with another beginning
     route      protocol 82, table main
@@ -94,7 +95,8 @@ class Endpoint:
     `netns` is a path, or None for the hand-over form: the inner end, named `if_name`, stays in
     the host's namespace for the runtime to move. `netns_id` is (st_dev, st_ino) of the namespace: a
     path that names another one by now does not count. `addresses` are its /32s and /128s.
-    `parent` is the link whose slave an ipvlan workload has.
+    `parent` is the link whose slave an ipvlan workload has. Without `default_route` it is beside
+    the interface that has it, and has `routes` (kernel/beside.py).
     """
 
     workload: str
@@ -106,6 +108,8 @@ class Endpoint:
     mode: Mode = Mode.VETH
     parent: str = ""
     limits: Limits | None = None
+    default_route: bool = True
+    routes: tuple[IPNetwork, ...] = ()
 
     @property
     def host_interface(self) -> str:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from api.resources.errors import Cause
 from api.resources.meta import DNSSubdomain, InterfaceName, Model, Resource, Status
-from api.resources.net import Address, IPAddress
+from api.resources.net import Address, Cidr, IPAddress, IPNetwork
 from api.resources.registry import Column, resource
 
 LEAST_RATE = 8000  # bits a second
@@ -130,6 +130,23 @@ def same_host_port(one: WorkloadPort, other: WorkloadPort) -> bool:
     return here == there or here.is_unspecified or there.is_unspecified
 
 
+def route_causes(routes: list[IPNetwork], field: str, *, default: bool, netns: str) -> list[Cause]:
+    """What is wrong with the routes of an interface, told by fields that begin with `field`."""
+    found: list[Cause] = []
+    if not default and not netns:
+        said = "who moves the link says where its routes lead: false needs netns"
+        found.append(Cause(f"{field}defaultRoute", said))
+    if routes and default:
+        found.append(Cause(f"{field}routes", "are of use with defaultRoute: false only"))
+    for number, prefix in enumerate(routes):
+        if prefix.prefixlen == 0:
+            said = f"{prefix} is the default route: say defaultRoute"
+            found.append(Cause(f"{field}routes[{number}]", said))
+    if len(set(routes)) != len(routes):
+        found.append(Cause(f"{field}routes", "names a prefix twice"))
+    return found
+
+
 class Bandwidth(Model):
     """Named as CNI's: bits a second, and the bits that may come at once, of which there are always
     enough for two packets; a tenth of a second's by default."""
@@ -186,6 +203,11 @@ class WorkloadSpec(Model):
     """One address of each of these. Immutable."""
     lease: DNSSubdomain | Literal[""] = ""
     """The address of this AddressLease. Immutable."""
+    default_route: bool = True
+    """Its namespace's default route leads over it. Without, its address is answered over it, and
+    what is sent elsewhere goes over it only to `routes`. Immutable."""
+    routes: list[Cidr] = Field(default_factory=list, max_length=64)
+    """Without the default route: what is beyond it. Immutable."""
     container_id: str = Field(default="", alias="containerID", max_length=253)
     """What a runtime calls it. Immutable."""
     ports: list[WorkloadPort] = Field(default_factory=list, max_length=256)
@@ -209,6 +231,7 @@ class WorkloadSpec(Model):
         if self.netns and "\0" in self.netns:
             found.append(Cause("spec.netns", "contains a NUL byte"))
         found += port_causes(self.ports, "spec.ports")
+        found += route_causes(self.routes, "spec.", default=self.default_route, netns=self.netns)
         return found + self.bandwidth.causes("spec.bandwidth")
 
 
@@ -254,6 +277,8 @@ class WorkloadStatus(Status):
         "spec.containerID",
         "spec.ports",
         "spec.bandwidth",
+        "spec.defaultRoute",
+        "spec.routes",
     ),
 )
 class Workload(Resource):

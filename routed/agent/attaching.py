@@ -28,6 +28,7 @@ from api.resources.workload import Origin
 from policies.nat import PortMapping
 from routed.agent import modes, sizes
 from routed.agent.attachment import Attachment, Step, node_born_id
+from routed.agent.interfaces import against
 from routed.agent.plan import advertisements
 from routed.agent.ports import mappings, taken, unreachable
 from routed.agent.records import existing
@@ -74,6 +75,8 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         parent=agent.parent(wanted.mode),
         ports=wanted.ports,
         bandwidth=wanted.bandwidth,
+        default_route=wanted.default_route,
+        routes=wanted.routes,
     )
     held = existing(agent.records, candidate)
     if held is not None:
@@ -153,6 +156,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         unreachable(record)
         or modes.unlimited(record.name, record.mode, record.limits)
         or sizes.too_small(record.name, mtu, addresses)
+        or against(record, agent.records.in_namespace(record.netns_id))
     )
     if refused is not None:
         agent.book.forget(record.id)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from api.resources.meta import Condition, DNSSubdomain, InterfaceName, Model
-from api.resources.net import Address
+from api.resources.net import Address, Cidr
 from api.resources.workload import (
     Bandwidth,
     IPFamily,
@@ -71,6 +71,8 @@ class Attachment(Model):
     parent: str = ""
     ports: list[WorkloadPort] = Field(default_factory=list)
     bandwidth: Bandwidth = Bandwidth()
+    default_route: bool = True
+    routes: list[Cidr] = Field(default_factory=list)
     step: Step = Step.ATTACHED
 
     def endpoint(self) -> Endpoint:
@@ -85,6 +87,8 @@ class Attachment(Model):
             mode=self.mode,
             parent=self.parent,
             limits=self.limits,
+            default_route=self.default_route,
+            routes=tuple(self.routes),
         )
 
     @property
@@ -103,8 +107,8 @@ class Attachment(Model):
 
     @property
     def gateway(self) -> str:
-        """ "": it has none, all is on its link."""
-        if self.mode not in modes.GATEWAYS:
+        """Where its default route leads; "": it has none, or all is on its link."""
+        if self.mode not in modes.GATEWAYS or not self.default_route:
             return ""
         six_only = all(address.version == 6 for address in self.addresses)
         return GATEWAY_V6 if six_only else GATEWAY_V4
@@ -154,6 +158,8 @@ class Attachment(Model):
             container_id=self.container_id,
             ports=self.ports,
             bandwidth=self.bandwidth,
+            default_route=self.default_route,
+            routes=self.routes,
         )
 
     def status(
@@ -195,6 +201,8 @@ class Attachment(Model):
             "peerInterface": self.handed_over,
             "phase": (Phase.READY if ready else Phase.PENDING).value,
             "labels": self.labels,
+            "defaultRoute": self.default_route,
+            "routes": [str(prefix) for prefix in self.routes],
             "bandwidth": self.bandwidth.model_dump(by_alias=True),
             "ports": [port.model_dump(mode="json", by_alias=True) for port in self.ports],
         }

@@ -94,4 +94,6 @@ class Declared:
             parent=self.agent.parent(spec.mode),
             ports=spec.ports,
             bandwidth=spec.bandwidth,
+            default_route=spec.default_route,
+            routes=spec.routes,
         )

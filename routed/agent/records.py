@@ -57,6 +57,7 @@ class Records:
         self._held: dict[str, Attachment] = {}
         self._containers: dict[tuple[str, str], str] = {}  # containerID, ifName
         self.ports = MappedPorts()
+        self._spaces: dict[tuple[int, int], set[str]] = {}
         self._interfaces: dict[tuple[tuple[int, int], str], str] = {}  # namespace, ifName
 
     def __len__(self) -> int:
@@ -69,6 +70,7 @@ class Records:
         self._held.clear()
         self._containers.clear()
         self._interfaces.clear()
+        self._spaces.clear()
         self.ports = MappedPorts()
         self.unreadable.clear()
         for path in sorted(self.directory.glob("*.json")):
@@ -99,6 +101,10 @@ class Records:
             interface = (held.netns_id, held.if_name)
             if self._interfaces.get(interface) == attachment_id:
                 del self._interfaces[interface]
+            beside = self._spaces.get(held.netns_id, set())
+            beside.discard(attachment_id)
+            if not beside:
+                self._spaces.pop(held.netns_id, None)
 
     def get(self, attachment_id: str) -> Attachment | None:
         return self._held.get(attachment_id)
@@ -120,6 +126,10 @@ class Records:
         """The attachment that the interface of that name in that namespace is."""
         return self._held.get(self._interfaces.get((netns_id, if_name), ""))
 
+    def in_namespace(self, netns_id: tuple[int, int] | None) -> list[Attachment]:
+        """The attachments that are interfaces of that namespace."""
+        return [self._held[name] for name in self._spaces.get(netns_id, ())] if netns_id else []
+
     def _keep(self, record: Attachment) -> None:
         self._held[record.id] = record
         if record.ports:
@@ -128,6 +138,7 @@ class Records:
             self._containers[record.container_id, record.if_name] = record.id
         if record.netns_id is not None:
             self._interfaces[record.netns_id, record.if_name] = record.id
+            self._spaces.setdefault(record.netns_id, set()).add(record.id)
 
     def _path(self, attachment_id: str) -> Path:
         return self.directory / f"{attachment_id}.json"

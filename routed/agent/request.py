@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from api.resources.decode import parse_body
 from api.resources.errors import Cause, Invalid
 from api.resources.meta import DNSLabel, DNSSubdomain, InterfaceName, Labels, Model
-from api.resources.net import Address
+from api.resources.net import Address, Cidr
 from api.resources.workload import (
     Bandwidth,
     IPFamily,
@@ -21,6 +21,7 @@ from api.resources.workload import (
     WorkloadPort,
     mode_causes,
     port_causes,
+    route_causes,
 )
 
 
@@ -40,6 +41,8 @@ class AttachRequest(Model):
     labels: Labels = Field(default_factory=dict)
     ports: list[WorkloadPort] = Field(default_factory=list, max_length=256)
     bandwidth: Bandwidth = Bandwidth()
+    default_route: bool = True
+    routes: list[Cidr] = Field(default_factory=list, max_length=64)
     mtu: int | None = Field(default=None, ge=1280, le=65_535)
 
     @model_validator(mode="after")
@@ -56,7 +59,9 @@ class AttachRequest(Model):
             raise ValueError(f"lease: {said}")
         if len(set(self.ip_families)) != len(self.ip_families):
             raise ValueError("ipFamilies: names a family twice")
-        for cause in (*port_causes(self.ports, "ports"), *self.bandwidth.causes("bandwidth")):
+        routes = route_causes(self.routes, "", default=self.default_route, netns=self.netns)
+        limits = self.bandwidth.causes("bandwidth")
+        for cause in (*port_causes(self.ports, "ports"), *limits, *routes):
             raise ValueError(str(cause))
         return self
 

@@ -27,6 +27,7 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from api.resources.errors import ApplyError
 from api.resources.net import IPAddress
 from routed.kernel.netlink import (
     NLA_F_NESTED,
@@ -174,11 +175,12 @@ class Connections:
             self._task = asyncio.create_task(self._later())
 
     async def forgotten(self, addresses: Collection[IPAddress]) -> None:
-        """Return when none of `addresses` waits any more. OSError."""
+        """Return when none of `addresses` waits any more. ApplyError."""
         while not self._pending.isdisjoint(addresses):
             self.forget(())
             if (error := await self.drain()) is not None:
-                raise error
+                key, number = ", ".join(map(str, addresses)), error.errno or errno.EIO
+                raise ApplyError(key, "forget old connections of", number) from error
 
     async def drain(self) -> OSError | None:
         """Try what waits now; why something waits still."""

@@ -128,6 +128,9 @@ class FakeKernel:
             name = host_interface_name(workload)
             if any(f"alias {ALIAS_PREFIX}{workload} " in line for line in self.host):
                 self._drop_link(name)
+            if endpoint is not None and endpoint.netns is not None:
+                held = self.inside.get(lines.netns_name(endpoint.netns), set())
+                held -= {line for line in lines.interior(endpoint) if line.startswith("rule ")}
 
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         """At once: nobody can tell the difference."""
@@ -272,6 +275,10 @@ class FakeKernel:
                     f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
                     "already; take another ifName",
                     causes=[Cause("spec.ifName", f"{endpoint.if_name} exists in the namespace")],
+                )
+            if said := lines.taken(endpoint, held):
+                raise Conflict(
+                    f"cannot attach {endpoint.workload}: {said}", causes=[Cause("netns", said)]
                 )
         if made and any(line.startswith(f"link {name} ") for line in self.host):
             raise ApplyError(endpoint.workload, f"make {name} of", errno.EEXIST)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
 from api.resources.errors import ApplyError, Cause, Conflict
 from api.resources.net import IPAddress, host_prefix
+from routed.kernel import beside, observe
 from routed.kernel import messages as m
-from routed.kernel import observe
 from routed.kernel.netlink import Netlink, attributes
-from routed.kernel.netns import entered
+from routed.kernel.netns import entered, opened
 from routed.state import GATEWAY_V4, GATEWAY_V6, HOST_MAC, Endpoint, destination
 
 V4, V6 = IPv4Address(GATEWAY_V4), IPv6Address(GATEWAY_V6)
@@ -63,13 +64,21 @@ def steps(index: int, endpoint: Endpoint) -> list[Step]:
     ]
     found += [_address(index, value) for value in endpoint.addresses]
     for gateway in gateways(endpoint.addresses):
-        found += [step for _, step in _gateway(index, gateway)]
+        if endpoint.default_route:
+            found += [step for _, step in _gateway(index, gateway)]
+        else:
+            found += beside.steps(index, endpoint, gateway)
         found.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
     return found
 
 
 def refused(endpoint: Endpoint, step: str, number: int) -> ApplyError | Conflict:
     """What a failed one of `steps` means."""
+    if number == errno.EEXIST and not endpoint.default_route:
+        said = f"cannot {step} the namespace: there is one already"
+        return Conflict(
+            f"cannot attach {endpoint.workload}: {said}", causes=[Cause("routes", said)]
+        )
     if number == errno.EEXIST:
         said = "the namespace has a default route, or one to our gateway, already"
         return Conflict(
@@ -102,6 +111,25 @@ def repair(
             number = errno.EAGAIN if place is None else failed[place]
             raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", what, number)
         return len(steps)
+
+
+def was_so(step: str, number: int) -> bool:
+    """Whether a failed one of `steps` was done by an earlier attach of this workload."""
+    return number == errno.EEXIST and step == beside.RULE
+
+
+def leave(home: int, endpoint: Endpoint | None) -> None:
+    """Remove what does not go with the link: the rules of an interface without the default route.
+    A namespace that has gone has none."""
+    if endpoint is None or endpoint.default_route or endpoint.netns is None:
+        return
+    rules = [beside.rule(endpoint.workload, value, add=False) for value in endpoint.addresses]
+    with (
+        suppress(OSError),
+        opened(endpoint.netns, endpoint.netns_id) as inner,
+        socket_inside(home, inner) as inside,
+    ):
+        inside.transact(rules)
 
 
 def looks_right(answers: Mapping[int, bytes], index: int, endpoint: Endpoint) -> bool:
@@ -144,11 +172,18 @@ def expectations(index: int, endpoint: Endpoint) -> list[Expectation]:
     for value in endpoint.addresses:
         found.append((partial(m.lookup, value), route(m.RTN_LOCAL, value.max_prefixlen)))
     for gateway in gateways(endpoint.addresses):
-        if gateway.version == 4:
-            found.append((partial(m.lookup, gateway), route(m.RTN_UNICAST, 32)))
         anywhere = ANYWHERE[gateway.version]
-        to_anywhere = partial(m.lookup, anywhere)
-        found.append((to_anywhere, route(m.RTN_UNICAST, 0, gateway.packed)))
+        over = partial(route, m.RTN_UNICAST, gateway=gateway.packed)
+        if endpoint.default_route:
+            if gateway.version == 4:
+                found.append((partial(m.lookup, gateway), route(m.RTN_UNICAST, 32)))
+            found.append((partial(m.lookup, anywhere), over(0)))
+        else:
+            own = [value for value in endpoint.addresses if value.version == gateway.version]
+            found += [(partial(beside.lookup, anywhere, value), over(0)) for value in own]
+            for prefix in beside.routes(endpoint, gateway):
+                to_prefix = partial(m.lookup, prefix.network_address)
+                found.append((to_prefix, over(prefix.prefixlen)))
         found.append((partial(m.get_neighbour, index, gateway), permanent))
     return found
 
@@ -173,10 +208,40 @@ def differences(inside: Netlink, index: int, endpoint: Endpoint) -> list[Step]:
     permanent = observe.neighbours(inside, {index})
     for gateway in gateways(endpoint.addresses):
         known = observe.routes(inside, m.family(gateway), 0).destinations()
-        steps += [step for key, step in _gateway(index, gateway) if key not in known]
+        if endpoint.default_route:
+            steps += [step for key, step in _gateway(index, gateway) if key not in known]
+        else:
+            steps += _beside(inside, index, endpoint, gateway, known)
         if permanent.get((index, gateway)) != HOST_MAC:
             steps.append((f"add the neighbour {gateway} in", m.neighbour(index, gateway, HOST_MAC)))
     return steps
+
+
+def _beside(
+    inside: Netlink, index: int, endpoint: Endpoint, gateway: IPAddress, known: Container[bytes]
+) -> list[Step]:
+    """What is missing of rules and routes of an interface without the default route."""
+    wrong = {
+        f"add the route to {prefix} in"
+        for prefix in beside.routes(endpoint, gateway)
+        if destination(prefix) not in known
+    }
+    for value in endpoint.addresses:
+        if value.version == gateway.version:
+            asked = beside.lookup(ANYWHERE[gateway.version], value)
+            if not leads_over(inside, asked, index, gateway):
+                wrong |= {"add its own default route in", beside.RULE}
+    return [step for step in beside.steps(index, endpoint, gateway) if step[0] in wrong]
+
+
+def leads_over(inside: Netlink, asked: bytearray, index: int, gateway: IPAddress) -> bool:
+    """Whether the answer to a look-up is a route over `gateway` on link `index`."""
+    try:
+        found = attributes(inside.get(asked) or b"", 12)
+    except OSError:
+        return False
+    out = found.get(m.RTA_OIF, b"")
+    return out == _INDEX.pack(index) and found.get(m.RTA_GATEWAY) == gateway.packed
 
 
 def _address(index: int, value: IPAddress) -> Step:

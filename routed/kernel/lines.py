@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ipaddress import ip_interface, ip_network
 
 from api.resources.net import IPNetwork, host_prefix
+from routed.kernel import beside
 from routed.state import (
     BLACKHOLE_METRIC,
     GATEWAY_V4,
@@ -99,10 +100,33 @@ def interior(endpoint: Endpoint) -> Iterable[str]:
     for value in endpoint.addresses:
         yield f"address {host_prefix(value)} dev {name}"
     for gateway, length in _gateways(endpoint):
-        if length == 32:
+        if length == 32 and endpoint.default_route:
             yield f"route {gateway} dev {name} scope link"
         yield f"neighbour {gateway} dev {name} lladdr {HOST_MAC.hex(':')} PERMANENT"
+        if not endpoint.default_route:
+            number = beside.table(endpoint.workload)
+            yield f"route table {number} default via {gateway} dev {name} onlink"
+            for value in endpoint.addresses:
+                if (value.version == 4) == (length == 32):
+                    yield f"rule from {value} lookup {number}"
+            for prefix in endpoint.routes:
+                if (prefix.version == 4) == (length == 32):
+                    yield f"route {prefix} via {gateway} dev {name} onlink"
+            continue
         yield f"route default via {gateway} dev {name}"
+
+
+def taken(endpoint: Endpoint, held: Iterable[str]) -> str:
+    """What another interface in a namespace of the lines `held` has already; "": nothing."""
+    others = [line for line in held if not is_on(line, endpoint.if_name)]
+    if endpoint.default_route:
+        default = tuple(f"route default via {gateway} " for gateway, _ in _gateways(endpoint))
+        if any(line.startswith(default) for line in others):
+            return "the namespace has a default route, or one to our gateway, already"
+    for prefix in endpoint.routes:
+        if any(line.startswith(f"route {prefix} via ") for line in others):
+            return f"cannot add the route to {prefix} in the namespace: there is one already"
+    return ""
 
 
 def _gateways(endpoint: Endpoint) -> list[tuple[str, int]]:

@@ -111,10 +111,7 @@ class LinuxKernel:
     async def attach(self, endpoint: Endpoint) -> None:
         if any(value.version == 6 for value in endpoint.addresses):
             sysctl.check_forward_v6(self._netlink)
-        try:
-            await self._connections.forgotten(endpoint.addresses)
-        except OSError as error:
-            raise _apply_error(endpoint, "forget old connections of", error) from error
+        await self._connections.forgotten(endpoint.addresses)
         inner = None
         if endpoint.netns is not None:
             try:
@@ -134,11 +131,10 @@ class LinuxKernel:
                 return
             try:
                 link = self._finish(endpoint, index, inner)
-                if endpoint.limits is not None:
-                    shaping.keep(self._netlink, endpoint, index)
+                shaping.keep(self._netlink, endpoint, index)
             except BaseException:
                 self._netlink.transact([m.delete_link(index)])
-                self._reap(shaping.found(self._netlink, endpoint.workload))
+                self._reap(shaping.found(self._netlink, endpoint))
                 raise
         finally:
             if inner is not None:
@@ -221,8 +217,7 @@ class LinuxKernel:
             if inner is not None:
                 asks = asks_of(endpoint, link.peer)
                 interior.repair(self._home, inner, link.peer, endpoint, asks)
-            if endpoint.limits is not None:
-                shaping.keep(self._netlink, endpoint, link.index)
+            shaping.keep(self._netlink, endpoint, link.index)
             self._keep(endpoint, link)
 
     def _finish(self, endpoint: Endpoint, index: int, inner: int | None) -> Link:
@@ -265,7 +260,8 @@ class LinuxKernel:
             self._monitor.listen_far(True)
             inside.close()
         for place, number in failed.items():
-            raise interior.refused(endpoint, shape.steps[place], number)
+            if not interior.was_so(shape.steps[place], number):
+                raise interior.refused(endpoint, shape.steps[place], number)
 
     def _keep(self, endpoint: Endpoint, link: Link) -> None:
         """Remember what makes later detaches and events cheap; the kernel remains the truth."""
@@ -302,8 +298,8 @@ class LinuxKernel:
                 batch.append(m.device_route(link.index, host_prefix(value), add=False))
                 batch.append(m.delete_neighbour(link.index, value))
             gone.append(link.index)
-            if endpoint is not None and endpoint.limits is not None:
-                gone += shaping.found(self._netlink, workload)
+            interior.leave(self._home, endpoint)
+            gone += shaping.found(self._netlink, endpoint)
         batch += map(m.to_reap, gone)
         for number in self._netlink.transact(batch).values():
             if number not in GONE:
@@ -336,7 +332,6 @@ class LinuxKernel:
             orphans = repair.sweep()
             self._reaper.add(orphans)
             self.forget(a for index, a in observed.neighbours if index in orphans)
-            self._reap(shaping.unwanted(observed, desired.endpoints.values()))
         repair.moved()
         made = {}
         for endpoint in repair.missing():

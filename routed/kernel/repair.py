@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from api.resources.errors import ApplyError, IntentError
 from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.workload import Mode
-from routed.kernel import fib, interior, observe, sysctl
+from routed.kernel import fib, interior, observe, shaping, sysctl
 from routed.kernel import messages as m
 from routed.kernel.learned import Learned, Quiet
 from routed.kernel.netlink import Netlink
@@ -79,6 +79,7 @@ class Repair:
         wanted = {endpoint.host_interface for endpoint in self.desired.endpoints.values()}
         held = {**self.observed.links, **self.observed.slaves}
         orphans = [link.index for name, link in held.items() if name not in wanted]
+        orphans += shaping.unwanted(self.observed, self.desired.endpoints.values())
         holes = {route_key(prefix, BLACKHOLE_METRIC) for prefix in self.desired.blackholes}
         batch = [m.to_reap(index) for index in orphans]
         for key, shape in list(self.observed.routes.items()):

@@ -35,7 +35,7 @@ from routed.kernel.netlink import (
     message,
     nested,
 )
-from routed.state import SHAPER_GROUP, Endpoint, shaper_name
+from routed.state import SHAPER_GROUP, Endpoint
 
 if TYPE_CHECKING:
     from routed.kernel.repair import Repair
@@ -125,6 +125,8 @@ def make_shaper(name: str, mtu: int) -> bytearray:
 def keep(netlink: Netlink, endpoint: Endpoint, index: int) -> int:
     """Make the limits of `endpoint`, whose link on the host is `index`, so; the number of changes.
     ApplyError."""
+    if endpoint.limits is None:
+        return 0
     changes = 0
     for what, batch in _differences(netlink, endpoint, index):
         for number in netlink.transact(batch).values():
@@ -140,11 +142,10 @@ def keep(netlink: Netlink, endpoint: Endpoint, index: int) -> int:
 def sync(repair: Repair) -> None:
     """The limits of the links that were there before this sync."""
     for endpoint, link in repair.present():
-        if endpoint.limits is not None:
-            try:
-                repair.changed += keep(repair.netlink, endpoint, link.index)
-            except ApplyError as error:
-                repair.fail(endpoint.workload, error)
+        try:
+            repair.changed += keep(repair.netlink, endpoint, link.index)
+        except ApplyError as error:
+            repair.fail(endpoint.workload, error)
 
 
 def unwanted(observed: observe.Observed, endpoints: Iterable[Endpoint]) -> list[int]:
@@ -162,9 +163,11 @@ def is_ours(data: bytes) -> bool:
     return bool(_TCMSG.unpack_from(data)[2] == OURS)
 
 
-def found(netlink: Netlink, workload: str) -> list[int]:
+def found(netlink: Netlink, endpoint: Endpoint | None) -> list[int]:
     """The index of the ifb of a workload, if it has one."""
-    link = observe.one_link(netlink, shaper_name(workload))
+    if endpoint is None or endpoint.limits is None:
+        return []
+    link = observe.one_link(netlink, endpoint.shaper)
     return [link.index] if link is not None and link.group == SHAPER_GROUP else []
 
 

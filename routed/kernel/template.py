@@ -64,7 +64,10 @@ class Shape:
 def shape_of(endpoint: Endpoint) -> Shape:
     versions = tuple(address.version for address in endpoint.addresses)
     length = len(endpoint.workload)  # of its name, which is in the alias
-    return _shape(length, endpoint.if_name, endpoint.mtu, versions, endpoint.netns is not None)
+    inside = endpoint.netns is not None
+    if not endpoint.default_route:  # few are so, and no two alike
+        return _packed(endpoint, inside)
+    return _shape(length, endpoint.if_name, endpoint.mtu, versions, inside)
 
 
 def asks_of(endpoint: Endpoint, peer: int) -> bytearray:
@@ -89,7 +92,11 @@ def values_of(endpoint: Endpoint, host: int, peer: int, space: int | None) -> li
 def _shape(length: int, if_name: str, mtu: int, versions: tuple[int, ...], inside: bool) -> Shape:
     path = "/run/netns/made-up" if inside else None
     addresses = tuple(_made_up(place, version) for place, version in enumerate(versions))
-    made_up = Endpoint("~" * length, if_name, addresses, path, mtu)
+    return _packed(Endpoint("~" * length, if_name, addresses, path, mtu), inside)
+
+
+def _packed(made_up: Endpoint, inside: bool) -> Shape:
+    versions = {address.version for address in made_up.addresses}
     marks = values_of(made_up, HOST, PEER, SPACE)
     create = m.create_veth(made_up, made_up.host_interface, HOST, PEER, SPACE if inside else None)
     host = [m.no_link_local(HOST)] if 6 in versions else []
@@ -101,7 +108,7 @@ def _shape(length: int, if_name: str, mtu: int, versions: tuple[int, ...], insid
         Batch([message for _, message in steps], marks),
         tuple(said for said, _ in steps),
         Batch([ask() for ask, _ in interior.expectations(PEER, made_up)], marks),
-        Batch([m.get_link(HOST), *map(m.lookup, addresses)], marks),
+        Batch([m.get_link(HOST), *map(m.lookup, made_up.addresses)], marks),
     )
 
 

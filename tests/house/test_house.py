@@ -59,6 +59,8 @@ PURE = (
     "routed/agent/imports.py",
     "routed/agent/translation.py",
     "routed/agent/ports.py",
+    "routed/agent/interfaces.py",
+    "routed/kernel/beside.py",
 )
 IMPURE_MODULES = {"asyncio", "socket", "subprocess", "time", "logging", "threading"}
 ONE_PLACE = {

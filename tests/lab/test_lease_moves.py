@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.labs import Workloads, ctl
@@ -14,34 +12,6 @@ from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 
 pytestmark = pytest.mark.lab
-
-OBJECTS = """
-apiVersion: routed.dev/v1
-kind: IPPool
-metadata: {name: fixed}
-spec: {cidr: 10.67.0.0/28, allocation: Fixed, cooldownSeconds: 600}
----
-apiVersion: routed.dev/v1
-kind: AddressLease
-metadata: {name: db}
-spec: {pool: fixed}
-"""
-
-
-@pytest.fixture
-def leased(lab: Lab, tmp_path: Path) -> Iterator[str]:
-    """The address of the lease `db`."""
-    path = tmp_path / "lease.yaml"
-    path.write_text(OBJECTS)
-    ctl(lab, "apply", "-f", str(path))
-    found = json.loads(ctl(lab, "get", "lease", "db", "-o", "json"))
-    yield found["spec"]["address"]
-
-    def gone() -> bool:
-        ctl(lab, "delete", "-f", str(path))
-        return True
-
-    wait_for("what owns the address having let go of it", gone, 20)
 
 
 def test_it_moves_with_the_workload(lab: Lab, leased: str, workloads: Workloads) -> None:

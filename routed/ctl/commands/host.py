@@ -21,6 +21,7 @@ app.add_typer(bgp)
     "routectl attach web --netns web",
     "routectl attach db --netns /run/netns/db --pool fixed --lease db",
     "routectl attach web --netns web --node host1 --label app=web",
+    "routectl attach web-two --netns web --ifname eth1 --no-default-route --route 10.70.0.0/16",
     "routectl attach web --netns web --ingress-rate 100M --egress-rate 50M",
     "routectl attach web --netns web --publish 8080:80 --publish 192.0.2.1:53:53/udp",
 )
@@ -56,6 +57,13 @@ def attach(
     egress: Annotated[
         str, typer.Option("--egress-rate", metavar="RATE", help="It sends no more than.")
     ] = "",
+    default_route: Annotated[
+        bool, typer.Option("--default-route/--no-default-route", help="Or another interface's.")
+    ] = True,
+    route: Annotated[
+        list[str] | None,
+        typer.Option(help="With --no-default-route: a prefix beyond it; repeatable."),
+    ] = None,
     node: Annotated[str | None, typer.Option(help="Through the service, on this node.")] = None,
     agent: Socket = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is announced.")] = False,
@@ -75,6 +83,8 @@ def attach(
     }
     rates = {"ingressRate": ingress, "egressRate": egress}
     limits = {name: bits(rate, name) for name, rate in rates.items() if rate}
+    if not default_route or route:
+        wanted |= {"defaultRoute": default_route, "routes": route or []}
     if limits:
         wanted["bandwidth"] = limits
     if node is not None:
