@@ -29,8 +29,9 @@ def files(lab: Lab, keep: str = "") -> dict[str, str]:
     host = lab.top.hosts[0]
     return {
         f"network/tor{tor.number}.network": f"[Match]\nName=tor{tor.number}\n[Network]\n"
-        f"LinkLocalAddressing=no\nIPv6AcceptRA=no\n{keep}\n"
+        f"LinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n{keep}\n"
         f"[Address]\nAddress={host.address(tor)}/24\nBroadcast=no\n"
+        f"[Address]\nAddress={host.address6(tor)}/64\nDuplicateAddressDetection=none\n"
         for tor in lab.top.tors
     }
 
@@ -38,8 +39,20 @@ def files(lab: Lab, keep: str = "") -> dict[str, str]:
 def ours(lab: Lab) -> set[str]:
     """The routes of routed on host1."""
     host = f"{lab.top.name}-host1"
-    said = command("ip", "-n", host, "route", "show", "proto", "82")
-    return {" ".join(line.split()[:2]) for line in said.splitlines() if not line.startswith("\t")}
+    found = set()
+    for family in "46":
+        said = command("ip", f"-{family}", "-n", host, "route", "show", "proto", "82")
+        found |= {
+            f"{family} {' '.join(line.split()[:2])}"
+            for line in said.splitlines()
+            if line[0] != "\t"
+        }
+    return found
+
+
+def defaults(lab: Lab) -> list[str]:
+    """Of each family, the learned one."""
+    return [route for route in ours(lab) if route[2:].startswith("default")]
 
 
 def configured(lab: Lab, daemon: Networkd) -> None:
@@ -52,7 +65,7 @@ def settled(lab: Lab, workloads: Workloads) -> Iterator[set[str]]:
     """All routes of host1 with a workload; the sessions are up before and after."""
     wait_for("every session being up", lab.established, 20)
     _, address = workloads.attach("host1", "managed")
-    wait_for("the learned default", lambda: any(r.startswith("default") for r in ours(lab)))
+    wait_for("the learned default", lambda: len(defaults(lab)) == 2)
     assert any(address in route for route in ours(lab))
     yield ours(lab)
     wait_for("every session being up", lab.established, 30)

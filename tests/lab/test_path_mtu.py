@@ -25,36 +25,16 @@ kind: IPPool
 metadata: {name: sized}
 spec: {cidr: "fd00:66::/112", blockSize: 122, cooldownSeconds: 1}
 """
-CLIENT = {4: "172.28.0.1", 6: "fd00:29::2"}
-HOST_V6, TOR_V6, TOR_CLIENT_V6 = "fd00:31::11", "fd00:31::1", "fd00:29::1"
 WHOLE = 1500
-
-
-def six(host: str, tor: str, client: str) -> Iterator[tuple[str, ...]]:
-    """What makes IPv6 go from host1 over the first ToR to the client; the lab's is IPv4."""
-    yield from (
-        ("-n", host, "addr", "add", f"{HOST_V6}/64", "dev", "tor1", "nodad"),
-        ("-n", tor, "addr", "add", f"{TOR_V6}/64", "dev", "hosts", "nodad"),
-        ("-n", tor, "addr", "add", f"{TOR_CLIENT_V6}/64", "dev", "client", "nodad"),
-        ("-n", client, "addr", "add", f"{CLIENT[6]}/64", "dev", "tor1", "nodad"),
-        ("-n", host, "route", "add", "fd00:29::/64", "via", TOR_V6),
-        ("-n", tor, "route", "add", "fd00:66::/112", "via", HOST_V6),
-        ("-n", client, "route", "add", "fd00:66::/112", "via", TOR_CLIENT_V6),
-    )
 
 
 @pytest.fixture
 def both(lab: Lab, tmp_path: Path) -> Iterator[None]:
-    """Workloads of both families can reach the client."""
-    words = list(six(f"{lab.top.name}-host1", lab.top.tors[0].namespace, lab.top.client))
-    for one in words:
-        command("ip", *one)
+    """Workloads can have an address of each family, and the client answers both."""
     with draining_pool(lab, POOL, tmp_path / "sized.yaml"):
         wait_for("the pool being known", lambda: "sized" in ctl(lab, "get", "pools"), 5)
         with answering(lab.top.client):
             yield
-    for one in reversed(words):
-        command("ip", *["del" if word == "add" else word for word in one if word != "nodad"])
 
 
 @contextmanager
@@ -92,30 +72,32 @@ def link_mtu(namespace: str) -> int:
 
 def test_a_small_hop_behind_the_switches(lab: Lab, both: None, workloads: Workloads) -> None:
     namespace, _ = attach(lab, workloads, "behind")
-    tors = lab.top.tors
+    tors, client = lab.top.tors, lab.top.client_own
     links = [(tor.namespace, "client") for tor in tors]
     links += [(lab.top.client, f"tor{tor.number}") for tor in tors]
     for version in (4, 6):
-        wait_for("the way there", lambda v=version: lab.ping(namespace, CLIENT[v]), 10)
+        wait_for("the way there", lambda v=version: lab.ping(namespace, client[v]), 10)
     with small(*links, mtu=1400):
-        judged(namespace, CLIENT[6], 1400, [TOR_V6])
-        judged(namespace, CLIENT[4], 1400, [tor.address for tor in tors])
-        assert outcome(namespace, CLIENT[4], WHOLE + 1) == "too long for its own link"
-        assert "mtu 1400" in inside(namespace, "ip", "route", "get", CLIENT[4]), "it is remembered"
-        assert "mtu 1400" in inside(namespace, "ip", "route", "get", CLIENT[6])
+        judged(namespace, client[4], 1400, [tor.address for tor in tors])
+        judged(namespace, client[6], 1400, [tor.address6 for tor in tors])
+        assert outcome(namespace, client[4], WHOLE + 1) == "too long for its own link"
+        assert "mtu 1400" in inside(namespace, "ip", "route", "get", client[4]), "it is remembered"
+        assert "mtu 1400" in inside(namespace, "ip", "route", "get", client[6])
 
 
 def test_uplinks_that_became_smaller_tell_old_workloads_and_make_new_ones_so(
     lab: Lab, both: None, workloads: Workloads
 ) -> None:
-    host = f"{lab.top.name}-host1"
+    host, client = f"{lab.top.name}-host1", lab.top.client_own
     old, _ = attach(lab, workloads, "old")
     assert link_mtu(old) == WHOLE
     for version in (4, 6):
-        wait_for("the way there", lambda v=version: lab.ping(old, CLIENT[v]), 10)
+        wait_for("the way there", lambda v=version: lab.ping(old, client[v]), 10)
     with small(*[(host, f"tor{tor.number}") for tor in lab.top.tors], mtu=1300):
-        judged(old, CLIENT[4], 1300, ["169.254.1.1"])
-        judged(old, CLIENT[6], 1300, [HOST_V6, "fe80::1"])
+        judged(old, client[4], 1300, ["169.254.1.1"])
+        own = lab.top.hosts[0]
+        six = [own.address6(tor) for tor in lab.top.tors]
+        judged(old, client[6], 1300, [*six, own.management6, "fe80::1"])
 
         names = iter(range(100))
 
@@ -144,4 +126,4 @@ def test_a_workload_whose_own_link_is_smaller(lab: Lab, both: None, workloads: W
     host = lab.top.hosts[0]
     with answering(namespace):
         judged(lab.top.client, addresses[4], 1300, [host.address(tor) for tor in lab.top.tors])
-        judged(lab.top.client, addresses[6], 1300, [HOST_V6])
+        judged(lab.top.client, addresses[6], 1300, [host.address6(tor) for tor in lab.top.tors])
