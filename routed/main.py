@@ -182,6 +182,9 @@ def doctor(
     kubeconfig: Annotated[Path | None, typer.Option(help="This node's credentials.")] = None,
     run_dir: RunDir = None,
     state_dir: StateDir = None,
+    ipvlan: Annotated[
+        bool, typer.Option("--ipvlan", help="Only: whether modes ipvlan-l3 and -l3s will.")
+    ] = False,
     output: Annotated[Output, typer.Option("--output", "-o")] = Output.TEXT,
 ) -> None:
     """Whether attaching will work on this host (exit code 0) or not (1), and what to fix."""
@@ -189,7 +192,8 @@ def doctor(
     from routed.settings import AgentSettings, load
 
     overrides = {"kubeconfig": kubeconfig, "run_dir": run_dir, "state_dir": state_dir}
-    raise typer.Exit(run(load(AgentSettings, config, overrides), output.value))
+    settings = load(AgentSettings, config, overrides)
+    raise typer.Exit(run(settings, output.value, only_ipvlan=ipvlan))
 
 
 @app.command()

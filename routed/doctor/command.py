@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import typer
 
-from routed.doctor import host, network, ports
+from routed.doctor import host, ipvlan, network, ports
 from routed.doctor.findings import Finding, documents, exit_code
 from routed.settings import AgentSettings
 
@@ -29,10 +29,11 @@ def checks(settings: AgentSettings) -> Iterator[Finding]:
     yield from network.programs(settings)
 
 
-def run(settings: AgentSettings, output: str) -> int:
-    """Print the findings ("text" or "json"); the exit code."""
+def run(settings: AgentSettings, output: str, *, only_ipvlan: bool = False) -> int:
+    """Print the findings ("text" or "json"); the exit code. `only_ipvlan`: whether attaching by the
+    modes of ipvlan will work."""
     found: list[Finding] = []
-    for one in checks(settings):
+    for one in ipvlan.checks(settings) if only_ipvlan else checks(settings):
         found.append(one)
         if output == "text":
             typer.echo(f"{one.verdict:<8}{one.check}: {one.found}")

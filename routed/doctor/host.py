@@ -35,19 +35,36 @@ def rights() -> Iterator[Finding]:
         yield fail("rights", "no CAP_NET_ADMIN", "run as root")
 
 
-def kernel() -> Iterator[Finding]:
-    """What the kernel can, tried in a namespace that is thrown away."""
+def tried() -> dict[str, str]:
+    """What the kernel can, tried in a namespace that is thrown away: feature to why it is not
+    there. Untried says why that could not be done."""
     words = ["unshare", "--net", sys.executable, "-m", "routed.doctor.trial"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        yield fail("kernel", f"cannot try it: {error}", "install util-linux (unshare)")
-        return
+        raise Untried(f"cannot try it: {error}", "install util-linux (unshare)") from error
     if done.returncode != 0:
         why = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        yield fail("kernel", f"cannot make a network namespace: {why[0]}", "run as root")
-        return
+        raise Untried(f"cannot make a network namespace: {why[0]}", "run as root")
     features: dict[str, str] = json.loads(done.stdout)
+    return features
+
+
+class Untried(RoutedError):
+    """The kernel could not be tried; `remedy` is what to do."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.remedy = remedy
+
+
+def kernel() -> Iterator[Finding]:
+    """What the kernel can."""
+    try:
+        features = tried()
+    except Untried as error:
+        yield fail("kernel", str(error), error.remedy)
+        return
     for name in NEEDED:
         if features[name]:
             yield fail(f"kernel: {name}", features[name], f"a kernel with {name} is needed")

@@ -18,10 +18,11 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from api.resources.errors import ApplyError, Cause, Conflict
+from api.resources.errors import ApplyError, Cause, Conflict, IntentError
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode
 from routed.kernel import (
+    hostside,
     interior,
     learned,
     listening,
@@ -45,7 +46,6 @@ from routed.kernel.template import Shape, asks_of, shape_of, values_of
 from routed.kernel.uplinks import Uplinks
 from routed.state import (
     ALIAS_PREFIX,
-    HOST_MAC,
     LINK_GROUP,
     Endpoint,
     HostState,
@@ -227,22 +227,7 @@ class LinuxKernel:
             self._configure_inside(endpoint, shape, values, inner, six=six)
             reached(Point.INSIDE_DONE)
         sysctl.v6_of_link(endpoint.host_interface, off=not six)
-        for number in self._netlink.transact_numbered(shape.host.fill(values)).values():
-            raise ApplyError(endpoint.workload, "configure the host side of", number)
-        reached(Point.HOST_SIDE_DONE)
-        answers = self._netlink.ask_numbered(shape.readback.fill(values))
-        up, alias, space = observe.readback(answers[0]) if 0 in answers else (False, b"", None)
-        if not up or alias != endpoint.alias.encode():
-            raise ApplyError(endpoint.workload, "read back the link of", errno.ENODEV)
-        for place, value in enumerate(endpoint.addresses, 1):
-            if observe.host_route_index(answers.get(place), value) != index:
-                raise ApplyError(
-                    f"{endpoint.workload} {value}", "read back the route of", errno.ENODEV
-                )
-        return Link(
-            index, endpoint.host_interface, LINK_GROUP, endpoint.alias, endpoint.mtu, up, HOST_MAC,
-            peer=index + 1, peer_nsid=space,
-        )  # fmt: skip
+        return hostside.finish(self._netlink, endpoint, index, shape, values)
 
     def _configure_inside(
         self, endpoint: Endpoint, shape: Shape, values: list[bytes], inner: int, *, six: bool
@@ -338,7 +323,7 @@ class LinuxKernel:
             await asyncio.sleep(0)
             try:
                 await self.attach(endpoint)
-            except (ApplyError, Conflict) as error:
+            except (ApplyError, IntentError) as error:
                 repair.fail(endpoint.workload, error)
             else:
                 repair.made(endpoint)

@@ -73,8 +73,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.root)
-            if REPORTS not in os.environ:  # the first waits for all
-                item.add_marker(pytest.mark.timeout(SECONDS + 60))
+            # the first waits for all; in the guest everything takes longer
+            seconds = 300 if REPORTS in os.environ else SECONDS + 60
+            item.add_marker(pytest.mark.timeout(seconds), append=False)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.kernels import FakeWorld, RealWorld, endpoint, quiet_watcher
+from support.netns import run
 
 from api.resources.errors import ApplyError, Conflict, Invalid
 from api.resources.workload import Mode
@@ -156,3 +161,35 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(play: Play) -> None:
         assert world.host_reaches("10.65.0.1")
 
     play(body)
+
+
+def test_the_doctor_finds_what_is_against_it(tmp_path: Path) -> None:
+    settings = tmp_path / "agent.yaml"
+
+    def found(parent: str = "up0") -> tuple[int, dict[str, str]]:
+        words = ["routed.main", "doctor", "--ipvlan", "--config", str(settings), "-o", "json"]
+        settings.write_text(f"node: h1\nipvlanParent: {parent}\n")
+        done = subprocess.run(
+            [sys.executable, "-m", *words], check=False, capture_output=True, text=True
+        )
+        listed = json.loads(done.stdout)["findings"]
+        return done.returncode, {one["check"]: one["found"] for one in listed}
+
+    async def body(world: Any) -> None:
+        assert found()[0] == 0
+        code, said = found("up9")
+        assert (code, "there is no link up9" in said["parent"]) == (1, True)
+        name = world.netns("theirs")
+        slave = ("link", "up0", "name", "c0", "netns", name, "type", "ipvlan", "mode", "l2")
+        run("ip", "link", "add", *slave)
+        run("ip", "-n", name, "addr", "add", "10.65.0.9/32", "dev", "c0")
+        code, said = found()
+        assert code == 0
+        assert "c0 in namespace" in said["other slaves"]
+        assert "10.65.0.9" in said["other slaves"]
+        run("ip", "link", "add", "br0", "type", "bridge")
+        run("ip", "link", "set", "up1", "master", "br0")
+        code, said = found("up1")
+        assert (code, said["parent: ipvlan-l3"]) == (1, "up1 is a member of the bridge br0")
+
+    RealWorld.play(body)
