@@ -246,8 +246,8 @@ class WorkloadStatus(Status):
     """Where its default route leads."""
     mac: str = ""
     """Of the interface inside."""
-    mtu: int | None = None
-    """Of the interface inside, in bytes."""
+    mtu: int = 0
+    """Of the interface inside, in bytes; 0: not known yet."""
 
 
 @resource(

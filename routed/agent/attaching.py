@@ -178,6 +178,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
             full = error.errno == errno.ENOSPC
             raise StorageError(f"cannot record {record.id}: {error}", full=full) from error
         raise
+    agent.kernel.forget_ports(one.host_port for one in ports if one.protocol == "udp")
     agent.ready[record.id] = tuple(record.addresses)
     said = advertisements(intent, record, record.addresses, agent.book.releasing)
     agent.speech.advertise(said)

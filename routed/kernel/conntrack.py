@@ -47,7 +47,9 @@ NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 CT_GET, CT_DELETE = CTNETLINK | 1, CTNETLINK | 2
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE, CTA_FILTER = 1, 2, 12, 18, 25
-CTA_TUPLE_IP = 1
+CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
+PROTO_NUMBER, PROTO_DESTINATION = 1, 3
+UDP = bytes([socket.IPPROTO_UDP])
 IP_SOURCE, IP_DESTINATION = {4: 1, 16: 3}, {4: 2, 16: 4}  # by the bytes of an address
 FILTER_ORIG, FILTER_REPLY = 1, 2  # CTA_FILTER_*_FLAGS
 BY_SOURCE, BY_DESTINATION = 1, 2  # CTA_FILTER_FLAG(CTA_IP_SRC), (CTA_IP_DST)
@@ -153,6 +155,31 @@ def _count() -> int:
         return 0  # not told
 
 
+def forget_ports(ports: Collection[int]) -> int:
+    """Delete what is sent to one of these UDP `ports` and not translated; how many. OSError.
+
+    Who sends datagrams without a pause keeps his entry alive, and a port that is mapped meanwhile
+    would never be for him. Whatever else is deleted is made again by its next packet as it was.
+    """
+    wanted, count = {struct.pack("!H", port) for port in ports}, 0
+    with Netlink(protocol=NETLINK_NETFILTER) as netlink:
+        for family in FAMILIES.values():
+            entries = netlink.dump(dump(family))
+            batch = [delete(one) for one in entries if _plain_port(one) in wanted]
+            netlink.transact(batch)
+            count += len(batch)
+    return count
+
+
+def _plain_port(entry: bytes) -> bytes | None:
+    """Where the datagrams of an entry go to; None: it is of something else, or translated."""
+    source, sent_to, answered_by, answered_to = _places(entry, 4)
+    if (source, sent_to) != (answered_to, answered_by):
+        return None
+    proto = attributes(attributes(attributes(entry, 4)[CTA_TUPLE_ORIG], 0)[CTA_TUPLE_PROTO], 0)
+    return proto.get(PROTO_DESTINATION) if proto[PROTO_NUMBER] == UDP else None
+
+
 class Connections:
     """Forgets those of released addresses, in a thread. Made and used in the loop's thread.
 
@@ -162,6 +189,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._pending: set[IPAddress] = set()
+        self._ports: set[int] = set()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[OSError | None] | None = None
         self._absent = False
@@ -170,9 +198,18 @@ class Connections:
         """Have those of `addresses` forgotten soon."""
         if not self._absent:
             self._pending.update(addresses)
-        if self._pending and (self._task is None or self._task.done()):
+        waiting = self._pending or self._ports
+        if waiting and (self._task is None or self._task.done()):
             self._hurry.clear()
             self._task = asyncio.create_task(self._later())
+
+    def forget_ports(self, ports: Iterable[int]) -> None:
+        """Have what is sent to these UDP ports of hosts looked at anew, at once."""
+        if not self._absent:
+            self._ports.update(ports)
+        if self._ports:
+            self.forget(())
+            self._hurry.set()
 
     async def forgotten(self, addresses: Collection[IPAddress]) -> None:
         """Return when none of `addresses` waits any more. ApplyError."""
@@ -193,9 +230,11 @@ class Connections:
     async def _later(self) -> OSError | None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), DELAY)
-        while self._pending:
-            some = frozenset(self._pending)
+        while self._pending or self._ports:
+            some, ports = frozenset(self._pending), frozenset(self._ports)
             try:
+                if ports:
+                    await asyncio.to_thread(forget_ports, ports)
                 await asyncio.to_thread(forget, some)
             except OSError as error:
                 if error.errno not in ABSENT:
@@ -204,4 +243,5 @@ class Connections:
                 log.error("connections of released addresses stay: no ctnetlink here: %s", error)
                 self._absent = True
             self._pending -= some
+            self._ports -= ports
         return None

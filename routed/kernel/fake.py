@@ -141,6 +141,9 @@ class FakeKernel:
             if not line.startswith("flow ") or named.isdisjoint(line.split()[1:])
         }
 
+    def forget_ports(self, ports: Iterable[int]) -> None:
+        """It does not translate, so nothing is in the way."""
+
     def check_netns(self, name_or_path: str) -> Namespace:
         name = name_or_path.removeprefix("/run/netns/")
         if name not in self.inside:

@@ -298,6 +298,9 @@ class LinuxKernel:
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         self._connections.forget(addresses)
 
+    def forget_ports(self, ports: Iterable[int]) -> None:
+        self._connections.forget_ports(ports)
+
     async def reaped(self) -> None:
         """Return when no detached link is left, nor a connection of what was released."""
         await self._reaper.drain()

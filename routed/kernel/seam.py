@@ -64,6 +64,9 @@ class Kernel(Protocol):
         """These were released: what the kernel remembers of connections with them is deleted soon,
         and before one of them is attached again."""
 
+    def forget_ports(self, ports: Iterable[int]) -> None:
+        """These UDP ports of the host are mapped from now on: also for who is sending to one."""
+
     def check_netns(self, name_or_path: str) -> Namespace:
         """A namespace that a workload may be attached into; Invalid says why not."""
 

@@ -6,15 +6,17 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from support.conntrack import entries
-from support.flows import Outside, connected, listen
+from support.flows import Outside, connected, entered, listen
 from support.kernels import FakeWorld, RealWorld, endpoint
 from support.netns import in_fresh_namespace, run
 
 from api.resources.errors import ApplyError
+from policies.nat import Nat, PortMapping
 from policies.nft import Nft
 from routed.kernel import conntrack
 from routed.kernel.linux import LinuxKernel
@@ -116,6 +118,45 @@ def test_what_a_port_mapping_or_source_nat_made_is_found(namespaces: Make) -> No
         assert not entries("192.0.2.2")
         server.kill()
         flow.close()
+
+    in_fresh_namespace(body)
+
+
+@pytest.mark.root
+def test_who_sends_to_a_port_before_it_is_mapped_is_heard_afterwards(namespaces: Make) -> None:
+    one, far = namespaces("a"), namespaces("out")
+
+    async def body() -> None:
+        kernel, table = LinuxKernel(), Nft()
+        table.sync()
+        Outside(far)
+        await kernel.sync(HostState(endpoints={"a.h": endpoint("a.h", one, FOUR)}))
+        with entered(one):
+            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            server.bind((FOUR, 53))
+        with entered(far):
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            client.bind(("192.0.2.2", 5000))
+        server.settimeout(0.5)
+        client.sendto(b"early", ("192.0.2.1", 5353))
+        mapping = PortMapping("udp", 5353, ip_address(FOUR), 53)
+        table.sync(Nat(ports=frozenset([mapping])))
+        client.sendto(b"still early", ("192.0.2.1", 5353))
+        with pytest.raises(TimeoutError):
+            server.recv(100)
+        kernel.forget_ports([5354])
+        await kernel.reaped()
+        assert len(entries("192.0.2.2")) == 1, "another port"
+        kernel.forget_ports([5353])
+        await kernel.reaped()
+        client.sendto(b"now", ("192.0.2.1", 5353))
+        server.settimeout(5)
+        assert server.recv(100) == b"now"
+        kernel.forget_ports([5353])
+        await kernel.reaped()
+        assert len(entries(FOUR)) == 1, "what is translated stays"
+        server.close()
+        client.close()
 
     in_fresh_namespace(body)
 

@@ -156,18 +156,19 @@ def test_a_field_that_an_older_service_does_not_keep_is_no_difference() -> None:
     """Else the report would be deleted and made again without end."""
     record = Attachment.model_validate(
         {"id": "web.h1", "name": "web", "node": "h1", "origin": "Node", "addresses": []}
-        | {"netns": "/run/netns/web", "lease": "db"}
+        | {"netns": "/run/netns/web", "lease": "db", "ports": [{"port": 80, "hostPort": 8080}]}
     )
     local = Local(record, ready=True)
     held = Workload(
         metadata=ObjectMeta(name="web.h1"), spec=record.spec(), status=record.status(ready=True)
     ).wire()
     assert workload_writes("web.h1", local, read(Workload, held)) == []
-    del held["spec"]["lease"], held["status"]["mac"]
+    del held["spec"]["lease"], held["status"]["mac"], held["spec"]["ports"][0]["hostPort"]
     assert workload_writes("web.h1", local, read(Workload, held)) == []
-    held["spec"]["lease"] = "other"
-    (gone,) = workload_writes("web.h1", local, read(Workload, held))
-    assert isinstance(gone, Delete)
+    for change in ({"lease": "other"}, {"ports": [{"port": 80, "hostPort": 81}]}, {"ports": []}):
+        other = {**held, "spec": {**held["spec"], **change}}
+        (gone,) = workload_writes("web.h1", local, read(Workload, other))
+        assert isinstance(gone, Delete), change
 
 
 def test_reports_have_no_field_that_may_be_missing() -> None:

@@ -40,6 +40,9 @@ class HollowKernel:
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         pass
 
+    def forget_ports(self, ports: Iterable[int]) -> None:
+        pass
+
     def check_netns(self, name_or_path: str) -> Namespace:
         digest = hashlib.blake2s(name_or_path.encode(), digest_size=6).digest()
         return Namespace(f"/run/netns/{name_or_path}", (4, int.from_bytes(digest, "big")))
