@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import typer
 
-from routed.doctor import host, ipvlan, network, ports
+from routed.doctor import host, ipvlan, nat, network, ports
 from routed.doctor.findings import Finding, documents, exit_code
 from routed.settings import AgentSettings
 
@@ -25,6 +25,7 @@ def checks(settings: AgentSettings) -> Iterator[Finding]:
     yield from network.secrets(settings)
     yield from network.service(settings)
     yield from network.addresses(settings)
+    yield from nat.addresses(settings)
     yield from network.switches(settings)
     yield from network.programs(settings)
 
