@@ -34,24 +34,34 @@ class Mode(StrEnum):
     TAP = "tap"
     HOST = "host"
     NONE = "none"
+    SHARED = "shared"
 
 
 IPVLAN = frozenset({Mode.IPVLAN_L3, Mode.IPVLAN_L3S})
 INSIDE = IPVLAN | {Mode.NONE}  # modes that need a namespace
-OUTSIDE = frozenset({Mode.TAP, Mode.HOST})  # modes that have none
+OUTSIDE = frozenset({Mode.TAP, Mode.HOST, Mode.SHARED})  # modes that have none of their own
 
 
-def mode_causes(mode: Mode, netns: str, asks: bool, prefix: str = "") -> list[Cause]:
+def mode_causes(
+    mode: Mode, netns: str, shared_with: str, *, asks: bool, prefix: str = ""
+) -> list[Cause]:
     """What does not go with a mode; `asks`: for an address, whichever way. Fields are told behind
     `prefix`."""
     found: list[Cause] = []
+    if mode is Mode.SHARED and not shared_with:
+        found.append(
+            Cause(f"{prefix}sharedWith", "is needed by mode shared: whose namespace it is")
+        )
+    if mode is not Mode.SHARED and shared_with:
+        found.append(Cause(f"{prefix}sharedWith", f"is of no use in mode {mode}: use mode shared"))
     if netns and mode in OUTSIDE:
         found.append(Cause(f"{prefix}netns", f"mode {mode} has none of its own: leave it out"))
     if not netns and mode in INSIDE:
         said = f"is needed by mode {mode}, which has no hand-over form"
         found.append(Cause(f"{prefix}netns", said))
-    if asks and mode is Mode.NONE:
-        said = "none has no address: leave addresses, pools, ipFamilies and lease out"
+    if asks and mode in (Mode.NONE, Mode.SHARED):
+        whose = "none has no address" if mode is Mode.NONE else "shared has those of its holder"
+        said = f"{whose}: leave addresses, pools, ipFamilies and lease out"
         found.append(Cause(f"{prefix}mode", said))
     return found
 
@@ -208,6 +218,8 @@ class WorkloadSpec(Model):
     what is sent elsewhere goes over it only to `routes`. Immutable."""
     routes: list[Cidr] = Field(default_factory=list, max_length=64)
     """Without the default route: what is beyond it. Immutable."""
+    shared_with: DNSSubdomain | Literal[""] = ""
+    """Mode shared: the workload of its node whose namespace it is in. Immutable."""
     container_id: str = Field(default="", alias="containerID", max_length=253)
     """What a runtime calls it. Immutable."""
     ports: list[WorkloadPort] = Field(default_factory=list, max_length=256)
@@ -227,7 +239,7 @@ class WorkloadSpec(Model):
             said = "says which address: leave addresses, pools and ipFamilies out"
             found.append(Cause("spec.lease", said))
         asks = bool(self.addresses or self.pools or self.ip_families or self.lease)
-        found += mode_causes(self.mode, self.netns, asks, "spec.")
+        found += mode_causes(self.mode, self.netns, self.shared_with, asks=asks, prefix="spec.")
         if self.netns and "\0" in self.netns:
             found.append(Cause("spec.netns", "contains a NUL byte"))
         found += port_causes(self.ports, "spec.ports")
@@ -274,6 +286,7 @@ class WorkloadStatus(Status):
         "spec.addresses",
         "spec.ipFamilies",
         "spec.lease",
+        "spec.sharedWith",
         "spec.containerID",
         "spec.ports",
         "spec.bandwidth",

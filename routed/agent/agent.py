@@ -29,7 +29,7 @@ from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
 from api.resources.versions import VERSION
 from api.resources.workload import IPVLAN, Mode, Origin
-from routed.agent import attaching, modes, sizes
+from routed.agent import attaching, modes, sharing, sizes
 from routed.agent.addresses import AddressBook
 from routed.agent.agreement import Agreement
 from routed.agent.attachment import Attachment, Step, node_born_id
@@ -190,7 +190,7 @@ class Agent:
         refused = self.filtering.keep()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))
-        self.ready = dict(self.report.ready)
+        self.ready = dict(sharing.with_sharers(self.report.ready, self.records.sharers))
         self.metrics.changes.inc(self.report.changed)
         if refused is not None:
             self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
@@ -231,7 +231,7 @@ class Agent:
         if record is None:
             return
         log.info("namespace gone workload=%s netns=%s", workload, record.netns)
-        await attaching.take_away(self, record)
+        await attaching.bury(self, record)
         self.declared.wake()
 
     # -- attach and detach ---------------------------------------------------------------------

@@ -26,7 +26,7 @@ from api.resources.errors import (
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Origin
 from policies.nat import PortMapping
-from routed.agent import modes, sizes
+from routed.agent import modes, sharing, sizes
 from routed.agent.attachment import Attachment, Step, node_born_id
 from routed.agent.interfaces import against
 from routed.agent.plan import advertisements
@@ -77,11 +77,18 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         bandwidth=wanted.bandwidth,
         default_route=wanted.default_route,
         routes=wanted.routes,
+        shared_with=shared_with(agent, wanted.name, wanted.shared_with),
+        leaving=False,
     )
     held = existing(agent.records, candidate)
-    if held is not None:
+    if held is not None and not held.leaving:
         return held, False
     return await attach_candidate(agent, candidate)
+
+
+def shared_with(agent: Agent, name: str, asked_for: str) -> str:
+    """The id of whose namespace it shares, "" if it shares none. NotFound, Invalid."""
+    return sharing.holder_of(name, agent.find(asked_for)) if asked_for else ""
 
 
 def asked(intent: Intent | None, lease: str) -> list[IPAddress]:
@@ -121,8 +128,13 @@ async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
         if old is not None and old.step is Step.DETACHING:
             await _take_away(agent, old)  # an earlier try of it was refused
         held = existing(agent.records, candidate)
+        if held is not None and held.leaving:
+            held = held.model_copy(update={"leaving": False})
+            agent.records.put(held)
         if held is not None:
             return held, False
+        if candidate.shared_with:
+            sharing.check(agent.records, candidate)
         if agent.filtering.nat is None:
             agent.filtering.nat = nat_of(agent.facts(), agent.settings.nat_addresses)
         if not agent.filtering.ready and (refused := agent.filtering.keep()) is not None:
@@ -167,7 +179,8 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         agent.records.put(record)
         reached(Point.RECORDED)
         agent.filtering.map_ports(ports, add=True)
-        await agent.kernel.attach(record.endpoint())
+        if not record.shared_with:
+            await agent.kernel.attach(record.endpoint())
         reached(Point.READ_BACK)
     except (RoutedError, OSError) as error:
         agent.records.remove(record.id)
@@ -206,15 +219,32 @@ async def detach(agent: Agent, name: str) -> Attachment:
             f"delete it there (routectl delete workload {record.id})"
         )
     await agent.writer.run(lambda: take_away(agent, record))
-    return record
+    return agent.records.get(record.id) or record
 
 
 async def take_away(agent: Agent, record: Attachment) -> None:
     """The writer's job; each step can be repeated by the next agent."""
-    if agent.records.get(record.id) is None:
+    held = agent.records.get(record.id)
+    if held is None:
         return  # two detaches of one attachment: the first has done it
+    if held.id in agent.records.sharers and held.step is not Step.DETACHING:
+        if not held.leaving:
+            agent.records.put(held.model_copy(update={"leaving": True}))
+        return
     with agent.metrics.measured("detach"):
         await _take_away(agent, record)
+    holder = agent.records.get(record.shared_with)
+    if holder is not None and holder.leaving and holder.id not in agent.records.sharers:
+        await take_away(agent, holder)
+
+
+async def bury(agent: Agent, record: Attachment) -> None:
+    """Its namespace is gone, for whoever shares it too."""
+    for name in sorted(agent.records.sharers.get(record.id, ())):
+        sharer = agent.records.get(name)
+        if sharer is not None:
+            await take_away(agent, sharer)
+    await take_away(agent, record)
 
 
 async def _take_away(agent: Agent, record: Attachment) -> None:

@@ -50,7 +50,8 @@ class Step(StrEnum):
 class Attachment(Model):
     """`id` is the Workload object's name; `name` what the caller said. `netns_id` is
     (st_dev, st_ino) of the namespace, so that a path that names another one later is noticed.
-    `parent` is the link whose slave it is (ipvlan)."""
+    `parent` is the link whose slave it is (ipvlan), `shared_with` the id of whose namespace it is
+    in (shared). `leaving`: it was detached, and stays for those that share with it."""
 
     id: DNSSubdomain
     name: str
@@ -73,6 +74,8 @@ class Attachment(Model):
     bandwidth: Bandwidth = Bandwidth()
     default_route: bool = True
     routes: list[Cidr] = Field(default_factory=list)
+    shared_with: str = ""
+    leaving: bool = False
     step: Step = Step.ATTACHED
 
     def endpoint(self) -> Endpoint:
@@ -155,6 +158,7 @@ class Attachment(Model):
             addresses=[] if self.lease else self.requested,
             lease=self.lease,
             ip_families=self.ip_families,
+            shared_with=self.shared_with,
             container_id=self.container_id,
             ports=self.ports,
             bandwidth=self.bandwidth,
@@ -201,6 +205,8 @@ class Attachment(Model):
             "peerInterface": self.handed_over,
             "phase": (Phase.READY if ready else Phase.PENDING).value,
             "labels": self.labels,
+            "sharedWith": self.shared_with,
+            "leaving": self.leaving,
             "defaultRoute": self.default_route,
             "routes": [str(prefix) for prefix in self.routes],
             "bandwidth": self.bandwidth.model_dump(by_alias=True),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from api.resources.errors import RoutedError
 from api.resources.workload import OUTSIDE, Phase, Workload, WorkloadStatus
-from routed.agent.attaching import asked
+from routed.agent.attaching import asked, shared_with
 from routed.agent.attachment import Attachment, failed_status
 
 if TYPE_CHECKING:
@@ -96,4 +96,5 @@ class Declared:
             bandwidth=spec.bandwidth,
             default_route=spec.default_route,
             routes=spec.routes,
+            shared_with=shared_with(self.agent, name, spec.shared_with),
         )

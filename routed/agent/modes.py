@@ -17,7 +17,7 @@ WINDOW = 600.0  # seconds for which a mode that had to be restored is told of
 
 def addressed(mode: Mode, asks: bool) -> bool:
     """Whether a workload has addresses; `asks`: it asks for some."""
-    return asks if mode is Mode.HOST else mode is not Mode.NONE
+    return asks if mode is Mode.HOST else mode not in (Mode.NONE, Mode.SHARED)
 
 
 def unlimited(name: str, mode: Mode, limits: object) -> Invalid | None:

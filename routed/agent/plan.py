@@ -47,7 +47,7 @@ def plan(facts: Facts) -> HostState:
     endpoints = {
         record.id: record.endpoint()
         for record in facts.records.values()
-        if record.step is not Step.DETACHING
+        if record.step is not Step.DETACHING and not record.shared_with
     }
     return HostState(
         endpoints=endpoints,

@@ -59,6 +59,7 @@ class Records:
         self.ports = MappedPorts()
         self._spaces: dict[tuple[int, int], set[str]] = {}
         self._interfaces: dict[tuple[tuple[int, int], str], str] = {}  # namespace, ifName
+        self.sharers: dict[str, set[str]] = {}  # who shares a namespace, by its holder
 
     def __len__(self) -> int:
         return len(self._held)
@@ -70,6 +71,7 @@ class Records:
         self._held.clear()
         self._containers.clear()
         self._interfaces.clear()
+        self.sharers.clear()
         self._spaces.clear()
         self.ports = MappedPorts()
         self.unreadable.clear()
@@ -94,6 +96,10 @@ class Records:
         if held is None:
             return
         self.ports.drop(held)
+        if held.shared_with:
+            self.sharers[held.shared_with].discard(held.id)
+            if not self.sharers[held.shared_with]:
+                del self.sharers[held.shared_with]
         container = (held.container_id, held.if_name)
         if self._containers.get(container) == attachment_id:
             del self._containers[container]
@@ -134,6 +140,8 @@ class Records:
         self._held[record.id] = record
         if record.ports:
             self.ports.keep(record)
+        if record.shared_with:
+            self.sharers.setdefault(record.shared_with, set()).add(record.id)
         if record.container_id:
             self._containers[record.container_id, record.if_name] = record.id
         if record.netns_id is not None:
@@ -151,10 +159,11 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
         return held
     held = records.get(wanted.id)
     if held is not None and held.step is not Step.DETACHING:
-        if (held.netns_id, held.if_name, held.container_id) == (
+        if (held.netns_id, held.if_name, held.container_id, held.shared_with) == (
             wanted.netns_id,
             wanted.if_name,
             wanted.container_id,
+            wanted.shared_with,
         ):
             return _same(held, wanted)
         raise AlreadyExists(

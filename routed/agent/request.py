@@ -37,6 +37,7 @@ class AttachRequest(Model):
     addresses: list[Address] = Field(default_factory=list, max_length=16)
     lease: DNSSubdomain | Literal[""] = ""
     ip_families: list[IPFamily] = Field(default_factory=list, max_length=2)
+    shared_with: DNSSubdomain | Literal[""] = ""
     container_id: str = Field(default="", alias="containerID", max_length=253)
     labels: Labels = Field(default_factory=dict)
     ports: list[WorkloadPort] = Field(default_factory=list, max_length=256)
@@ -52,7 +53,7 @@ class AttachRequest(Model):
         if self.hand_over and self.mode not in (Mode.VETH, Mode.TAP):
             raise ValueError(f"handOver: mode {self.mode} has no hand-over form")
         asks = bool(self.addresses or self.pools or self.ip_families or self.lease)
-        for cause in mode_causes(self.mode, self.netns, asks):
+        for cause in mode_causes(self.mode, self.netns, self.shared_with, asks=asks):
             raise ValueError(str(cause))
         if self.lease and (self.addresses or self.pools or self.ip_families):
             said = "says which address: leave addresses, pools and ipFamilies out"

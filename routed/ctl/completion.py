@@ -61,7 +61,7 @@ WORDS = {
     "outputs": ("wide", "yaml", "json", "name", "jsonpath=", "custom-columns="),
     "dry_runs": ("none", "client", "server"),
     "patches": ("merge", "json", "strategic"),
-    "modes": ("veth", "ipvlan-l3", "ipvlan-l3s", "tap", "host", "none"),
+    "modes": ("veth", "ipvlan-l3", "ipvlan-l3s", "tap", "host", "none", "shared"),
     "families": ("IPv4", "IPv6"),
     "conditions": ("condition=Ready", "condition=", "delete", "create", "jsonpath="),
 }

@@ -48,7 +48,8 @@ class Local:
 
     def detach(self, name: str) -> None:
         gone = self._call("DELETE", f"/v1/attachments/{name}")
-        typer.echo(f"workload.routed.dev/{gone['id']} detached")
+        stays = "; it stays for those that share its namespace" if gone.get("leaving") else ""
+        typer.echo(f"workload.routed.dev/{gone['id']} detached{stays}")
 
     def bgp_status(self, output: str) -> None:
         status = self._call("GET", "/v1/status")

@@ -37,7 +37,7 @@ def attach(
         list[str] | None, typer.Option(help="IPv4, IPv6; repeatable for one address of each.")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="veth, ipvlan-l3, ipvlan-l3s, tap, host, none.")
+        str, typer.Option(help="veth, ipvlan-l3, ipvlan-l3s, tap, host, none, shared.")
     ] = "veth",
     ifname: Annotated[str, typer.Option(help="Inside the namespace.")] = "eth0",
     label: Annotated[list[str] | None, typer.Option(help="K=V; repeatable.")] = None,
@@ -64,6 +64,9 @@ def attach(
         list[str] | None,
         typer.Option(help="With --no-default-route: a prefix beyond it; repeatable."),
     ] = None,
+    shared_with: Annotated[
+        str, typer.Option(help="Mode shared: the workload whose namespace it is in.")
+    ] = "",
     node: Annotated[str | None, typer.Option(help="Through the service, on this node.")] = None,
     agent: Socket = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is announced.")] = False,
@@ -79,6 +82,7 @@ def attach(
         "addresses": ip or [],
         "ipFamilies": family or [],
         "lease": lease,
+        **({"sharedWith": shared_with} if shared_with else {}),
         "ports": [published(text) for text in publish or []],
     }
     rates = {"ingressRate": ingress, "egressRate": egress}
