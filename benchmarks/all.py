@@ -20,6 +20,7 @@ from figures import RESULTS
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (
     "attach",
+    "attach_v6",
     "agent",
     "announced",
     "datapath",
@@ -60,6 +61,7 @@ GOALS = {
     "attach.kernel.p50.at1000": Goal("ratio", 1.25),
     "attach.kernel.p50.at4000": Goal("ratio", 1.25),
     "attach.kernel.p50.4000": Goal("ratio", 1.2),
+    "attach.kernel.v6.p50.4000": Goal("ratio", 1.2),
     "attach.e2e.p50": Goal("ratio", 3.0),
     "attach.e2e.p50.at1000": Goal("ratio", 3.0),
     "attach.e2e.p50.at4000": Goal("ratio", 3.0),
