@@ -18,6 +18,7 @@ from api.resources.meta import DNSSubdomain, InterfaceName, Model, Resource, Sta
 from api.resources.net import Address, Cidr, IPAddress, IPNetwork
 from api.resources.registry import Column, resource
 
+BGP = 179  # its port
 LEAST_RATE = 8000  # bits a second
 LONGEST_BURST = 60  # seconds
 
@@ -120,6 +121,9 @@ def port_causes(ports: list[WorkloadPort], field: str) -> list[Cause]:
                 "take packets to them from its links; take another address of the host, or none"
             )
             found.append(Cause(f"{path}.hostIP", said))
+        if (port.host_port, port.protocol) == (BGP, "TCP"):
+            said = f"{BGP}/TCP is BGP's: the switches' sessions with the node come in there"
+            found.append(Cause(f"{path}.hostPort", said))
         if any(same_host_port(port, other) for other in ports[:number]):
             said = f"{port.host_port}/{port.protocol} is mapped twice"
             found.append(Cause(f"{path}.hostPort", said, "FieldValueDuplicate"))

@@ -147,6 +147,7 @@ async def test_the_next_agent_knows_who_has_which(agent: Agent, kernel: FakeKern
         ({"port": 80, "hostIP": "192.0.2.1"}, "ports[0].hostIP", "of no use without hostPort"),
         ({**EIGHTY, "hostIP": "127.0.0.1"}, "ports[0].hostIP", "loopback addresses are not"),
         ({**EIGHTY, "hostIP": "::1"}, "ports[0].hostIP", "loopback addresses are not"),
+        ({**EIGHTY, "hostPort": 179}, "ports[0].hostPort", "179/TCP is BGP's"),
         ({**EIGHTY, "hostPort": -1}, "ports[0].hostPort", "greater than or equal to 0"),
         ({**EIGHTY, "protocol": "tcp"}, "ports[0].protocol", "pattern"),
     ],
