@@ -51,9 +51,16 @@ def heard(settings: AgentSettings) -> Iterator[Finding]:
     transport = httpx.HTTPTransport(uds=str(settings.agent_socket))
     try:
         with httpx.Client(transport=transport, base_url="http://agent", timeout=PATIENCE) as local:
-            held = local.get("/v1/status").json()["conditions"]
+            status = local.get("/v1/status").json()
+            held, sessions = status["conditions"], status["bgp"]["sessions"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return
+    for one in sessions:
+        if one["state"] == "Established" and one["error"]:
+            remedy = (
+                "let the switch and the link to it have the family, or leave it out of ipFamilies"
+            )
+            yield warn(f"families of {one['peer']}", one["error"], remedy)
     for one in held:
         if one["type"] == ROUTE_FLAPPING and one["status"] == "True":
             found, _, remedy = one["message"].partition(": ")
@@ -170,8 +177,11 @@ def _dial(check: str, peer: Peer) -> Finding:
     family = socket.AF_INET if peer.address.version == 4 else socket.AF_INET6
     with socket.socket(family) as probe:
         probe.settimeout(PATIENCE)
+        to: tuple[str | int, ...] = (str(peer.address), BGP)
         try:
-            probe.connect((str(peer.address), BGP))
+            if peer.address.version == 6 and peer.interface is not None:
+                to += (0, socket.if_nametoindex(peer.interface))
+            probe.connect(to)
         except ConnectionRefusedError:
             return warn(check, f"{peer.address} refuses", "let it accept this host")
         except OSError as error:

@@ -15,10 +15,18 @@ import pytest
 from support.netns import in_fresh_namespace, run
 
 from api.resources.errors import ApplyError
+from routed.agent.imports import DEFAULT_METRIC
 from routed.doctor import host as doctor
 from routed.kernel.linux import LinuxKernel
 from routed.settings import AgentSettings
-from routed.state import FORWARD_V6, Endpoint, ForwardRefused, HostState
+from routed.state import (
+    FORWARD_V6,
+    Endpoint,
+    ForwardRefused,
+    HostState,
+    LearnedRoute,
+    NextHop,
+)
 
 pytestmark = pytest.mark.root
 Make = Callable[[str], str]
@@ -123,6 +131,32 @@ def test_what_is_refused_would_have_cost_the_default_route(namespaces: Make) -> 
             await until(lambda: "proto ra" in default_route())
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
             assert default_route() == ""
+
+    in_fresh_namespace(body)
+
+
+def test_a_learned_default_route_stands_behind_the_advertised_one(namespaces: Make) -> None:
+    router = namespaces("router")
+
+    async def body() -> None:
+        with advertised(router):
+            await until(lambda: "proto ra" in default_route())
+            accept_ra("2")
+            run("ip", "addr", "add", "2001:db8::2/64", "dev", "up0", "nodad")
+            run("ip", "-n", router, "addr", "add", "2001:db8::1/64", "dev", "far", "nodad")
+            everything, gateway = ip_network("::/0"), NextHop(ip_address("2001:db8::1"))
+            learned = LearnedRoute(everything, (gateway,), DEFAULT_METRIC)
+            kernel = LinuxKernel()
+            holes = frozenset({BLOCK})
+            report = await kernel.sync(HostState(blackholes=holes, learned={everything: learned}))
+            assert (report.failed, everything in report.routed) == ({}, True)
+            assert "proto ra" in default_route()
+            assert "proto 82" in default_route()
+            assert "proto ra" in run("ip", "-6", "route", "get", "2001:db8:1::1")
+            await kernel.sync(HostState(blackholes=holes))
+            assert "proto ra" in default_route()
+            assert "proto 82" not in default_route()
+            await kernel.close()
 
     in_fresh_namespace(body)
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 import pytest
-from support.labs import EXAMPLES, Workloads, exabgp_of, running_lab
+from support.labs import EXAMPLES, Workloads, doctor, exabgp_of, running_lab
 
-from routed.lab import fabric
+from routed.lab import bird, fabric
 from routed.lab.fabric import command
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
@@ -64,6 +64,8 @@ def test_both_families_over_ipv6(six_lab: Lab, attached: Workloads) -> None:
     status = lab.local("host1").get("/v1/status").json()
     assert {one["error"] for one in status["bgp"]["sessions"]} == {""}
     assert not status["failed"]
+    code, found = doctor(lab)
+    assert (code, found["switch tor1"]["verdict"]) == (0, "ok")
     configuration = lab.directory / "host1" / "run" / "exabgp" / "exabgp.conf"
     identifier = configuration.read_text().partition("router-id ")[2].partition(";")[0]
     assert IPv4Address(identifier) != IPv4Address(0)
@@ -88,3 +90,22 @@ def test_both_are_kept_while_exabgp_is_killed(six_lab: Lab, attached: Workloads)
     wait_for("new sessions", back, 40)
     lab.local("host1").delete("/v1/attachments/k")
     assert wait_for("the withdrawal", lambda: all(map(lab.tor_lacks, prefixes)), 5) < 2
+
+
+@pytest.mark.parametrize("six_lab", [TorDaemon.BIRD], indirect=True)
+def test_a_family_that_a_session_cannot_carry_is_found_by_doctor(six_lab: Lab) -> None:
+    """Without RFC 8950 there would have to be an IPv4 address on the link."""
+    lab = six_lab
+    path = lab.directory / f"{lab.tor_namespaces[0]}.conf"
+    before = path.read_text(encoding="ascii")
+    path.write_text(before.replace("extended next hop on;", ""), encoding="ascii")
+    bird.ask(lab.directory, lab.tor_namespaces[0], "configure")
+    try:
+        wait_for("the finding", lambda: "families of tor1" in doctor(lab)[1], 40)
+        found = doctor(lab)[1]["families of tor1"]
+        assert "IPv4 is not announced" in found["found"]
+        assert found["verdict"] == "warn"
+    finally:
+        path.write_text(before, encoding="ascii")
+        bird.ask(lab.directory, lab.tor_namespaces[0], "configure")
+    wait_for("no finding", lambda: "families of tor1" not in doctor(lab)[1], 40)
