@@ -22,7 +22,6 @@ from routed.kernel import messages as m
 from routed.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, attr, attr_u32, message
 from routed.state import ROUTE_PROTOCOL, Endpoint
 
-RTM_NEWRULE, RTM_DELRULE = 32, 33
 FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 2, 6, 15, 21
 FR_ACT_TO_TBL = 1
 RTA_SRC, RTNH_F_ONLINK = 2, 4
@@ -43,7 +42,7 @@ def table(workload: str) -> int:
 
 def rule(workload: str, source: IPAddress, *, add: bool = True) -> bytearray:
     """What has `source` as its own looks into the workload's table first."""
-    kind, flags = (RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL) if add else (RTM_DELRULE, 0)
+    kind, flags = (m.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL) if add else (m.RTM_DELRULE, 0)
     body = _RULE.pack(m.family(source), 0, source.max_prefixlen, 0, 0, FR_ACT_TO_TBL, 0)
     body += attr(FRA_SRC, source.packed) + attr_u32(FRA_PRIORITY, PRIORITY)
     body += attr_u32(FRA_TABLE, table(workload)) + attr(FRA_PROTOCOL, bytes([ROUTE_PROTOCOL]))

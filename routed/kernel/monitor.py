@@ -41,7 +41,7 @@ from routed.state import LINK_GROUP, ROUTE_PROTOCOL, SHAPER_GROUP
 # RTNLGRP_LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, NEXTHOP:
 # the kernel does not tell of the IPv4 routes that it deletes with their next hop object
 NEAR = (1, 3, 4, 5, 7, 9, 11, 24, 32)
-FAR = (5, 7, 9, 11)
+FAR = (5, 7, 8, 9, 11, 19)  # the same, and IPV4_RULE, IPV6_RULE
 SPACES = 28  # RTNLGRP_NSID
 RTM_DELNSID, NETNSA_NSID = 89, 1
 ROUTES = (7, 11)
@@ -216,7 +216,7 @@ class Monitor:
                 if level == SOL_NETLINK and option == NETLINK_LISTEN_ALL_NSID:
                     space = _INDEX.unpack_from(content)[0]
                     if any(
-                        kind in (m.RTM_DELADDR, m.RTM_DELROUTE)
+                        kind in (m.RTM_DELADDR, m.RTM_DELROUTE, m.RTM_DELRULE)
                         for kind, _, _ in self._messages(data)
                     ):
                         self.touched_spaces.add(space)

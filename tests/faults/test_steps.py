@@ -9,7 +9,7 @@ import pytest
 from support.labs import Workloads
 from support.rig import IGNORED, Figures, instead, wait_agreed
 
-from routed.lab.fabric import command
+from routed.lab.fabric import command, inside
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 from routed.steps import Point
@@ -32,7 +32,12 @@ sys.exit(main())
 def test_killed_at(lab: Lab, workloads: Workloads, figures: Figures, point: Point) -> None:
     agent, api = lab.agents["host2"], lab.local("host2")
     space = lab.workload_namespace("host2", "victim")
-    body = {"name": "victim", "netns": space}
+    body = {
+        "name": "victim",
+        "netns": space,
+        "ports": [{"port": 80, "hostPort": 8088}],
+        "bandwidth": {"ingressRate": 10_000_000, "egressRate": 10_000_000},
+    }
     detaching = point.value.startswith("detach")
     try:
         if detaching:
@@ -66,3 +71,10 @@ def test_killed_at(lab: Lab, workloads: Workloads, figures: Figures, point: Poin
             api.delete("/v1/attachments/victim")
         command("ip", "netns", "del", space)
     wait_agreed(lab, "host2")
+    host = f"{lab.top.name}-host2"
+
+    def unmapped() -> bool:
+        table = inside(host, "nft", "list", "table", "inet", "routed")
+        return "8088" not in table and not inside(host, "ip", "link", "show", "type", "ifb")
+
+    wait_for("its port and its limits being gone", unmapped, 5)
