@@ -20,7 +20,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from api.resources.bgppeer import BGPConfigurationSpec
+from api.resources.bgppeer import BGPConfigurationSpec, BGPPeer
 from api.resources.ippool import Allocation, Announce, IPPool
 from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.selectors import parse as parse_selector
@@ -115,19 +115,13 @@ def advertisements(
 
 def peers_of(intent: Intent) -> dict[str, Peer]:
     """The sessions of this node, by name. A node without an ASN has none yet; of two peers with
-    one address the first by name counts."""
+    one address the first by name counts (`unused_peers` has the others)."""
     node = intent.node
     if node is None or node.spec.as_number is None:
         return {}
     found = {}
-    addresses: set[IPAddress] = set()
-    for name, peer in sorted(intent.peers.items()):
-        if not peer.selects(intent.node_name, intent.labels()):
-            continue
+    for name, peer in _first_peers(intent).items():
         spec = peer.spec
-        if spec.peer_ip in addresses:
-            continue
-        addresses.add(spec.peer_ip)
         found[name] = Peer(
             name=name,
             address=spec.peer_ip,
@@ -144,6 +138,26 @@ def peers_of(intent: Intent) -> dict[str, Peer]:
             interface=spec.interface,
         )
     return found
+
+
+def unused_peers(intent: Intent) -> dict[str, tuple[IPAddress, str]]:
+    """Peers that select this node and are not used, by name: address, and why, for people. A
+    session is known by the peer's address, link-local ones too."""
+    used = {peer.spec.peer_ip: name for name, peer in _first_peers(intent).items()}
+    return {
+        name: (peer.spec.peer_ip, f"not used: BGPPeer {used[peer.spec.peer_ip]} has this peerIP")
+        for name, peer in sorted(intent.peers.items())
+        if peer.selects(intent.node_name, intent.labels()) and used[peer.spec.peer_ip] != name
+    }
+
+
+def _first_peers(intent: Intent) -> dict[str, BGPPeer]:
+    """Those that select this node, one of each address."""
+    found: dict[IPAddress, tuple[str, BGPPeer]] = {}
+    for name, peer in sorted(intent.peers.items()):
+        if peer.selects(intent.node_name, intent.labels()):
+            found.setdefault(peer.spec.peer_ip, (name, peer))
+    return dict(found.values())
 
 
 def router_id(intent: Intent) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from api.resources import Condition
 from routed.agent import flapping, skew
+from routed.agent.plan import unused_peers
 from routed.state import ForwardRefused
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ def status(agent: Agent) -> dict[str, Any]:
         }
         for session in speech.sessions.values()
     ]
+    unused = unused_peers(agent.intent) if agent.intent else {}
+    for name, (address, why) in unused.items():
+        idle = {"peer": name, "address": str(address), "state": "Idle", "since": time.time()}
+        sessions.append({**idle, "error": why, "families": [], "received": 0})
     return {
         "node": agent.settings.node,
         "versions": agent.versions(),

@@ -21,7 +21,7 @@ from bgp.seam import Peer
 from routed.agent.flapping import ROUTE_FLAPPING
 from routed.agent.intent import Intent, parse
 from routed.agent.own import Own
-from routed.agent.plan import peers_of
+from routed.agent.plan import peers_of, unused_peers
 from routed.doctor import sockets
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
 from routed.doctor.ports import BGP
@@ -161,6 +161,8 @@ def switches(settings: AgentSettings) -> Iterator[Finding]:
     if not peers:
         remedy = "routectl apply -f examples/bgppeers.yaml"
         yield warn("switches", "no BGPPeer selects this node: nothing is announced", remedy)
+    for name, (_, why) in unused_peers(kept).items():
+        yield warn(f"switch {name}", why, "let every peer of a node have an address of its own")
     found = (one for one in sockets.tcp() if BGP in (one.port, one.peer_port))
     connected = {one.peer for one in found if one.state == sockets.State.ESTABLISHED}
     for name, peer in peers.items():

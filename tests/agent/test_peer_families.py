@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
@@ -11,7 +12,7 @@ from api.resources import BGPPeer, IPPool, Node
 from bgp.seam import Path
 from routed.agent.imports import import_routes
 from routed.agent.intent import Intent
-from routed.agent.plan import peers_of, router_id
+from routed.agent.plan import peers_of, router_id, unused_peers
 from routed.state import NextHop
 
 
@@ -48,6 +49,17 @@ def test_a_peer_carries_what_it_says_or_its_own_family() -> None:
         "plain": {4},
     }
     assert found["narrow"].interface == "up1"
+
+
+def test_a_peer_with_the_address_of_another_is_not_used_and_that_is_said() -> None:
+    twin = made(BGPPeer, "twin", {"peerIP": "fe80::1", "interface": "up2", "asNumber": 65004})
+    elsewhere = made(BGPPeer, "z", {"peerIP": "fe80::1", "interface": "up2", "asNumber": 65004,
+                                    "nodeSelector": "rack == 'other'"})  # fmt: skip
+    intent = replace(INTENT, peers=INTENT.peers | {"twin": twin, "z": elsewhere})
+    assert set(peers_of(intent)) == set(INTENT.peers)
+    said = "not used: BGPPeer narrow has this peerIP"
+    assert unused_peers(intent) == {"twin": (ip_address("fe80::1"), said)}
+    assert not unused_peers(INTENT)
 
 
 def test_a_node_without_an_ipv4_address_has_a_router_id_of_its_own() -> None:
