@@ -19,8 +19,9 @@ builds on them. `iifname "rt*"` with a counter and a comment is to it what `-i r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from policies.base import LINK_GROUP, TABLE
@@ -47,6 +48,7 @@ FIREWALLD = (
 UFW = ("ufw route allow in on rt+", "ufw route allow out on rt+")
 
 Rule = dict[str, Any]
+Holds = Callable[[Rule], bool]  # whether a part of a rule is true for the packets in question
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,12 @@ class Blocking:
     remedy: str
     docker: bool = False
     lasting: str = ""
+    what: str = "what workloads send"
 
     def told(self) -> str:
         """For people."""
         said = (
-            f"chain {self.chain} of table {self.family} {self.table} drops what workloads send; "
+            f"chain {self.chain} of table {self.family} {self.table} drops {self.what}; "
             f"run: {self.remedy}"
         )
         return f"{said} (to keep it: {self.lasting})" if self.lasting else said
@@ -105,14 +108,14 @@ class Listed:
                 rules.setdefault(key, []).append(rule)
         return cls(chains, rules)
 
-    def course(self, family: str, table: str, name: str, side: str | None = None) -> Course:
+    def course(self, family: str, table: str, name: str, ours: Holds = lambda _: False) -> Course:
         """What every packet that enters the chain meets, unless something before decides on it:
-        its rules up to the first that ends it for all, and chains that all are sent through. Given
-        a `side`, a key of `SIDES`: of our links' packets on that side."""
+        its rules up to the first that ends it for all, and chains that all are sent through. Of
+        the packets for which the parts of rules hold that are `ours`."""
         met, through = [], {name}
         for rule in self.rules.get((family, table, name), []):
             met.append(rule)
-            parts = [part for part in map(_plain, rule.get("expr", [])) if not _is_ours(part, side)]
+            parts = [part for part in map(_plain, rule.get("expr", [])) if not ours(part)]
             said = {key for part in parts for key in part}
             if not said <= UNCONDITIONAL:
                 continue
@@ -120,7 +123,7 @@ class Listed:
             for part in parts:
                 onward = part.get("jump") or part.get("goto")
                 if onward:
-                    other = self.course(family, table, onward["target"], side)
+                    other = self.course(family, table, onward["target"], ours)
                     met += other.rules
                     through |= other.chains
                     verdict = other.verdict
@@ -138,7 +141,10 @@ def blocking(entries: Iterable[Rule]) -> list[Blocking]:
         if chain.get("hook") != "forward" or table == TABLE or family not in FAMILIES:
             continue
         policy = chain.get("policy", "accept")
-        ends = {listed.course(family, table, name, side).verdict or policy for side in SIDES}
+        ends = {
+            listed.course(family, table, name, partial(_is_ours, side)).verdict or policy
+            for side in SIDES
+        }
         if ends == {"accept"}:
             continue
         through = listed.course(family, table, name).chains
@@ -158,12 +164,16 @@ def _plain(part: Rule) -> Rule:
     return part
 
 
-def _is_ours(part: Rule, side: str | None) -> bool:
+def is_comment(part: Rule) -> bool:
+    """Whether it is no condition at all, though an extension of iptables."""
+    extension = part.get("xt")
+    return isinstance(extension, dict) and extension.get("name") == "comment"
+
+
+def _is_ours(side: str, part: Rule) -> bool:
     """Whether that part of a rule holds for every packet of our links on that side."""
-    extension, match = part.get("xt"), part.get("match")
-    if isinstance(extension, dict):
-        return extension.get("name") == "comment"
-    return match is not None and side is not None and _side_of(match) == side
+    match = part.get("match")
+    return is_comment(part) if match is None else _side_of(match) == side
 
 
 def side_let_pass(rule: Rule) -> str | None:

@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from policies.firewall import LEGACY, TARGETS
 
 FILTER = "filter"
-FORWARD = 2  # NF_INET_FORWARD
-HOOKS = 5
+HOOKS = {"input": 1, "forward": 2, "output": 3}  # NF_INET_*
+NUMBER_OF_HOOKS = 5
 GET_INFO, GET_ENTRIES = 64, 65  # IPT_SO_*, IP6T_SO_*: the same numbers
 INFO = struct.Struct("=32sI5I5III")  # ipt_getinfo: name, hooks, entries, underflows, number, size
 ENTRIES = struct.Struct("@32sI0Q")  # ipt_get_entries: name, size; the blob is aligned after it
 GOTO, INVERTED_IN, INVERTED_OUT = 0x02, 0x01, 0x02  # IPT_F_GOTO; IPT_INV_VIA_IN, IPT_INV_VIA_OUT
+INVERTED = {"saddr": 0x08, "daddr": 0x10}  # IPT_INV_SRCIP, IPT_INV_DSTIP
 IP6_GOTO = 0x04  # IP6T_F_GOTO
 VERDICTS = {-1: "drop", -2: "accept", -5: "return"}  # of the standard target: -NF_... - 1
 NAME = 16  # IFNAMSIZ
@@ -60,21 +63,24 @@ def entries() -> list[dict[str, Any]]:
     """The filter tables of the legacy programs in the namespace of the calling thread; none where
     there are none, or where they cannot be read."""
     found: list[dict[str, Any]] = []
-    for family in FAMILIES:
+    for family in FAMILIES if struct.calcsize("P") == 8 else ():  # of 64 bit; others lie otherwise
         with contextlib.suppress(OSError):
             if FILTER in Path("/proc/net", family.listing).read_text(encoding="ascii").split():
                 found += list(parse(family, *_read(family)))
     return found
 
 
-def _read(family: Family) -> tuple[bytes, int, int]:
-    """The blob; where in it the forward hook begins, and where its policy is. OSError."""
+def _read(family: Family) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """The blob; for each hook where in it the chain begins, and where its policy is. OSError."""
     name = FILTER.encode().ljust(32, b"\0")
     with socket.socket(family.address_family, socket.SOCK_DGRAM) as link:
         info = INFO.unpack(_get(link, family.level, GET_INFO, name.ljust(INFO.size, b"\0")))
         asked = ENTRIES.pack(name, info[-1]) + bytes(info[-1])
         answer = _get(link, family.level, GET_ENTRIES, asked)  # EAGAIN: changed between the two
-    return answer[ENTRIES.size :], info[2 + FORWARD], info[2 + HOOKS + FORWARD]
+    if len(answer) != len(asked):
+        raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+    places = {hook: (info[2 + at], info[2 + NUMBER_OF_HOOKS + at]) for hook, at in HOOKS.items()}
+    return answer[ENTRIES.size :], places
 
 
 def _get(link: socket.socket, level: int, option: int, asked: bytes) -> bytes:
@@ -88,27 +94,30 @@ def _get(link: socket.socket, level: int, option: int, asked: bytes) -> bytes:
     return buffer.raw[: length.value]
 
 
-def parse(family: Family, blob: bytes, forward: int, policy: int) -> Iterator[dict[str, Any]]:
-    """The chains and their rules. Pure."""
+def parse(
+    family: Family, blob: bytes, places: Mapping[str, tuple[int, int]]
+) -> Iterator[dict[str, Any]]:
+    """The chains and their rules; `places` as of `_read`. Pure."""
     rules = dict(_walk(family, blob))
     heads = {  # by the offset of a chain's first rule, its name
         at + rule.length: rule.said
         for at, rule in rules.items()
         if rule.target == "ERROR" and at + rule.length < len(blob)
     }
-    end = rules[policy]
     chain = {"family": family.name, "table": LEGACY}
-    last = VERDICTS.get(end.verdict, "drop")
-    yield {"chain": {**chain, "name": "FORWARD", "hook": "forward", "policy": last}}
+    for hook, (_, policy) in places.items():
+        last = VERDICTS.get(rules[policy].verdict, "drop")
+        yield {"chain": {**chain, "name": hook.upper(), "hook": hook, "policy": last}}
     yield from ({"chain": {**chain, "name": name}} for name in heads.values())
+    begins = {begin: hook.upper() for hook, (begin, _) in places.items()}
+    policies = {policy for _, policy in places.values()}
     name = ""
     for at, rule in sorted(rules.items()):
-        if at == forward:
-            name = "FORWARD"
-        name = heads.get(at, name)
-        if name and rule.target != "ERROR" and at != policy:
+        name = begins.get(at) or heads.get(at, name)
+        over = at in policies or rule.target == "ERROR"
+        if name and not over:
             yield {"rule": {**chain, "chain": name, "expr": [*rule.matches, rule.action(heads)]}}
-        if at == policy or rule.target == "ERROR":
+        if over:
             name = ""
 
 
@@ -158,14 +167,32 @@ def _matches(family: Family, entry: bytes, inverted: int) -> Iterator[dict[str, 
             right = name if whole else f"{name.removesuffix('+')}*"
             op = "!=" if inverted & mark else "=="
             yield {"match": {"op": op, "left": {"meta": {"key": key}}, "right": right}}
-    addresses, protocol = entry[:start], entry[start + 4 * NAME : start + 4 * NAME + 2]
-    rest = inverted & ~(INVERTED_IN | INVERTED_OUT)
-    if any(addresses) or any(protocol) or rest:
+    yield from _addresses(family, entry, inverted)
+    protocol = entry[start + 4 * NAME : start + 4 * NAME + 2]
+    known = INVERTED_IN | INVERTED_OUT | INVERTED["saddr"] | INVERTED["daddr"]
+    if any(protocol) or inverted & ~known:
         yield {"xt": {"type": "match", "name": "header"}}
     at = family.size
     while at + 32 <= len(entry):  # struct xt_entry_match
         yield {"xt": {"type": "match", "name": _text(entry[at + 2 : at + 31])}}
         at += max(32, *struct.unpack_from("=H", entry, at))
+
+
+def _addresses(family: Family, entry: bytes, inverted: int) -> Iterator[dict[str, Any]]:
+    size = family.addresses // 4  # source, destination, and the mask of each
+    for place, field in enumerate(INVERTED):
+        address = entry[place * size : (place + 1) * size]
+        mask = int.from_bytes(entry[(place + 2) * size : (place + 3) * size], "big")
+        if not mask:
+            continue
+        length = mask.bit_count()
+        if mask != (1 << 8 * size) - (1 << 8 * size - length):
+            yield {"xt": {"type": "match", "name": "mask"}}
+            continue
+        right = {"prefix": {"addr": str(ip_address(address)), "len": length}}
+        left = {"payload": {"protocol": family.name, "field": field}}
+        op = "!=" if inverted & INVERTED[field] else "=="
+        yield {"match": {"op": op, "left": left, "right": right}}
 
 
 def _text(raw: bytes) -> str:

@@ -16,6 +16,8 @@ from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import base, docker, legacy, nat
 from policies.firewall import Blocking, blocking
 from policies.nat import Nat, PortMapping
+from policies.slaves import NO_SLAVES, Slaves
+from policies.slaves import blocking as blocking_slaves
 from policies.watch import changes
 
 NFT_CTX_OUTPUT_JSON = 1 << 4
@@ -86,9 +88,11 @@ class Nft:
             self.run("\n".join(commands), "chain DOCKER-USER")
         return bool(commands)
 
-    def blocking(self) -> list[Blocking]:
-        """Chains of others that cut workloads off, of the legacy iptables too. ApplyError."""
-        return blocking([*self._ruleset(), *legacy.entries()])
+    def blocking(self, slaves: Slaves = NO_SLAVES) -> list[Blocking]:
+        """Chains of others that cut workloads off, of the legacy iptables too; `slaves`: workloads
+        of the ipvlan modes. ApplyError."""
+        entries = [*self._ruleset(), *legacy.entries()]
+        return blocking(entries) + blocking_slaves(entries, slaves)
 
     def _ruleset(self) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = json.loads(self.run("list ruleset", "ruleset"))["nftables"]

@@ -47,6 +47,7 @@ from routed.agent.plan import Facts, announce, peers_of, plan
 from routed.agent.records import Records
 from routed.agent.reporting import Create, Local, Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
+from routed.agent.slaves import slaves
 from routed.agent.speech import Speech
 from routed.agent.translation import nat_of
 from routed.agent.views import conditions
@@ -187,6 +188,7 @@ class Agent:
             self._say(facts, replace(self.report, ready=self.ready))  # what goes is withdrawn first
         before, ready = self.report, self.ready
         self.filtering.nat = nat_of(facts, self.settings.nat_addresses)
+        self.filtering.regard(slaves(facts))
         refused = self.filtering.keep()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))

@@ -15,6 +15,7 @@ from typing import Protocol
 from api.resources.errors import ApplyError
 from policies.firewall import Blocking
 from policies.nat import Nat, PortMapping
+from policies.slaves import NO_SLAVES, Slaves
 
 log = logging.getLogger("routed.agent")
 
@@ -33,8 +34,9 @@ class Filter(Protocol):
     def open_docker(self) -> bool:
         """Keep our pair of rules in Docker's chain; whether that changed anything. ApplyError."""
 
-    def blocking(self) -> list[Blocking]:
-        """Chains of others that cut workloads off. ApplyError."""
+    def blocking(self, slaves: Slaves) -> list[Blocking]:
+        """Chains of others that cut workloads off; `slaves`: those of the ipvlan modes.
+        ApplyError."""
 
     def watch(self) -> AsyncIterator[None]:
         """One item for every burst of changes that somebody made."""
@@ -51,6 +53,13 @@ class Filtering:
         self.ready = False
         self.blocking: list[Blocking] = []
         self._due = True
+        self._slaves = NO_SLAVES
+
+    def regard(self, slaves: Slaves) -> None:
+        """Judge other people's firewalls by these workloads of the ipvlan modes too."""
+        if slaves != self._slaves:
+            self._slaves = slaves
+            self._due = True
 
     def look(self) -> None:
         """Look at other people's firewalls with the next round."""
@@ -99,7 +108,7 @@ class Filtering:
         except (ApplyError, ValueError) as error:
             log.warning("rules not added chain=DOCKER-USER why=%s", error)
         try:
-            self.blocking = self.table.blocking()
+            self.blocking = self.table.blocking(self._slaves)
         except (ApplyError, ValueError) as error:
             log.warning("foreign firewalls unreadable: %s", error)
             return

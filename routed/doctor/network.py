@@ -62,9 +62,16 @@ def heard(settings: AgentSettings) -> Iterator[Finding]:
             )
             yield warn(f"families of {one['peer']}", one["error"], remedy)
     for one in held:
-        if one["type"] == ROUTE_FLAPPING and one["status"] == "True":
+        if one["status"] != "True":
+            continue
+        if one["type"] == ROUTE_FLAPPING:
             found, _, remedy = one["message"].partition(": ")
             yield warn("routes", found, remedy)
+        elif one["type"] == "ForwardBlocked":  # who of its workloads are slaves, the agent knows
+            for sentence in one["message"].removeprefix("chain ").split("; chain "):
+                if "ipvlan workloads" in sentence:
+                    found, _, remedy = sentence.partition("; run: ")
+                    yield fail("firewall: ipvlan", f"chain {found}", remedy)
 
 
 def secrets(settings: AgentSettings) -> Iterator[Finding]:

@@ -75,6 +75,7 @@ def clear(words: Sequence[str] = ()) -> None:
         )
         if b"filter" in held.stdout:
             legacy = [*words, f"{program_name}-legacy"]
-            subprocess.run([*legacy, "-P", "FORWARD", "ACCEPT"], check=True)
+            for chain in ("INPUT", "FORWARD", "OUTPUT"):
+                subprocess.run([*legacy, "-P", chain, "ACCEPT"], check=True)
             subprocess.run([*legacy, "-F"], check=True)
             subprocess.run([*legacy, "-X"], check=True)

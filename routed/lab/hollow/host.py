@@ -15,6 +15,7 @@ from api.resources.net import IPAddress, IPNetwork
 from bgp.seam import Advertisement, Peer
 from policies.firewall import Blocking
 from policies.nat import Nat, PortMapping
+from policies.slaves import Slaves
 from routed.agent.speech import Speech
 from routed.kernel.seam import Namespace
 from routed.state import Endpoint, HostState, Report
@@ -79,7 +80,7 @@ class HollowFilter:
     def open_docker(self) -> bool:
         return False
 
-    def blocking(self) -> list[Blocking]:
+    def blocking(self, slaves: Slaves) -> list[Blocking]:
         return []
 
     async def watch(self) -> AsyncIterator[None]:
