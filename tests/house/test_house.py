@@ -124,6 +124,12 @@ def test_nftables_and_the_environment_have_one_place() -> None:
             assert "os.environ" not in text, name
 
 
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by these alone: of two of one name it collects one."""
+    names = [Path(name).name for name in tracked() if re.search(r"/test_\w+\.py$", name)]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_files_are_rooms_not_halls() -> None:
     for path in sources():
         lines = path.read_text(encoding="utf-8").count("\n")
