@@ -22,7 +22,7 @@ def addressed(mode: Mode, asks: bool) -> bool:
 
 def unlimited(name: str, mode: Mode, limits: object) -> Invalid | None:
     """Where a limit of bandwidth could not be kept."""
-    if limits is None or mode is Mode.VETH:
+    if limits is None or mode in GATEWAYS:
         return None
     said = f"mode {mode} has no limits of bandwidth: use mode veth"
     return Invalid(f"cannot attach {name}: {said}", causes=[Cause("bandwidth", said)])

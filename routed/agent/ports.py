@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 from api.resources.errors import Cause, Conflict, Invalid
 from api.resources.net import IPAddress
-from api.resources.workload import Mode, WorkloadPort, same_host_port
+from api.resources.workload import WorkloadPort, same_host_port
 from policies.nat import PortMapping
 from routed.agent.attachment import Attachment
+from routed.agent.modes import GATEWAYS
 
 
 def mappings(record: Attachment) -> frozenset[PortMapping]:
@@ -45,7 +46,7 @@ def unreachable(record: Attachment) -> Invalid | None:
     for number, port in enumerate(record.ports):
         if not port.host_port:
             continue
-        if record.mode is not Mode.VETH:
+        if record.mode not in GATEWAYS:
             said = f"mode {record.mode} has no mapped ports: use mode veth"
             return _invalid(record, f"ports[{number}].hostPort", said)
         if port.where is not None and not _targets(port, record.addresses):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import pytest
 from support.netns import in_fresh_namespace, run
 
 from api.resources.workload import Mode
+from policies.nat import Nat, PortMapping
 from policies.nft import Nft
 from routed.kernel import tap
 from routed.kernel.linux import LinuxKernel
 from routed.lab.processes import wait_for
-from routed.state import HOST_MAC, Endpoint, HostState
+from routed.state import HOST_MAC, Endpoint, HostState, Limits
 
 pytestmark = pytest.mark.root
 Make = Callable[[str], str]
@@ -43,9 +46,11 @@ class Machine:
 
     def send(self, target: str, kind: int = ECHO, source: str = "", data: bytes = b"ping") -> None:
         body = struct.pack("!BBHHH", kind, 0, 0, 7, 1) + data
-        body = body[:2] + _checksum(body) + body[4:]
+        self.put(target, socket.IPPROTO_ICMP, body[:2] + _checksum(body) + body[4:], source)
+
+    def put(self, target: str, protocol: int, body: bytes, source: str = "") -> None:
         origin = ip_address(source).packed if source else self.address
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 1, 0)
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, protocol, 0)
         head += origin + ip_address(target).packed
         head = head[:10] + _checksum(head) + head[12:]
         os.write(self.descriptor, HOST_MAC + self.mac + b"\x08\0" + head + body)
@@ -67,6 +72,18 @@ class Machine:
         except TimeoutError:
             return False
 
+    async def datagram(self, seconds: float = 5.0) -> bytes:
+        """The next frame that has one."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    frame = os.read(self.descriptor, 2048)
+                except BlockingIOError:
+                    await asyncio.sleep(0.01)
+                    continue
+                if frame[12:14] == b"\x08\0" and frame[23] == socket.IPPROTO_UDP:
+                    return frame
+
     def close(self) -> None:
         os.close(self.descriptor)
 
@@ -77,14 +94,14 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
 
 
-def play(namespaces: Make, body: Callable[[Machine, str], Any]) -> None:
+def play(namespaces: Make, body: Callable[[Machine, str], Any], machines: Endpoint = VM) -> None:
     other = namespaces("w")
 
     async def whole() -> None:
         Nft().sync()
         kernel = LinuxKernel()
         web = Endpoint("web.h", "eth0", (ip_address("10.65.0.1"),), f"/run/netns/{other}")
-        report = await kernel.sync(HostState(endpoints={"vm.h": VM, "web.h": web}))
+        report = await kernel.sync(HostState(endpoints={"vm.h": machines, "web.h": web}))
         assert set(report.ready) == {"vm.h", "web.h"}, report.failed
         machine = Machine(VM.host_interface, VM.mac, "10.65.0.9")
         try:
@@ -142,6 +159,41 @@ def test_a_machine_that_is_gone_leaves_its_tap_to_the_next(namespaces: Make) -> 
         assert await machine.heard("10.65.0.1", ECHO_REPLY)
 
     play(namespaces, body)
+
+
+def test_a_mapped_port_reaches_a_machine(namespaces: Make) -> None:
+    async def body(machine: Machine, _: str) -> None:
+        run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+        mapping = PortMapping("udp", 5353, ip_address("10.65.0.9"), 53)
+        Nft().sync(Nat(ports=frozenset([mapping])))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind(("192.0.2.1", 0))
+            client.sendto(b"question", ("192.0.2.1", 5353))
+            frame = await machine.datagram()
+            assert frame[26:34] == ip_address("192.0.2.1").packed + machine.address
+            source, target = struct.unpack_from("!HH", frame, 34)
+            assert (source, target, frame[42:50]) == (client.getsockname()[1], 53, b"question")
+            answer = struct.pack("!HHHH", 53, source, 8 + 6, 0) + b"answer"
+            machine.put("192.0.2.1", socket.IPPROTO_UDP, answer)
+            client.settimeout(5)
+            assert client.recvfrom(100) == (b"answer", ("192.0.2.1", 5353))
+
+    play(namespaces, body)
+
+
+def test_limits_of_a_machine(namespaces: Make) -> None:
+    limits = Limits(10_000_000, 1_000_000, 10_000_000, 1_000_000)
+    limited = replace(VM, limits=limits)
+
+    async def body(machine: Machine, _: str) -> None:
+        machine.send("10.65.0.1")
+        assert await machine.heard("10.65.0.1", ECHO_REPLY)
+        for name in (limited.host_interface, limited.shaper):
+            said = run("tc", "-s", "qdisc", "show", "dev", name, "root")
+            assert "rate 10Mbit" in said
+            assert "Sent 0 bytes" not in said, name
+
+    play(namespaces, body, limited)
 
 
 def _echoes(netns: str) -> int:
