@@ -224,7 +224,8 @@ class Agent:
                 and record.id not in self.intent.declared
                 and ("workloads", record.id) not in self.control.known.unread
             )
-            if gone or record.step is Step.DETACHING:
+            last = record.leaving and record.id not in self.records.sharers
+            if gone or last or record.step is Step.DETACHING:
                 await attaching.take_away(self, record)
 
     async def _bury(self, workload: str) -> None:

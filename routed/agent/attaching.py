@@ -72,7 +72,6 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         container_id=wanted.container_id,
         labels=wanted.labels,
         mtu=wanted.mtu or 0,  # derived when its addresses are known
-        parent=agent.parent(wanted.mode),
         ports=wanted.ports,
         bandwidth=wanted.bandwidth,
         default_route=wanted.default_route,
@@ -83,7 +82,8 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
     held = existing(agent.records, candidate)
     if held is not None and not held.leaving:
         return held, False
-    return await attach_candidate(agent, candidate)
+    parent = held.parent if held is not None else agent.parent(wanted.mode)
+    return await attach_candidate(agent, candidate.model_copy(update={"parent": parent}))
 
 
 def shared_with(agent: Agent, name: str, asked_for: str) -> str:
@@ -103,7 +103,8 @@ def asked(intent: Intent | None, lease: str) -> list[IPAddress]:
 
 async def attach_candidate(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
     """Own the blocks it needs, then attach it in the writer's turn."""
-    if not candidate.addressed:
+    held = agent.records.get(candidate.id)
+    if not candidate.addressed or (held is not None and held.leaving):  # it keeps what it has
         return await agent.writer.run(lambda: put(agent, candidate))
     if candidate.requested:
         with agent.blocks.asked_for(candidate.requested):
@@ -130,7 +131,10 @@ async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
         held = existing(agent.records, candidate)
         if held is not None and held.leaving:
             held = held.model_copy(update={"leaving": False})
-            agent.records.put(held)
+            try:
+                agent.records.put(held)
+            except OSError as error:
+                raise _unrecorded(held, error) from error
         if held is not None:
             return held, False
         if candidate.shared_with:
@@ -188,8 +192,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         agent.kernel.forget(addresses)
         _unmap(agent, ports)
         if isinstance(error, OSError):
-            full = error.errno == errno.ENOSPC
-            raise StorageError(f"cannot record {record.id}: {error}", full=full) from error
+            raise _unrecorded(record, error) from error
         raise
     agent.kernel.forget_ports(one.host_port for one in ports if one.protocol == "udp")
     agent.ready[record.id] = tuple(record.addresses)
@@ -198,6 +201,11 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     reached(Point.ANNOUNCED)
     agent.report_due({record.id})
     return record
+
+
+def _unrecorded(record: Attachment, error: OSError) -> StorageError:
+    full = error.errno == errno.ENOSPC
+    return StorageError(f"cannot record {record.id}: {error}", full=full)
 
 
 def _unmap(agent: Agent, ports: frozenset[PortMapping]) -> None:
@@ -229,7 +237,12 @@ async def take_away(agent: Agent, record: Attachment) -> None:
         return  # two detaches of one attachment: the first has done it
     if held.id in agent.records.sharers and held.step is not Step.DETACHING:
         if not held.leaving:
-            agent.records.put(held.model_copy(update={"leaving": True}))
+            leaving = held.model_copy(update={"leaving": True})
+            try:
+                agent.records.put(leaving)
+            except OSError as error:  # it leaves all the same, unless this agent dies meanwhile
+                log.error("detach not recorded workload=%s: %s", held.id, error)
+                agent.records.hold(leaving)
         return
     with agent.metrics.measured("detach"):
         await _take_away(agent, record)
@@ -268,3 +281,5 @@ async def _take_away(agent: Agent, record: Attachment) -> None:
     reached(Point.FORGOTTEN)
     agent.ready.pop(record.id, None)
     agent.report_due({record.id})
+    if record.origin is Origin.API:
+        agent.declared.wake()  # it may have been declared again meanwhile

@@ -50,7 +50,8 @@ class Declared:
             return []
         declared = intent.declared
         self.failures = {name: why for name, why in self.failures.items() if name in declared}
-        return [w for name, w in declared.items() if self.agent.records.get(name) is None]
+        held = self.agent.records.held
+        return [w for name, w in declared.items() if name not in held or held[name].leaving]
 
     async def _attach(self, workload: Workload) -> bool:
         """Whether it is attached now."""
@@ -70,6 +71,7 @@ class Declared:
     def _candidate(self, workload: Workload) -> Attachment:
         name, spec = workload.metadata.name, workload.spec
         newest = self.agent.control.known.declared.get(name, workload)
+        held = self.agent.records.get(name)  # of one that leaves and is declared anew
         path, identity = "", None
         if spec.mode not in OUTSIDE:
             namespace = self.agent.kernel.check_netns(spec.netns)
@@ -91,7 +93,7 @@ class Declared:
             container_id=spec.container_id,
             labels=workload.metadata.labels,
             mtu=0,  # derived when its addresses are known
-            parent=self.agent.parent(spec.mode),
+            parent=held.parent if held is not None else self.agent.parent(spec.mode),
             ports=spec.ports,
             bandwidth=spec.bandwidth,
             default_route=spec.default_route,

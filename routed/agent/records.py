@@ -81,13 +81,26 @@ class Records:
             except ValidationError:
                 self.unreadable.append(path)
                 continue
-            self._keep(record)
+            self.hold(record)
 
     def put(self, record: Attachment) -> None:
         """Write `record` down; it is held only once it is on the file system."""
         write_atomic(self._path(record.id), record.model_dump_json(by_alias=True).encode(),
                      durable=False)  # fmt: skip
-        self._keep(record)
+        self.hold(record)
+
+    def hold(self, record: Attachment) -> None:
+        """Without writing it down."""
+        self._held[record.id] = record
+        if record.ports:
+            self.ports.keep(record)
+        if record.shared_with:
+            self.sharers.setdefault(record.shared_with, set()).add(record.id)
+        if record.container_id:
+            self._containers[record.container_id, record.if_name] = record.id
+        if record.netns_id is not None:
+            self._interfaces[record.netns_id, record.if_name] = record.id
+            self._spaces.setdefault(record.netns_id, set()).add(record.id)
 
     def remove(self, attachment_id: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -135,18 +148,6 @@ class Records:
     def in_namespace(self, netns_id: tuple[int, int] | None) -> list[Attachment]:
         """The attachments that are interfaces of that namespace."""
         return [self._held[name] for name in self._spaces.get(netns_id, ())] if netns_id else []
-
-    def _keep(self, record: Attachment) -> None:
-        self._held[record.id] = record
-        if record.ports:
-            self.ports.keep(record)
-        if record.shared_with:
-            self.sharers.setdefault(record.shared_with, set()).add(record.id)
-        if record.container_id:
-            self._containers[record.container_id, record.if_name] = record.id
-        if record.netns_id is not None:
-            self._interfaces[record.netns_id, record.if_name] = record.id
-            self._spaces.setdefault(record.netns_id, set()).add(record.id)
 
     def _path(self, attachment_id: str) -> Path:
         return self.directory / f"{attachment_id}.json"
