@@ -156,6 +156,9 @@ class LinuxKernel:
             self._monitor.wake()
 
     def _next_index(self) -> int:
+        """One that no link here has: of a taken one the kernel says nothing that tells."""
+        while observe.one_link(self._netlink, self._index) is not None:
+            self._index += 1
         self._index += 1
         return self._index - 1
 
@@ -173,6 +176,8 @@ class LinuxKernel:
                 return host
             if number == errno.EBUSY:
                 continue  # an index that somebody has
+            if number == errno.EEXIST and observe.one_link(self._netlink, host) is not None:
+                continue  # the same, as Linux 6.1 says it
             if number != errno.EEXIST:
                 raise ApplyError(endpoint.workload, "make the link of", number)
             held = observe.one_link(self._netlink, endpoint.host_interface)

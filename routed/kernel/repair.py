@@ -56,7 +56,9 @@ class Repair:
 
     def fail(self, key: str, error: ApplyError | IntentError) -> None:
         self.failed[key] = (
-            error if isinstance(error, ApplyError) else ApplyError(key, str(error), errno.EEXIST)
+            error
+            if isinstance(error, ApplyError)
+            else ApplyError(key, str(error).removeprefix("cannot "), errno.EEXIST)
         )
 
     def sysctls(self) -> None:
