@@ -2,10 +2,12 @@
 standard output, a JSON line at a time, how many of them are how far.
 
     in   {"server": URL, "directory": D, "workloads": M, "invitations": {node: bootstrap token}}
-    out  {"at": seconds, "joined": n, "in_sync": n, "reported": n, "failed": n, "why": "..."}
+    out  {"at": seconds, "joined": n, "attached": n, "in_sync": n, "reported": n, "failed": n,
+          "why": "..."}
 
-`at` is CLOCK_MONOTONIC, which is the same for all processes of a machine. `in_sync` are agents all
-of whose watches are whole, `reported` those all of whose workloads the service has shown them.
+`at` is CLOCK_MONOTONIC, which is the same for all processes of a machine. `attached` counts
+workloads, the others agents. `in_sync` are agents all of whose watches are whole, `reported` those
+all of whose workloads the service has shown them.
 """
 
 from __future__ import annotations
@@ -122,6 +124,7 @@ class Fleet:
         failed = [one for one in self.agents if one.failed]
         return {
             "joined": sum(one.agent is not None for one in self.agents),
+            "attached": sum(one.attached for one in self.agents),
             "in_sync": sum(one.in_sync for one in self.agents),
             "reported": sum(one.reported for one in self.agents),
             "failed": len(failed),
