@@ -56,6 +56,7 @@ async def attach(agent: Agent, wanted: AttachRequest) -> tuple[Attachment, bool]
         checked = agent.kernel.check_netns(wanted.netns)
         path, identity = checked.path, checked.identity
     candidate = Attachment.model_construct(  # every part of it was parsed already
+        wanted.model_fields_set,  # what was said, beside what goes without saying
         id=node_born_id(wanted.name, agent.settings.node),
         name=wanted.name,
         node=agent.settings.node,

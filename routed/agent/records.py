@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from api.resources.errors import AlreadyExists, Cause, Conflict
 from routed.agent.attachment import Attachment, Step
 from routed.agent.ports import MappedPorts
+
+COMPARED = ("mode", "bandwidth", "mtu", "default_route", "routes")  # if asked for again
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool) -> None:
@@ -157,7 +160,7 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
     """The attachment that `wanted` already is; AlreadyExists or Conflict if in its way."""
     held = records.by_container(wanted.container_id, wanted.if_name)
     if held is not None and held.step is not Step.DETACHING:
-        return held
+        return _same(held, wanted)
     held = records.get(wanted.id)
     if held is not None and held.step is not Step.DETACHING:
         if (held.netns_id, held.if_name, held.container_id, held.shared_with) == (
@@ -184,7 +187,7 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
 
 
 def _same(held: Attachment, wanted: Attachment) -> Attachment:
-    """`held`, unless other addresses or ports than its own are asked for now."""
+    """`held`, unless something else than it has is asked for now."""
     if wanted.requested and set(wanted.requested) != set(held.addresses):
         has = ", ".join(map(str, held.addresses))
         raise AlreadyExists(
@@ -198,4 +201,13 @@ def _same(held: Attachment, wanted: Attachment) -> Attachment:
             kind="Workload",
             name=held.id,
         )
+    for field in COMPARED:
+        asked, has = getattr(wanted, field), getattr(held, field)
+        said_so = field in wanted.model_fields_set and (field, asked) != ("mtu", 0)
+        if said_so and asked != has:
+            said = f"{held.id} is attached with another {to_camel(field)}"
+            raise Conflict(
+                f"cannot attach {wanted.name}: {said}; detach it first",
+                causes=[Cause(to_camel(field), said)],
+            )
     return held

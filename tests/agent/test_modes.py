@@ -66,6 +66,49 @@ def test_an_ipvlan_workload_is_reached_over_the_hosts_slave_and_says_so(tmp_path
     play(tmp_path, body)
 
 
+def test_who_is_attached_needs_no_uplink_to_be_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        record = await attach(agent, "web", mode="ipvlan-l3")
+
+        def none(asked: str) -> str:
+            raise Invalid("no uplink is up")
+
+        monkeypatch.setattr(kernel, "parent", none)
+        assert await attach(agent, "web", mode="ipvlan-l3") == record
+        with pytest.raises(Invalid, match="no uplink is up"):
+            await attach(agent, "db", mode="ipvlan-l3")
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("container", ["", "c1"])
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("mode", "ipvlan-l3"),
+        ("bandwidth", {"ingressRate": 10_000_000}),
+        ("mtu", 1400),
+        ("defaultRoute", True),
+        ("routes", ["10.71.0.0/16"]),
+    ],
+)
+def test_who_is_attached_otherwise_than_asked_is_said(
+    tmp_path: Path, field: str, asked: object, container: str
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        named = {"containerID": container} if container else {}
+        record = await attach(agent, "web", defaultRoute=False, routes=["10.70.0.0/16"], **named)
+        assert await attach(agent, "web", **named) == record, "nothing else was asked for"
+        again = named | {"defaultRoute": False, field: asked}
+        with pytest.raises(Conflict, match=f"web.h1 is attached with another {field}") as caught:
+            await attach(agent, "web", **again)
+        assert [cause.field for cause in caught.value.causes] == [field]
+
+    play(tmp_path, body)
+
+
 def test_the_next_agent_goes_on_with_what_the_record_says(tmp_path: Path) -> None:
     async def body(agent: Agent, kernel: FakeKernel) -> None:
         record = await attach(agent, "web", mode="ipvlan-l3")
