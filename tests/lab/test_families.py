@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from support.labs import EXAMPLES, Workloads, blocks, draining_pool
+from support.rig import IGNORED, Churn, wait_agreed
 from support.rogue import announced, tell
 
 from api.resources.net import host_prefix, parse_address
 from bgp import wire
 from routed.lab.fabric import command, inside
 from routed.lab.lab import Lab
+from routed.lab.prober import Probe
 from routed.lab.processes import wait_for
 
 pytestmark = pytest.mark.lab
@@ -119,6 +121,37 @@ def test_what_is_compared_has_both_families(lab: Lab, six: str, workloads: Workl
             wait_for("the alarm", lambda: any(
                 free in one for one in lab.local("host1").get("/v1/status").json()["findings"]
             ))  # fmt: skip
+
+
+@IGNORED
+def test_agents_killed_while_both_families_come_and_go(
+    lab: Lab, six: str, workloads: Workloads
+) -> None:
+    """A stream over IPv6 loses nothing; afterwards kernel, store and switches agree on both."""
+    namespace, _ = workloads.attach("host1", "steady", ipFamilies=["IPv4", "IPv6"])
+    (address,) = [one for one in addresses_of(lab, "host1", "steady") if ":" in one]
+    own = lab.top.client_own[6]
+    wait_for("a ping from outside", lambda: lab.ping(lab.top.client, address), 5)
+    churn = Churn(lab, "host1", rate=10.0, count=6, ipFamilies=["IPv4", "IPv6"])
+    probe = Probe((lab.top.client, own), (namespace, address), rate=200)
+    try:
+        churn.start()
+        for _ in range(3):
+            churn.wait_operations(8)
+            lab.agents["host1"].kill()
+            lab.agents["host1"].start()
+            wait_for("the agent being ready", lambda: lab.ready("host1"))
+        with churn.paused():
+            wait_agreed(lab, "host1", 20)
+        down, back = probe.finish()
+    except BaseException:
+        probe.abort()
+        raise
+    finally:
+        churn.finish()
+    assert not churn.refused
+    assert (down.lost, back.lost) == (0, 0)
+    assert min(down.sent, back.sent) > 200
 
 
 def test_a_session_that_carries_both_says_so(lab: Lab) -> None:

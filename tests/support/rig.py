@@ -51,9 +51,7 @@ def disagreement(lab: Lab, host: str, *, store: bool = True) -> str:
     if len(addresses) != len(set(addresses)):
         return f"an address has two owners: {addresses}"
     namespace = f"{lab.top.name}-{host}"
-    routes = json.loads(
-        command("ip", "-n", namespace, "-j", "route", "show", "proto", "82") or "[]"
-    )
+    routes = routes_of(namespace)
     routed = {r["dst"] for r in routes if r.get("dev", "").startswith("rt")}
     if routed != set(addresses):
         return f"host routes differ: {sorted(routed ^ set(addresses))}"
@@ -64,10 +62,10 @@ def disagreement(lab: Lab, host: str, *, store: bool = True) -> str:
     blocks = blackholes(namespace)
     for tor in lab.tor_namespaces:
         known = lab.tor_prefixes(tor)
-        here = {p.removesuffix("/32") for p in known if inside_blocks(p, blocks)}
+        here = {p.partition("/")[0] for p in known if inside_blocks(p, blocks)}
         if here != set(addresses):
             return f"{tor} differs: {sorted(here ^ set(addresses))}"
-        twice = [p for p in known if p.endswith("/32") and len(known[p]) != 1]
+        twice = [p for p in known if p.endswith(("/32", "/128")) and len(known[p]) != 1]
         if twice:
             return f"{tor} has two announcers of {twice}"
     if not store:
@@ -81,15 +79,27 @@ def disagreement(lab: Lab, host: str, *, store: bool = True) -> str:
     return "" if stored == held else f"the store differs: {stored} against {held}"
 
 
+def routes_of(namespace: str, *words: str) -> list[dict[str, Any]]:
+    """Routes of ours, of both families of IP."""
+    return [
+        route
+        for family in ("-4", "-6")
+        for route in json.loads(
+            command("ip", "-n", namespace, family, "-j", "route", "show", *words, "proto", "82")
+            or "[]"
+        )
+    ]
+
+
 def blackholes(namespace: str) -> list[Any]:
     """The blocks of a host, as its kernel has them."""
-    text = command("ip", "-n", namespace, "-j", "route", "show", "type", "blackhole", "proto", "82")
-    return [ip_network(route["dst"]) for route in json.loads(text or "[]")]
+    return [ip_network(route["dst"]) for route in routes_of(namespace, "type", "blackhole")]
 
 
 def inside_blocks(prefix: str, blocks: list[Any]) -> bool:
     address, _, length = prefix.partition("/")
-    return length == "32" and any(ip_address(address) in block for block in blocks)
+    whole = "128" if ":" in address else "32"
+    return length == whole and any(ip_address(address) in block for block in blocks)
 
 
 def wait_agreed(
@@ -116,8 +126,11 @@ class Churn:
     answers that were not; `unanswered` counts requests that the agent did not live to answer.
     """
 
-    def __init__(self, lab: Lab, host: str, rate: float = 20.0, count: int = 10) -> None:
-        self.lab, self.host, self.rate = lab, host, rate
+    def __init__(
+        self, lab: Lab, host: str, rate: float = 20.0, count: int = 10, **more: Any
+    ) -> None:
+        """`more` goes into every request to attach."""
+        self.lab, self.host, self.rate, self.more = lab, host, rate, more
         self.names = [f"churn{number}" for number in range(count)]
         self.done: Counter[str] = Counter()
         self.refused: list[str] = []
@@ -179,7 +192,7 @@ class Churn:
         api = self.lab.local(self.host)
         try:
             if attach:
-                body = {"name": name, "netns": self._spaces[name]}
+                body = {"name": name, "netns": self._spaces[name], **self.more}
                 code = api.post("/v1/attachments", json=body)
                 fine = code.status_code in (200, 201)
             else:
