@@ -10,7 +10,8 @@ namespace the kernel then walks all ids (`peernet2id`, net/core/net_namespace.c)
 workloads. So `far` hears of addresses and routes only, and is deaf while we attach. Links inside
 need no hearing: the carrier of their host side follows them.
 
-A receive buffer that overflows (ENOBUFS) means new sockets and a full read.
+A receive buffer that overflows (ENOBUFS), or an event that is not understood, means new sockets
+and a full read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import struct
@@ -38,9 +40,12 @@ from routed.kernel.netlink import (
 from routed.kernel.removals import Removals
 from routed.state import LINK_GROUP, ROUTE_PROTOCOL, SHAPER_GROUP
 
-# RTNLGRP_LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, NEXTHOP:
-# the kernel does not tell of the IPv4 routes that it deletes with their next hop object
-NEAR = (1, 3, 4, 5, 7, 9, 11, 24, 32)
+log = logging.getLogger("routed.kernel")
+
+# RTNLGRP_LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF,
+# IPV6_NETCONF, NEXTHOP: the kernel does not tell of the IPv4 routes that it deletes with their next
+# hop object
+NEAR = (1, 3, 4, 5, 7, 9, 11, 24, 25, 32)
 FAR = (5, 7, 8, 9, 11, 19)  # the same, and IPV4_RULE, IPV6_RULE
 SPACES = 28  # RTNLGRP_NSID
 RTM_DELNSID, NETNSA_NSID = 89, 1
@@ -192,9 +197,10 @@ class Monitor:
         except BlockingIOError:
             loop = asyncio.get_running_loop()
             loop.add_reader(source.fileno(), self._later, source, hear)
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+        except Exception as error:
+            # what is not understood is as good as lost; a reader that is not there hears no more
+            if not isinstance(error, OSError) or error.errno != errno.ENOBUFS:
+                log.exception("an event of the kernel is not understood: everything is read anew")
             self.overflows += 1
             self.close()
             self.start()

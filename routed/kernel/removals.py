@@ -16,6 +16,7 @@ from pathlib import Path
 
 MOST = 256  # bursts that are remembered
 BURST_SECONDS = 1.0  # that removals by the same program may be apart and count as once
+WALK_SECONDS = 1.0  # at least between looks at the files of every process
 NETLINK_ROUTE = "0"
 UNKNOWN = "a program that has ended"
 
@@ -39,6 +40,8 @@ class Removals:
         self.recent: deque[Removal] = deque(maxlen=MOST)
         self._proc = proc
         self._port = 0  # of the last burst
+        self._holders: dict[str, int] = {}  # process by inode of its socket, as of the last walk
+        self._walked = -WALK_SECONDS
 
     def note(self, port: int, now: float) -> bool:
         """One removal by the socket of that port; whether it begins a burst."""
@@ -48,23 +51,44 @@ class Removals:
                 self.recent[-1] = replace(last, last=now, count=last.count + 1)
                 return False
         self._port = port
-        program, pid = self._owner(port)
+        program, pid = self._owner(port, now)
         self.recent.append(Removal(program, pid, now, now))
         return True
 
-    def _owner(self, port: int) -> tuple[str, int]:
+    def _owner(self, port: int, now: float) -> tuple[str, int]:
         inode = self._inode(port)
         if not inode:
             return UNKNOWN, 0
-        for pid in (port, *self._pids()):
-            with contextlib.suppress(OSError, ValueError):
-                for descriptor in (self._proc / str(pid) / "fd").iterdir():
-                    if str(descriptor.readlink()) == f"socket:[{inode}]":
-                        comm = (self._proc / str(pid) / "comm").read_text(encoding="utf-8")
-                        return comm.strip(), pid
-        with contextlib.suppress(OSError):  # its files are not ours to see: it is its first socket
-            return (self._proc / str(port) / "comm").read_text(encoding="utf-8").strip(), port
-        return UNKNOWN, 0
+        seen = self._sockets(port)
+        if seen is None or inode in seen:  # if it is not to be seen, it is its first socket
+            return self._named(port)
+        if inode not in self._holders and now - self._walked >= WALK_SECONDS:
+            self._walked = now
+            self._holders = {held: pid for pid in self._pids() for held in self._sockets(pid) or ()}
+        return self._named(self._holders.get(inode, 0))
+
+    def _named(self, pid: int) -> tuple[str, int]:
+        """A name may be any bytes."""
+        try:
+            comm = (self._proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return UNKNOWN, 0
+        return comm.strip(), pid
+
+    def _sockets(self, pid: int) -> set[str] | None:
+        """The inodes of a process's sockets; None if it is there and they are not ours to see."""
+        found = set()
+        try:
+            for descriptor in (self._proc / str(pid) / "fd").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    kind, _, inode = str(descriptor.readlink()).partition(":[")
+                    if kind == "socket":
+                        found.add(inode.rstrip("]"))
+        except PermissionError:
+            return None
+        except OSError:
+            return set()
+        return found
 
     def _pids(self) -> list[int]:
         return [int(one.name) for one in self._proc.iterdir() if one.name.isdigit()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -24,7 +25,7 @@ def endpoint(name: str, netns: str, *addresses: str) -> Endpoint:
 
 
 def pings(netns: str, address: str) -> bool:
-    command = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W1", address]
+    command = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W5", address]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
@@ -225,6 +226,24 @@ def test_an_attach_that_fails_leaves_nothing(namespaces: Make) -> None:
             await kernel.attach(two)
         assert "rt" not in run("ip", "-br", "link")
         assert "eth1" not in run("ip", "-n", one, "-br", "link")
+
+    in_fresh_namespace(body)
+
+
+@pytest.mark.parametrize("setting", ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"])
+def test_forwarding_that_somebody_switches_off_is_noticed(setting: str) -> None:
+    async def body() -> None:
+        kernel = LinuxKernel()
+        desired = HostState(blackholes=frozenset({ip_network("fd00:65::/122")}))
+        await kernel.sync(desired)
+        with contextlib.suppress(TimeoutError):  # what it hears of its own doing
+            while True:
+                await asyncio.wait_for(anext(aiter(kernel.watch())), 0.3)
+        run("sysctl", "-w", f"{setting}=0")
+        await asyncio.wait_for(anext(aiter(kernel.watch())), 5)
+        await kernel.sync(desired)
+        assert run("sysctl", "-n", setting).strip() == "1"
+        await kernel.close()
 
     in_fresh_namespace(body)
 

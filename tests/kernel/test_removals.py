@@ -6,12 +6,13 @@ import asyncio
 import subprocess
 import sys
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from support.netns import in_fresh_namespace, run
 
 from routed.kernel.linux import LinuxKernel
-from routed.kernel.removals import BURST_SECONDS, UNKNOWN, Removal, Removals
+from routed.kernel.removals import BURST_SECONDS, UNKNOWN, WALK_SECONDS, Removal, Removals
 from routed.state import HostState
 
 pytestmark = pytest.mark.root
@@ -83,6 +84,86 @@ def test_a_socket_that_is_not_the_first_of_its_program() -> None:
         await kernel.close()
 
     in_fresh_namespace(body)
+
+
+NAMED_BY_BYTES = """
+import socket, sys
+from pyroute2 import IPRoute
+open("/proc/self/comm", "wb").write(b"caf\\xe9")
+with IPRoute() as route:
+    route.route("del", dst=sys.argv[1], type="blackhole", proto=82)
+    print("done", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_name_of_a_program_may_be_any_bytes() -> None:
+    async def body() -> None:
+        kernel = LinuxKernel()
+        await kernel.sync(HostState(blackholes=frozenset(HOLES)))
+        with long_lived(sys.executable, "-c", NAMED_BY_BYTES, str(HOLES[0])) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "done\n"
+            (found,) = await until_removals(kernel, 1)
+            child.communicate()
+        assert (found.program, found.pid) == ("caf\ufffd", child.pid)
+        await kernel.close()
+
+    in_fresh_namespace(body)
+
+
+def test_what_is_not_understood_does_not_make_it_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise ValueError("no such thing was thought of")
+
+    async def body() -> None:
+        kernel = LinuxKernel()
+        await kernel.sync(HostState(blackholes=frozenset(HOLES)))
+        with monkeypatch.context() as patched:
+            patched.setattr(Removals, "note", fail)
+            run("ip", "route", "del", "blackhole", str(HOLES[0]))
+            async with asyncio.timeout(5):
+                while not kernel.overflows:
+                    await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await anext(aiter(kernel.watch()))
+        run("ip", "route", "del", "blackhole", str(HOLES[1]))
+        await until_removals(kernel, 1)
+        await kernel.close()
+
+    in_fresh_namespace(body)
+
+
+def test_every_process_is_looked_at_once_a_second_at_most(tmp_path: Path) -> None:
+    """Ports 1 and 5 are of process 1, ports 2 and 6 of process 2, of two programs that take turns;
+    nobody is seen to have port 9."""
+    (tmp_path / "net").mkdir()
+    rows = [f"x 0 {port} 0 0 0 0 2 0 {10 * port}\n" for port in (1, 2, 5, 6, 9)]
+    (tmp_path / "net/netlink").write_text("head\n" + "".join(rows))
+    for pid, inodes in ((1, (10, 50)), (2, (20, 60))):
+        (tmp_path / f"{pid}/fd").mkdir(parents=True)
+        (tmp_path / f"{pid}/comm").write_text(f"p{pid}\n")
+        for inode in inodes:
+            (tmp_path / f"{pid}/fd/{inode}").symlink_to(f"socket:[{inode}]")
+    walks = 0
+
+    class Counted(Removals):
+        def _pids(self) -> list[int]:
+            nonlocal walks
+            walks += 1
+            return super()._pids()
+
+    found = Counted(tmp_path)
+    for n in range(6):
+        found.note((1, 2)[n % 2], 10 + n / 100)
+    assert [one.program for one in found.recent] == ["p1", "p2"] * 3
+    assert walks == 0, "the port is the process's id"
+    for n in range(6):
+        found.note((5, 6, 9)[n % 3], 20 + n / 100)
+    assert [one.program for one in found.recent][6:] == ["p1", "p2", UNKNOWN] * 2
+    assert walks == 1
+    found.note(9, 20 + 2 * WALK_SECONDS)
+    assert walks == 2
 
 
 def test_a_link_that_goes_down_is_nobodys_doing() -> None:
