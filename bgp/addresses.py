@@ -6,17 +6,31 @@ of the same link, or, of IPv4 in a session over IPv6 whose peer takes it, our IP
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from api.resources.net import IPAddress, parse_address
 
+log = logging.getLogger("routed.speaker")
+
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 0x1, 0x300, 2, 3
+NLM_F_DUMP_INTR = 0x10
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 UNUSABLE = 0x08 | 0x20 | 0x40  # IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE
+TEMPORARY = 0x01  # IFA_F_TEMPORARY (RFC 8981); of an IPv4 address it means "secondary"
 SCOPE_UNIVERSE = 0
+
+
+class Held(NamedTuple):
+    """A usable address of ours; `wide`: of global scope."""
+
+    link: int
+    address: IPAddress
+    wide: bool
 
 
 def next_hops(
@@ -25,9 +39,10 @@ def next_hops(
     on_link: Iterable[IPAddress],
     *,
     extended: bool,
+    before: Mapping[int, IPAddress] | None = None,
 ) -> dict[int, IPAddress]:
     """By version of IP; what is missing cannot be announced. `local` is our end of the session,
-    `on_link` the addresses of its link."""
+    `on_link` the addresses of its link; those used `before` stay in use while they are there."""
     if local is None:
         return {}
     found = {}
@@ -37,7 +52,8 @@ def next_hops(
             continue
         beside = [one for one in on_link if one.version == version]
         if beside:
-            found[version] = beside[0]
+            last = before.get(version) if before else None
+            found[version] = last if last in beside else beside[0]
     return found
 
 
@@ -61,27 +77,47 @@ def towards(peer: IPAddress, interface: str | None = None) -> IPAddress | None:
     """Our address towards `peer` (over a link): ExaBGP leaves it out of `up` when it reloads
     meanwhile."""
     family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             to: tuple[str | int, ...] = (str(peer), 179)
             if peer.version == 6 and interface is not None:
                 to += (0, socket.if_nametoindex(interface))
             probe.connect(to)  # a datagram socket: nothing is sent
             return parse_address(probe.getsockname()[0].partition("%")[0])
-        except (OSError, ValueError):
-            return None
+    except (OSError, ValueError):
+        return None
 
 
-def on_link_of(address: IPAddress) -> list[IPAddress]:
-    """The usable addresses of global scope on the link that has `address`, in the kernel's order;
-    none if there is no such link."""
-    held = list(_addresses())
-    links = {index for index, one, _ in held if one == address}
-    return [one for index, one, wide in held if index in links and wide]
+def on_link_of(
+    address: IPAddress, held: Collection[Held], interface: str | None = None
+) -> list[IPAddress]:
+    """Those of global scope on the link that has `address`, in the kernel's order; none if there is
+    no such link. Many links can have one link-local address, VLANs for example: of those it is
+    `interface`."""
+    links = {one.link for one in held if one.address == address}
+    if interface is not None and address.is_link_local:
+        try:
+            links &= {socket.if_nametoindex(interface)}
+        except OSError:
+            return []
+    return [one.address for one in held if one.link in links and one.wide]
 
 
-def _addresses() -> Iterator[tuple[int, IPAddress, bool]]:
-    """(link, address, whether it is of global scope) of all that can be used."""
+def usable() -> list[Held] | None:
+    """Every address of ours that can be a next hop, in the kernel's order; None if that cannot be
+    found out now."""
+    problem: OSError | None = None
+    for _ in range(3):  # a list is not whole if something has changed meanwhile
+        try:
+            return _dumped()
+        except OSError as error:
+            problem = error
+    log.warning("our addresses cannot be read: %s", problem)
+    return None
+
+
+def _dumped() -> list[Held]:
+    found: list[Held] = []
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     ) as link:
@@ -91,15 +127,17 @@ def _addresses() -> Iterator[tuple[int, IPAddress, bool]]:
             data = link.recv(1 << 17)
             offset = 0
             while offset + 16 <= len(data):
-                length, kind = struct.unpack_from("=IH", data, offset)
-                if length < 16 or kind in (NLMSG_DONE, NLMSG_ERROR):
-                    return
+                length, kind, flags = struct.unpack_from("=IHH", data, offset)
+                if length < 16 or kind == NLMSG_ERROR or flags & NLM_F_DUMP_INTR:
+                    raise OSError(f"the kernel's list is not whole (message {kind})")
+                if kind == NLMSG_DONE:
+                    return found
                 if kind == RTM_NEWADDR and (one := _one(data[offset + 16 : offset + length])):
-                    yield one
+                    found.append(one)
                 offset += (length + 3) & ~3
 
 
-def _one(data: bytes) -> tuple[int, IPAddress, bool] | None:
+def _one(data: bytes) -> Held | None:
     _, _, flags, scope, index = struct.unpack_from("=BBBBI", data)
     parts, at = {}, 8
     while at + 4 <= len(data):
@@ -111,7 +149,8 @@ def _one(data: bytes) -> tuple[int, IPAddress, bool] | None:
     if IFA_FLAGS in parts:
         (flags,) = struct.unpack("=I", parts[IFA_FLAGS])
     raw = parts.get(IFA_LOCAL, parts.get(IFA_ADDRESS))
-    if raw is None or flags & UNUSABLE:
+    if raw is None or flags & UNUSABLE or (len(raw) == 16 and flags & TEMPORARY):
         return None
     family = socket.AF_INET if len(raw) == 4 else socket.AF_INET6
-    return index, parse_address(socket.inet_ntop(family, raw)), scope == SCOPE_UNIVERSE
+    address = parse_address(socket.inet_ntop(family, raw))
+    return Held(index, address, scope == SCOPE_UNIVERSE)

@@ -29,7 +29,8 @@ OTHER = IPv4Address(0)  # a next hop that nobody wants: what was told has to be 
 @dataclass(slots=True)
 class Outbound:
     """What one peer is told. `hops` are the next hops that it is told for our own prefixes, by
-    version of IP, known when the session is up; of a version without one it is told nothing."""
+    version of IP, known when the session is up; of a version without one it is told nothing, and
+    what it was told is withdrawn."""
 
     peer: Peer
     hops: dict[int, IPAddress] = field(default_factory=dict)
@@ -49,20 +50,33 @@ class Outbound:
             if prefix.version in carried:
                 self.dirty[prefix] = None
 
-    def came_up(self, hops: Mapping[int, IPAddress]) -> None:
-        """The session is there, with these next hops."""
+    def came_up(self, hops: Mapping[int, IPAddress], carried: Iterable[int] = ()) -> None:
+        """The session is there, with these next hops; of what it carries without one, nothing is
+        all that we announce."""
         self.up = True
         self.hops.clear()
-        self.owes_eor = []
-        for version in sorted(hops):
-            self.can_tell(version, hops[version])
+        self.owes_eor = sorted(set(carried) - hops.keys())
+        self.use(hops)
+        for prefix in self.told:
+            if prefix.version not in hops:
+                self.dirty[prefix] = None
         self.owes_flush = bool(self.dirty)
 
-    def can_tell(self, version: int, hop: IPAddress) -> None:
+    def use(self, hops: Mapping[int, IPAddress]) -> None:
+        """These are the next hops from now on."""
+        for version in self.hops.keys() - hops.keys():
+            del self.hops[version]
+            self.touch([prefix for prefix in self.told if prefix.version == version])
+        for version in sorted(hops):
+            if self.hops.get(version) != hops[version]:
+                self._can_tell(version, hops[version])
+
+    def _can_tell(self, version: int, hop: IPAddress) -> None:
         """There is a next hop for `version`. ExaBGP repeats what it was told in the last session;
         if that was with another one, it has to be told anew."""
+        if version not in self.hops and version not in self.owes_eor:
+            self.owes_eor.append(version)
         self.hops[version] = hop
-        self.owes_eor.append(version)
         if self.told_with.setdefault(version, hop) != hop:
             self.told_with[version] = hop
             for prefix, held in self.told.items():
@@ -89,10 +103,12 @@ class Outbound:
         waiting = False
         for prefix in list(self.dirty):
             want, held = wanted.get(prefix), self.told.get(prefix)
+            if want is not None and prefix.version not in self.hops:
+                if held is None:
+                    continue
+                want = None
             if _same(want, held):
                 del self.dirty[prefix]
-            elif prefix.version not in self.hops:
-                continue
             elif now < self.rests.get(prefix, now):
                 waiting = True
             elif want is None:
@@ -106,7 +122,11 @@ class Outbound:
             for prefix in gone:
                 del self.told[prefix]
                 self._done(prefix, now)
-            return commands.withdraw(self.peer.address, self.hops[gone[0].version], gone)
+                if prefix in wanted:
+                    self.dirty[prefix] = None  # waits for a next hop
+            version = gone[0].version
+            hop = self.hops.get(version, self.told_with[version])
+            return commands.withdraw(self.peer.address, hop, gone)
         if ready:
             for one in ready:
                 self.told[one.prefix] = one
@@ -126,11 +146,15 @@ class Outbound:
         """When the first resting prefix may change again; None if none waits for that."""
         if not self.up:
             return None
-        waiting = (self.rests.get(p, 0.0) for p in self.dirty if p.version in self.hops)
+        waiting = (self.rests.get(p, 0.0) for p in self.dirty if self._can_change(p))
         return min(waiting, default=None)
 
     def idle(self) -> bool:
-        return not self.up or not any(prefix.version in self.hops for prefix in self.dirty)
+        return not self.up or not any(self._can_change(prefix) for prefix in self.dirty)
+
+    def _can_change(self, prefix: IPNetwork) -> bool:
+        """What has no next hop can still be withdrawn."""
+        return prefix.version in self.hops or prefix in self.told
 
     def _done(self, prefix: IPNetwork, now: float) -> None:
         del self.dirty[prefix]

@@ -40,6 +40,7 @@ log = logging.getLogger("routed.speaker")
 
 LEAVE_SECONDS = 5.0  # at most, for the last withdrawals
 NO_END_SECONDS = 10.0  # after which a peer that says no End-of-RIB is taken to have said all
+LOOK_SECONDS = 3.0  # between two looks at our addresses, for the next hops
 SENT_SECONDS = 0.3  # from "taken by ExaBGP" to "on the wire"
 
 
@@ -64,6 +65,7 @@ class Speaker:
         self.complete = False
         self.received_whole = False  # every peer has told us everything, or had the time to
         self._began = 0.0
+        self._look_at = 0.0
         self.exabgp = ExaBGP(settings.run_dir, self._heard, self._exabgp_started)
         self.agents = Agents(self)
         self.metrics = SpeakerMetrics(self)
@@ -180,6 +182,7 @@ class Speaker:
             try:
                 if peer.password_file is not None:
                     passwords[peer.name] = _password(peer)
+                render([peer], passwords, self.exabgp.bridge_command)
                 usable.append(peer)
             except SpeakerError as error:
                 log.error("peer unusable: %s", error)
@@ -308,7 +311,11 @@ class Speaker:
     def _came_up(self, outbound: Outbound, local: IPAddress | None) -> None:
         """Established; of a version of IP that has no next hop it is said that it is not carried,
         and looked for one from time to time."""
-        outbound.came_up(self._next_hops(outbound, local))
+        local = local or self._local_end(outbound)
+        carried = self.inbound[outbound.peer.address].carried
+        held = addresses.usable() if carried - {outbound.peer.address.version} else []
+        hops = self._next_hops(outbound, local, held)
+        outbound.came_up(hops, carried if local is not None else ())
         self._established(outbound)
 
     def _established(self, outbound: Outbound) -> None:
@@ -316,21 +323,43 @@ class Speaker:
         lacking = addresses.not_carried(peer.carried, carried, outbound.hops)
         self._session(peer.name, peer.address, "Established", lacking, tuple(sorted(carried)))
 
-    def _next_hops(self, outbound: Outbound, local: IPAddress | None) -> dict[int, IPAddress]:
-        peer, inbound = outbound.peer, self.inbound[outbound.peer.address]
-        local = local or peer.local_address or addresses.towards(peer.address, peer.interface)
-        found = addresses.on_link_of(local) if local and len(inbound.carried) > 1 else ()
-        return addresses.next_hops(local, inbound.carried, found, extended=inbound.extended)
+    def _local_end(self, outbound: Outbound) -> IPAddress | None:
+        """Of a session of which ExaBGP did not say it; at worst what it was the last time."""
+        peer = outbound.peer
+        found = peer.local_address or addresses.towards(peer.address, peer.interface)
+        return found or outbound.told_with.get(peer.address.version)
+
+    def _next_hops(
+        self, outbound: Outbound, local: IPAddress | None, held: list[addresses.Held] | None
+    ) -> dict[int, IPAddress]:
+        """From the addresses that we have, or if they are not known (None) what they were."""
+        peer, before = outbound.peer, outbound.told_with
+        if local is None:
+            return {}
+        if held is None:
+            found = list(before.values())
+        else:
+            found = addresses.on_link_of(local, held, peer.interface)
+        inbound = self.inbound[peer.address]
+        return addresses.next_hops(
+            local, inbound.carried, found, extended=inbound.extended, before=before
+        )
 
     def _look_for_next_hops(self) -> None:
-        for address, outbound in self.outbound.items():
-            carried = self.inbound[address].carried
-            if not outbound.up or carried <= outbound.hops.keys():
-                continue
-            found = self._next_hops(outbound, outbound.hops.get(address.version))
-            for version in sorted(found.keys() - outbound.hops.keys()):
-                outbound.can_tell(version, found[version])
-            self._established(outbound)
+        """Next hops that are not our end of the session come and go while it is up."""
+        may_change = [
+            one
+            for address, one in self.outbound.items()
+            if one.up and (self.inbound[address].carried - {address.version} or not one.hops)
+        ]
+        held = addresses.usable() if may_change else None
+        if held is None:
+            return
+        for outbound in may_change:
+            local = outbound.hops.get(outbound.peer.address.version) or self._local_end(outbound)
+            if local is not None:
+                outbound.use(self._next_hops(outbound, local, held))
+                self._established(outbound)
 
     def _lost(self, address: IPAddress, now: float, *, notified: bool = False) -> None:
         inbound = self.inbound[address]
@@ -343,7 +372,9 @@ class Speaker:
             for inbound in self.inbound.values():
                 self._changed(inbound, inbound.expire(now), [])
             self._judge_received(now)
-            self._look_for_next_hops()
+            if now >= self._look_at:
+                self._look_at = now + LOOK_SECONDS
+                self._look_for_next_hops()
             self.pump()
 
     def _judge_received(self, now: float) -> None:

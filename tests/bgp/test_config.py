@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import socket
 from ipaddress import ip_address, ip_network
 from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
 from support.netns import in_fresh_namespace, run
+from support.rack import until
 
 from api.resources.errors import SpeakerError
 from bgp import addresses, commands, wire
@@ -76,6 +79,9 @@ def test_the_next_hops_of_a_session() -> None:
         (None, [four, six], True, {}),
     ):
         assert addresses.next_hops(local, both, on_link, extended=extended) == expected
+    newer = ip_address("2001:db8::a")
+    kept = addresses.next_hops(four, both, [newer, six], extended=False, before={6: six})
+    assert kept == {4: four, 6: six}, "one that comes is no reason to change"
     said = addresses.not_carried((4, 6), both, {6: narrow})
     assert said.startswith("IPv4 is not announced: ")
     assert addresses.not_carried((4, 6), {4}, {4: four}).startswith("IPv6 is not carried: ")
@@ -204,7 +210,50 @@ def test_our_address_towards_a_link_local_peer_is_that_of_its_link() -> None:
         found = addresses.towards(peer, "up0")
         assert found is not None
         assert found.is_link_local
-        assert set(map(str, addresses.on_link_of(found))) == {"2001:db8::9", "192.0.2.9"}
+        held = addresses.usable()
+        assert held is not None
+        assert set(map(str, addresses.on_link_of(found, held))) == {"2001:db8::9", "192.0.2.9"}
+        run("ip", "addr", "add", "fe80::9/64", "dev", "far", "nodad")
+        run("ip", "addr", "add", "2001:db8:1::9/64", "dev", "far", "nodad")
+        held, narrow = addresses.usable(), ip_address("fe80::9")
+        assert held is not None
+        assert len(addresses.on_link_of(narrow, held)) == 3, "two links have it"
+        found_on = addresses.on_link_of(narrow, held, "far")
+        assert list(map(str, found_on)) == ["2001:db8:1::9"]
+        assert addresses.on_link_of(narrow, held, "nosuch0") == []
         assert addresses.towards(peer, "nosuch0") is None
 
     in_fresh_namespace(body)
+
+
+@pytest.mark.root
+def test_a_temporary_address_is_no_next_hop() -> None:
+    """RFC 8981: it is the kernel's first, and gone tomorrow."""
+
+    async def body() -> None:
+        run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "far")
+        run("ip", "link", "set", "far", "up")
+        run("sysctl", "-qw", "net.ipv6.conf.up0.use_tempaddr=2")
+        run("sysctl", "-qw", "net.ipv6.conf.up0.dad_transmits=0")
+        run("ip", "link", "set", "up0", "up")
+        own = ("2001:db8::9/64", "dev", "up0", "nodad", "mngtmpaddr")
+        run("ip", "addr", "add", *own, "valid_lft", "86400", "preferred_lft", "80000")
+        run("ip", "addr", "add", "192.0.2.9/24", "dev", "up0")
+        run("ip", "addr", "add", "192.0.2.8/24", "dev", "up0")  # "secondary" is the same bit
+        ready = ("ip", "-6", "addr", "show", "dev", "up0", "temporary", "-tentative")
+        await until(lambda: "2001:db8:" in run(*ready))
+        held = addresses.usable()
+        assert held is not None
+        found = {str(one.address) for one in held if one.wide}
+        assert found == {"2001:db8::9", "192.0.2.9", "192.0.2.8"}
+
+    in_fresh_namespace(body)
+
+
+def test_without_a_descriptor_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", full)
+    assert addresses.usable() is None
+    assert addresses.towards(PEER.address) is None

@@ -192,7 +192,17 @@ def test_what_a_session_does_not_carry_is_said(start: Start) -> None:
             run("ip", "-n", rack.host, "addr", "add", "192.0.2.3/24", "dev", "up0")
             await until(lambda: rack.routes() == set(BOTH))
             assert next_hop(rack, BOTH[0]) == "192.0.2.3"
-            assert said() == ""
+            await until(lambda: said() == "")
+            # renumbered while the session is up: over the new one, and withdrawn without one
+            run("ip", "-n", rack.host, "addr", "add", "192.0.2.4/24", "dev", "up0")
+            run("ip", "-n", rack.host, "addr", "del", "192.0.2.3/24", "dev", "up0")
+            run("ip", "-n", rack.host, "addr", "replace", "192.0.2.4/24", "dev", "up0")
+            await until(lambda: next_hop(rack, BOTH[0]) == "192.0.2.4")
+            run("ip", "-n", rack.host, "addr", "del", "192.0.2.4/24", "dev", "up0")
+            await until(lambda: rack.routes() == {BOTH[1]})
+            await until(lambda: "IPv4 is not announced" in said())
+            agent.client.withdraw(ip_network(BOTH[0]))
+            await agent.client.sync()
 
     asyncio.run(body())
 

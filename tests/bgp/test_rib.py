@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from ipaddress import IPv4Network, ip_address, ip_network
 
 import pytest
@@ -224,8 +225,64 @@ def test_a_family_without_a_next_hop_waits_and_holds_nothing_up() -> None:
     assert [c.split()[-2] for c in drain(out, wanted, 0.0)] == ["nlri", "adj-rib", "ipv6"]
     assert out.idle()
     assert out.wake_at() is None
-    out.can_tell(4, LOCAL)
+    out.use({4: LOCAL, 6: ip_address("2001:db8::9")})
     assert [c.split()[-2] for c in drain(out, wanted, 0.0)] == ["nlri", "ipv4"]
+
+
+OVER_FOUR = dataclasses.replace(PEER, families=(4, 6))
+HOPS = {4: LOCAL, 6: ip_address("2001:db8::9")}
+GONE = "neighbor 192.0.2.1 withdraw attributes next-hop 2001:db8::9 nlri fd00:65::1/128"
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_session_that_comes_up_without_a_next_hop_withdraws_what_exabgp_repeats(
+    detached: bool,
+) -> None:
+    wanted, out = both(), Outbound(OVER_FOUR)
+    out.touch(wanted)
+    out.came_up(HOPS)
+    drain(out, wanted, 0.0)
+    out.up = False
+    if detached:
+        del wanted[SIX]
+        out.touch([SIX])
+    out.came_up({4: LOCAL}, carried=(4, 6))
+    assert not out.idle()
+    assert out.wake_at() is not None
+    said = drain(out, wanted, 1.0)
+    assert said[0] == GONE
+    assert [command.split()[-2] for command in said[-2:]] == ["ipv6", "ipv4"], "End-of-RIB of both"
+    assert out.idle()
+    assert out.wake_at() is None
+    assert SIX not in out.told
+    out.use(HOPS)
+    assert any(str(SIX) in command for command in drain(out, wanted, 2.0)) is not detached
+
+
+def test_what_is_detached_while_there_is_no_next_hop_is_withdrawn() -> None:
+    wanted, out = both(), Outbound(OVER_FOUR)
+    out.touch(wanted)
+    out.came_up(HOPS)
+    drain(out, wanted, 0.0)
+    out.use({4: LOCAL})
+    del wanted[SIX]
+    out.touch([SIX])
+    assert drain(out, wanted, 0.1) == []
+    assert (out.idle(), out.wake_at()) == (False, REST)
+    assert drain(out, wanted, REST) == [GONE]
+    assert out.idle()
+
+
+def test_another_next_hop_while_the_session_is_up_is_told() -> None:
+    wanted, out = both(), Outbound(OVER_FOUR)
+    out.touch(wanted)
+    out.came_up(HOPS)
+    drain(out, wanted, 0.0)
+    out.use({4: LOCAL, 6: ip_address("2001:db8::8")})
+    (said,) = drain(out, wanted, 1.0)
+    assert said.endswith("announce attributes next-hop 2001:db8::8 nlri fd00:65::1/128")
+    out.use({4: LOCAL, 6: ip_address("2001:db8::8")})
+    assert drain(out, wanted, 2.0) == []
 
 
 def test_another_next_hop_than_in_the_last_session_is_told_anew() -> None:

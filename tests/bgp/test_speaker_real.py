@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import time
@@ -73,6 +74,29 @@ def test_no_capability_is_needed(rack: Rack) -> None:
             assert "CapEff:\t0000000000000000" in status
             agent.client.set({"tor": peer}, advertisements("10.65.0.1/32"))
             await until(lambda: rack.routes() == {"10.65.0.1/32"})
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("rack", [""], indirect=True)
+def test_peers_that_cannot_be_used_keep_no_other_from_its_session(rack: Rack) -> None:
+    secret = rack.directory / "secret"
+    secret.touch(mode=0o600)
+    secret.write_text("two words\n")
+    bad = {
+        "interface": dataclasses.replace(PEER, name="interface", interface="up~0",
+                                         address=ip_address("fe80::7")),
+        "password": dataclasses.replace(PEER, name="password", password_file=str(secret),
+                                        address=ip_address("192.0.2.7")),
+    }  # fmt: skip
+
+    async def body() -> None:
+        async with Agent(rack) as agent:
+            agent.client.set({"tor": PEER, **bad}, advertisements("10.65.0.1/32"))
+            await until(lambda: rack.routes() == {"10.65.0.1/32"})
+            said = {one.peer: one.error for one in agent.heard if isinstance(one, Session)}
+            assert "no link's name" in said["interface"]
+            assert "printable ASCII" in said["password"]
 
     asyncio.run(body())
 
