@@ -57,7 +57,7 @@ def test_a_status_is_not_applied_with_the_rest(admin: httpx.Client) -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "versions": {"a": "1"}}
     node = {"metadata": {"name": "n1", "labels": {"a": "b"}}, "status": ready}
     made = applied(admin, "/nodes/n1", node)
-    assert made["status"] == {"conditions": [], "versions": {}}
+    assert made["status"] == {"addresses": [], "conditions": [], "versions": {}}
     assert owned(made) == {"f:metadata"}
     said = applied(admin, "/nodes/n1/status", node, fieldManager="agent")
     assert said["status"]["versions"] == {"a": "1"}
