@@ -25,7 +25,7 @@ def endpoint(name: str, netns: str, *addresses: str) -> Endpoint:
 
 
 def pings(netns: str, address: str) -> bool:
-    command = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W5", address]
+    command = ["ip", "netns", "exec", netns, "ping", "-n", "-c3", "-i0.2", "-W5", address]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 

@@ -343,11 +343,11 @@ class RealWorld:
         return str(shown[0]["linkinfo"]["info_data"]["mode"])
 
     def host_reaches(self, address: str) -> bool:
-        command = ["ping", "-n", "-c1", "-W1", address]
+        command = ["ping", "-n", "-c3", "-i0.2", "-W1", address]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     def reaches(self, netns: str, address: str) -> bool:
-        command = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W1", address]
+        command = ["ip", "netns", "exec", netns, "ping", "-n", "-c3", "-i0.2", "-W1", address]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
