@@ -3,7 +3,9 @@ a /sys that cannot be written, as in a container, where it waits for no udev."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,8 @@ START = """
 mount --make-rprivate / && mount -t tmpfs none /run && mount -t sysfs -o ro none /sys
 mkdir -p /run/dbus /run/systemd
 cp -r "$1"/* /run/systemd/
-setpriv --pdeathsig TERM dbus-daemon --system --nofork --nopidfile &
+dbus-daemon --system --nofork --nopidfile &
+echo $! > /run/bus.pid
 while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
 exec "$2"
 """
@@ -75,4 +78,7 @@ def networkd(namespace: str, files: Mapping[str, str]) -> Iterator[Networkd]:
                 print(log.read_text()[-3000:])
                 raise
             finally:
+                with contextlib.suppress(OSError, ValueError):  # it came to nothing
+                    bus = Path(f"/proc/{child.pid}/root/run/bus.pid").read_text(encoding="ascii")
+                    os.kill(int(bus), signal.SIGTERM)
                 child.terminate()
