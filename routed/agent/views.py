@@ -45,15 +45,16 @@ def conditions(agent: Agent) -> list[Condition]:
     speech, unread = agent.speech, agent.control.known.unread
     sessions = speech.sessions
     down = sorted(name for name, one in sessions.items() if one.state != "Established")
+    unused = unused_peers(agent.intent) if agent.intent else {}
     if not speech.connected:
         reason = "NoSpeaker"
     else:
-        reason = "SessionsDown" if down else "SessionsUp"
+        reason = "SessionsDown" if down else "PeersNotUsed" if unused else "SessionsUp"
     speaking = Condition(
         type="BGPEstablished",
         status="True" if reason == "SessionsUp" else "False",
         reason=reason,
-        message=", ".join(down),
+        message=", ".join([*down, *(f"{name} is {why}" for name, (_, why) in unused.items())]),
     )
     blocked = Condition(
         type="ForwardBlocked",

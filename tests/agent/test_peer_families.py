@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
+from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
+from support.agents import agent_on
 
-from api.resources import BGPPeer, IPPool, Node
+from api.resources import BGPPeer, Condition, IPPool, Node
 from bgp.seam import Path
 from routed.agent.imports import import_routes
 from routed.agent.intent import Intent
 from routed.agent.plan import peers_of, router_id, unused_peers
+from routed.agent.views import conditions
+from routed.kernel.fake import FakeKernel
 from routed.state import NextHop
 
 
@@ -60,6 +64,21 @@ def test_a_peer_with_the_address_of_another_is_not_used_and_that_is_said() -> No
     said = "not used: BGPPeer narrow has this peerIP"
     assert unused_peers(intent) == {"twin": (ip_address("fe80::1"), said)}
     assert not unused_peers(INTENT)
+
+
+def test_a_node_says_which_peer_is_not_used(tmp_path: FilePath) -> None:
+    agent = agent_on(FakeKernel(), tmp_path)
+    agent.speech.connected = True
+
+    def said() -> Condition:
+        return next(one for one in conditions(agent) if one.type == "BGPEstablished")
+
+    agent.intent = INTENT
+    assert said().reason == "SessionsUp"
+    twin = made(BGPPeer, "twin", {"peerIP": "fe80::1", "interface": "up2", "asNumber": 65004})
+    agent.intent = replace(INTENT, peers=INTENT.peers | {"twin": twin})
+    assert (said().status, said().reason) == ("False", "PeersNotUsed")
+    assert said().message == "twin is not used: BGPPeer narrow has this peerIP"
 
 
 def test_a_node_without_an_ipv4_address_has_a_router_id_of_its_own() -> None:
