@@ -30,7 +30,7 @@ def refuse(endpoint: Endpoint, host: set[str], inside: dict[str, set[str]]) -> N
         )
     own = own_slave(host, endpoint.parent)
     mode = alias_mode(own)
-    if own and mode != endpoint.mode and used(host, endpoint.parent):
+    if own and mode != endpoint.mode and used(host, inside, endpoint.parent):
         said = f"{endpoint.parent} carries workloads of mode {mode}"
         raise conflict(said, remedy=f"; use {mode}, another link as ipvlanParent, or mode veth")
     held = inside[lines.netns_name(endpoint.netns)]
@@ -74,9 +74,11 @@ def flipped(host: set[str], parent: str, mode: str) -> set[str]:
     return (host - {own}) | {own.replace(f" ipvlan {mode_of(own)} ", f" ipvlan {mode} ")}
 
 
-def used(host: set[str], parent: str) -> bool:
-    """Whether host routes lead over the host's own slave."""
-    return any(f" dev {slave_name(parent)} " in line for line in host if "route " in line)
+def used(host: set[str], inside: dict[str, set[str]], parent: str) -> bool:
+    """Whether host routes lead over the host's own slave, or workloads have slaves of ours."""
+    over = any(f" dev {slave_name(parent)} " in line for line in host if "route " in line)
+    on_it = [line for held in inside.values() for line in held if f" ipvlan on {parent} " in line]
+    return over or any(f" alias {ALIAS_PREFIX}" in line for line in on_it)
 
 
 def refused_route(endpoint: Endpoint, error: ApplyError) -> ApplyError:

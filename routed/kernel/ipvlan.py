@@ -79,7 +79,7 @@ class Ipvlan:
                 f"cannot attach {endpoint.workload}: mode {endpoint.mode} has no hand-over form",
                 causes=[Cause("netns", f"is needed by mode {endpoint.mode}; {REMEDY}")],
             )
-        own, fresh = self._parents.own_slave(endpoint)
+        own, fresh = self._parents.own_slave(endpoint, carries=self._carries(endpoint))
         index, made, changes = 0, False, 0
         routed: list[bytearray] = []
         try:
@@ -103,6 +103,14 @@ class Ipvlan:
             raise
         self._hold(endpoint, index, inner)
         return changes + len(routed) + fresh
+
+    def _carries(self, endpoint: Endpoint) -> bool:
+        """Whether its parent has slaves of workloads of another mode, as far as is known here."""
+        return any(
+            held.endpoint.parent == endpoint.parent and held.endpoint.mode is not endpoint.mode
+            for name, held in self._held.items()
+            if name != endpoint.workload
+        )
 
     def _hold(self, endpoint: Endpoint, index: int, inner: int) -> None:
         self._netlink.transact([slaves.number_space(inner)])  # EEXIST: it has an id
@@ -195,7 +203,17 @@ class Ipvlan:
                     inside.transact([m.delete_link(found.index)])
         except OSError:  # the path is gone; the namespace perhaps not
             if held is not None and held.space is not None:
-                self._netlink.transact([slaves.delete_far(held.space, held.index)])
+                self._remove_far(endpoint, held.space, held.index)
+
+    def _remove_far(self, endpoint: Endpoint, space: int, index: int) -> None:
+        """Its slave where only the id of the namespace is known: the kernel gives the id of one
+        that ended to the next, in which another may have that index."""
+        try:
+            data = self._netlink.get(slaves.get_far(space, index))
+        except OSError:
+            return
+        if data is not None and slaves.shown(data).alias == endpoint.alias:
+            self._netlink.transact([slaves.delete_far(space, index)])
 
     # -- everything --------------------------------------------------------------------------------
 

@@ -278,6 +278,8 @@ class LinuxKernel:
             self._visited.pop(workload, None)
             if before is not None:
                 self._monitor.gone(before.index, before.peer_nsid)
+            interior.leave(self._home, endpoint)
+            gone += shaping.found(self._netlink, endpoint)
             link = observe.one_link(self._netlink, host_interface_name(workload))
             if link is None or link.group != LINK_GROUP or link.alias != ALIAS_PREFIX + workload:
                 continue
@@ -288,8 +290,6 @@ class LinuxKernel:
                 batch.append(m.device_route(link.index, host_prefix(value), add=False))
                 batch.append(m.delete_neighbour(link.index, value))
             gone.append(link.index)
-            interior.leave(self._home, endpoint)
-            gone += shaping.found(self._netlink, endpoint)
         batch += map(m.to_reap, gone)
         for number in self._netlink.transact(batch).values():
             if number not in GONE:

@@ -29,8 +29,9 @@ class Parents:
         self._netlink = netlink
         self._index = index
 
-    def own_slave(self, endpoint: Endpoint) -> tuple[Link, bool]:
-        """The host's slave of the endpoint's parent, and whether it was made just now."""
+    def own_slave(self, endpoint: Endpoint, *, carries: bool) -> tuple[Link, bool]:
+        """The host's slave of the endpoint's parent, and whether it was made just now. `carries`:
+        it has slaves of workloads of another mode, whatever routes lead to them."""
         parent = self._parent(endpoint)
         name = slave_name(parent.name)
         held = observe.one_link(self._netlink, name)
@@ -40,7 +41,7 @@ class Parents:
         if held is not None and held.group != SLAVE_GROUP:
             raise ApplyError(endpoint.workload, f"make {name}, which is not ours, of", errno.EEXIST)
         if held is not None and held.alias != endpoint.route_alias:
-            if self._used(held):
+            if carries or self._used(held):
                 has = held.alias.removeprefix(ALIAS_PREFIX).split(" ")[0]
                 said = f"{parent.name} carries workloads of mode {has or 'another mode'}"
                 raise self._refused(

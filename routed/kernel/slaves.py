@@ -130,6 +130,12 @@ def up(index: int, alias: str) -> bytearray:
     return message(m.RTM_SETLINK, 0, header + attr(m.IFLA_IFALIAS, alias.encode()))
 
 
+def get_far(space: int, index: int) -> bytearray:
+    """Ask for a link of the namespace that has the id `space` here."""
+    where = attr_u32(IFLA_TARGET_NETNSID, space)
+    return message(m.RTM_GETLINK, 0, m.IFINFO.pack(0, 0, index, 0, 0) + where)
+
+
 def delete_far(space: int, index: int) -> bytearray:
     """Delete a link of the namespace that has the id `space` here."""
     where = attr_u32(IFLA_TARGET_NETNSID, space)

@@ -163,6 +163,48 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(play: Play) -> None:
     play(body)
 
 
+def test_a_mode_is_kept_for_workloads_whose_routes_are_gone(play: Play) -> None:
+    async def body(world: Any) -> None:
+        one, two = world.netns("a"), world.netns("b")
+        a = ipvlan("a.h", one, "10.65.0.1")
+        await world.kernel.attach(a)
+        world.delete_route("10.65.0.1/32")
+        with pytest.raises(Conflict, match="up0 carries workloads of mode ipvlan-l3s; use"):
+            await world.kernel.attach(ipvlan("b.h", two, "10.65.0.2", mode=Mode.IPVLAN_L3))
+        await world.kernel.sync(state(a))
+        assert world.host_reaches("10.65.0.1")
+        assert world.mode("up0") == "l3s"
+
+    play(body)
+
+
+def test_a_slave_is_removed_by_the_id_of_its_namespace_and_nobody_elses_is() -> None:
+    """The id of a namespace that ended is the next one's, and so is perhaps the index."""
+
+    async def body(world: RealWorld) -> None:
+        one, two = world.netns("a"), world.netns("b")
+        a, b = ipvlan("a.h", one, "10.65.0.1"), ipvlan("b.h", two, "10.65.0.2")
+        await world.kernel.attach(a)
+        await world.kernel.attach(b)
+        held = world.kernel._drivers._of[MODES[1]]._held  # type: ignore[attr-defined]
+        with open(f"/run/netns/{one}", "rb") as kept:  # noqa: ASYNC230, PTH123
+            world.delete_netns(one)
+            true = held["a.h"]
+            held["a.h"] = replace(true, space=held["b.h"].space, index=held["b.h"].index)
+            await world.kernel.detach(["a.h"], {"a.h": a})
+            assert world.inner_links(two) == {"lo", "eth0"}
+            held["a.h"] = true
+            await world.kernel.detach(["a.h"], {"a.h": a})
+            inside = f"/proc/self/fd/{kept.fileno()}"
+            shown = subprocess.run(
+                ["nsenter", f"--net={inside}", "ip", "-br", "link"],
+                check=True, capture_output=True, text=True, pass_fds=[kept.fileno()],
+            )  # fmt: skip
+            assert [line.split()[0] for line in shown.stdout.splitlines()] == ["lo"]
+
+    RealWorld.play(body)
+
+
 def test_the_doctor_finds_what_is_against_it(tmp_path: Path) -> None:
     settings = tmp_path / "agent.yaml"
 

@@ -104,6 +104,23 @@ def test_both_are_answered_and_each_goes_alone(
     in_fresh_namespace(body)
 
 
+@pytest.mark.root
+def test_its_rules_go_though_its_link_has_gone_before(namespaces: Make) -> None:
+    one = namespaces("a")
+
+    async def body() -> None:
+        kernel = LinuxKernel()
+        two = second(one, "10.70.0.1")
+        await kernel.attach(two)
+        assert "from 10.70.0.1" in run("ip", "-n", one, "rule")
+        run("ip", "link", "del", two.host_interface)
+        await kernel.detach([two.workload], {two.workload: two})
+        assert "from 10.70.0.1" not in run("ip", "-n", one, "rule")
+        await kernel.close()
+
+    in_fresh_namespace(body)
+
+
 @pytest.mark.parametrize(
     "world", [FakeWorld, pytest.param(RealWorld, marks=pytest.mark.root)], ids=["fake", "real"]
 )
