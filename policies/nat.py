@@ -26,6 +26,9 @@ from api.resources.net import IPAddress, IPNetwork
 
 VERSIONS = {4: "ip", 6: "ip6"}
 INTERVALS = ("pools", "outgoing")  # sets of prefixes
+MAPS = ("ports", "hostports")
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}  # nft has names for them on some hosts only
+ODD = "?"  # an element that is none of ours, whatever it is
 
 Elements = Mapping[str, frozenset[str]]  # by the name of a set
 
@@ -111,7 +114,7 @@ def mapped(ports: Iterable[PortMapping]) -> Elements:
     for one in ports:
         version = one.address.version
         found[f"looped{version}"].add(f"{one.address} . {one.address}")
-        key, target = f"{one.protocol} . {one.host_port}", f"{one.address} . {one.port}"
+        key, target = f"{PROTOCOLS[one.protocol]} . {one.host_port}", f"{one.address} . {one.port}"
         if one.host_ip is None:
             found[f"ports{version}"].add(f"{key} : {target}")
         else:
@@ -120,25 +123,27 @@ def mapped(ports: Iterable[PortMapping]) -> Elements:
 
 
 def held(entries: Iterable[Mapping[str, Any]]) -> Elements:
-    """What each set of a listed table holds, in the words of `elements`."""
+    """What each set of a listed table holds, in the words of `elements`; `ODD` for whatever
+    somebody added that these have no words for (ranges, comments, timeouts)."""
     found = {}
     for entry in entries:
         one = entry.get("set") or entry.get("map")
         if one is not None:
             text = _prefix if one["name"][:-1] in INTERVALS else _text
-            found[one["name"]] = frozenset(map(text, one.get("elem", [])))
+            found[one["name"]] = frozenset(text(element) or ODD for element in one.get("elem", []))
     return found
 
 
 def filling(table: str, wanted: Elements, now: Elements) -> list[str]:
     """The commands that make sets hold what is `wanted`. A set of prefixes is filled anew, within
-    the transaction: two that overlap cannot take turns in it."""
+    the transaction: two that overlap cannot take turns in it. So is one that holds what is `ODD`,
+    which cannot be named."""
     commands = []
     for name, want in wanted.items():
         have = now.get(name, frozenset())
         add, gone = want - have, have - want
-        if gone and name[:-1] in INTERVALS:
-            commands.append(f"flush set {table} {name}")
+        if ODD in gone or (gone and name[:-1] in INTERVALS):
+            commands.append(f"flush {'map' if name[:-1] in MAPS else 'set'} {table} {name}")
             add = want
         elif gone:
             keys = sorted(one.partition(" : ")[0] for one in gone)
@@ -152,17 +157,19 @@ def _prefixes(prefixes: Iterable[IPNetwork], version: int) -> frozenset[str]:
     return frozenset(str(one) for one in prefixes if one.version == version)
 
 
-def _prefix(element: Any) -> str:
-    """A prefix of nft's JSON, which has addresses beside them."""
-    if isinstance(element, str):
-        return f"{element}/{128 if ':' in element else 32}"
-    return f"{element['prefix']['addr']}/{element['prefix']['len']}"
+def _prefix(element: Any) -> str | None:
+    """A prefix of nft's JSON, which has addresses beside them; None: it is something else."""
+    match element:
+        case str():
+            return f"{element}/{128 if ':' in element else 32}"
+        case {"prefix": {"addr": address, "len": length}, **more} if not more:
+            return f"{address}/{length}"
+    return None
 
 
-def _text(element: Any) -> str:
-    """An element of nft's JSON as one of `mapped`."""
-    if isinstance(element, list):
-        return " : ".join(map(_text, element))
-    if isinstance(element, dict):
-        return " . ".join(map(str, element["concat"]))
-    return str(element)
+def _text(element: Any) -> str | None:
+    """An element of nft's JSON as one of `mapped`; None: it is something else."""
+    sides = element if isinstance(element, list) else [element]
+    if any(not isinstance(side, dict) or side.keys() != {"concat"} for side in sides):
+        return None
+    return " : ".join(" . ".join(map(str, side["concat"])) for side in sides)

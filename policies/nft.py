@@ -20,7 +20,7 @@ from policies.slaves import NO_SLAVES, Slaves
 from policies.slaves import blocking as blocking_slaves
 from policies.watch import changes
 
-NFT_CTX_OUTPUT_JSON = 1 << 4
+NFT_CTX_OUTPUT_JSON, NFT_CTX_OUTPUT_NUMERIC_PROTO = 1 << 4, 1 << 7
 ENOTSUP, ENOENT = 95, 2
 
 
@@ -45,7 +45,9 @@ class Nft:
         self._context = self._lib.nft_ctx_new(0)
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
-        self._lib.nft_ctx_output_set_flags(self._context, NFT_CTX_OUTPUT_JSON)
+        # names of protocols are those of /etc/protocols, which not every host has
+        flags = NFT_CTX_OUTPUT_JSON | NFT_CTX_OUTPUT_NUMERIC_PROTO
+        self._lib.nft_ctx_output_set_flags(self._context, flags)
 
     def close(self) -> None:
         self._lib.nft_ctx_free(self._context)

@@ -11,7 +11,7 @@ from support.flows import Outside, connected, heard, listen
 from support.kernels import endpoint
 from support.netns import in_fresh_namespace, run
 
-from policies.nat import Nat
+from policies.nat import Nat, PortMapping
 from policies.nft import Nft
 from routed.kernel.linux import LinuxKernel
 from routed.state import HostState
@@ -122,5 +122,31 @@ def test_only_what_differs_is_changed_and_what_was_flushed_is_back() -> None:
         assert listed() == whole
         assert table.sync(Nat())
         assert "masquerade" not in listed()
+
+    in_fresh_namespace(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "element"),
+    [
+        ("pools4", "10.0.0.1-10.0.0.5"),
+        ("pools4", '10.0.0.1 comment "x"'),
+        ("outgoing6", 'fd00:77::/64 comment "x"'),
+        ("looped4", '10.65.0.9 . 10.65.0.9 comment "x"'),
+        ("ports4", 'tcp . 9090 comment "x" : 10.65.0.9 . 80'),
+        ("hostports6", 'fd00::1 . udp . 53 comment "x" : fd00:65::9 . 53'),
+    ],
+)
+def test_an_element_that_is_like_none_of_ours_goes(name: str, element: str) -> None:
+    async def body() -> None:
+        table = Nft()
+        mapping = PortMapping("tcp", 8080, ip_address("10.65.0.1"), 80)
+        wanted = replace(NAT, ports=frozenset([mapping]))
+        assert table.sync(wanted)
+        whole = run("nft", "list", "table", "inet", "routed")
+        run("nft", f"add element inet routed {name} {{ {element} }}")
+        assert table.sync(wanted)
+        assert run("nft", "list", "table", "inet", "routed") == whole
+        assert not table.sync(wanted)
 
     in_fresh_namespace(body)

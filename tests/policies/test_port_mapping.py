@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -133,3 +134,24 @@ def test_elements_come_and_go_alone() -> None:
         assert run("nft", "-a", "-t", "list", "table", "inet", "routed") == rules
 
     in_fresh_namespace(body)
+
+
+PROTOCOLS_UNKNOWN = """
+from ipaddress import ip_address
+from policies.nat import Nat, PortMapping
+from policies.nft import Nft
+
+table, one = Nft(), ip_address("10.65.0.1")
+ports = [PortMapping(word, 8080, one, 80) for word in ("tcp", "udp", "sctp")]
+ports.append(PortMapping("udp", 53, one, 53, ip_address("192.0.2.1")))
+assert table.sync(Nat(ports=frozenset(ports)))
+table.map_ports(ports[:2], add=False)
+assert table.sync(Nat(ports=frozenset(ports)))
+assert not table.sync(Nat(ports=frozenset(ports)))
+"""
+
+
+@pytest.mark.parametrize("mount", ["", "mount --bind /dev/null /etc/protocols &&"])
+def test_a_host_may_have_no_names_of_protocols(mount: str) -> None:
+    script = f'{mount} exec "$0" -c "$1"'
+    run("unshare", "-nm", "sh", "-c", script, sys.executable, PROTOCOLS_UNKNOWN)
