@@ -10,7 +10,9 @@ Port mapping: what comes for a port of the host's own addresses, or is sent ther
 or by one of its workloads, goes to a workload. A workload that comes to itself that way would see a
 packet of its own address, so its source is masqueraded, and only then. To loopback addresses
 nothing is mapped: the packet would leave `lo` with a source that no link may have without
-`route_localnet`, which opens the host's loopback to its neighbours (CVE-2020-8558).
+`route_localnet`, which opens the host's loopback to its neighbours (CVE-2020-8558). An address of a
+pool that is on a link of the host (mode host) is its workload's, and has no ports of the host's,
+unless a mapping names it.
 
 Everything that comes and goes is an element of a set, never a rule. The chains are there only
 while there is something to translate: a `nat` chain costs each new connection of the host. Pure.
@@ -72,6 +74,7 @@ def body(nat: Nat) -> str:
     for version, word in VERSIONS.items():
         only = f"meta nfproto ipv{version} dnat {word} to"
         text += f"    {only} {word} daddr . meta l4proto . th dport map @hostports{version}\n"
+        text += f"    {word} daddr @pools{version} return\n"
         text += f"    {only} meta l4proto . th dport map @ports{version}\n"
     text += "  }\n  chain masquerading {\n"
     text += "    type nat hook postrouting priority srcnat; policy accept;\n"

@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from support.flows import Outside, connected, entered, heard, listen
@@ -76,6 +76,37 @@ def test_a_mapped_port_is_reached_from_everywhere(
             connected(out, host, 8080)
         connected(out, second, 8081).close()
         server.kill()
+
+    in_fresh_namespace(body)
+
+
+@pytest.mark.parametrize(
+    ("own", "pool", "pooled"),
+    [("10.65.0.1", "10.65.0.0/24", "10.65.0.7"), ("fd00:65::1", "fd00:65::/64", "fd00:65::7")],
+)
+def test_an_address_of_a_pool_on_the_host_has_its_own_ports(
+    namespaces: Make, own: str, pool: str, pooled: str
+) -> None:
+    inside, out = namespaces("a"), namespaces("out")
+    address = ip_address(own)
+    ports = [
+        PortMapping("tcp", 8080, address, 80),
+        PortMapping("tcp", 8081, address, 80, ip_address(pooled)),
+    ]
+
+    async def body() -> None:
+        kernel, table = LinuxKernel(), Nft()
+        pools = frozenset([ip_network(pool)])
+        assert table.sync(Nat(pools=pools, ports=frozenset(ports)))
+        Outside(out)
+        run("ip", "addr", "add", pooled, "dev", "lo")
+        await kernel.sync(HostState(endpoints={"a.h": endpoint("a.h", inside, own)}))
+        of_pooled = listen("", pooled, 8080)
+        connected(out, pooled, 8080).close()  # nobody listens inside
+        inner = listen(inside, own, 80)
+        connected(out, pooled, 8081).close()  # a mapping may name it
+        for server in (of_pooled, inner):
+            server.kill()
 
     in_fresh_namespace(body)
 
