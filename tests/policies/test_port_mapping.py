@@ -3,6 +3,7 @@ host; real flows of both families."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import statistics
@@ -126,9 +127,14 @@ def test_datagrams_and_their_answers(namespaces: Make) -> None:
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             client.connect(("192.0.2.1", 5353))
         client.settimeout(5)
-        server.settimeout(5)
-        client.send(b"question")
-        said, peer = server.recvfrom(100)
+        server.settimeout(0.5)
+        said, peer = b"", None
+        for _ in range(20):  # a datagram is lost where a link has just come up
+            client.send(b"question")
+            with contextlib.suppress(TimeoutError):
+                said, peer = server.recvfrom(100)
+                break
+        assert peer is not None
         assert (said, peer[0]) == (b"question", "192.0.2.2")
         server.sendto(b"answer", peer)
         assert client.recv(100) == b"answer"
