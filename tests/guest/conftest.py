@@ -33,14 +33,21 @@ class Guest:
         self.reports: dict[str, list[Any]] = {}
         with tempfile.TemporaryDirectory() as share:
             said = Path(share) / "reports"
-            done = subprocess.run(
-                [str(ROOT / "scripts" / "guest"), "--share", share, "env", f"{REPORTS}={said}",
+            with subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM",  # should this pytest be killed
+                 str(ROOT / "scripts" / "guest"), "--share", share, "env", f"{REPORTS}={said}",
                  sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *mine],
-                cwd=ROOT, check=False, capture_output=True, text=True, errors="replace",
+                cwd=ROOT, text=True, errors="replace",
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env={**os.environ, "GUEST_SECONDS": str(SECONDS)},
-            )  # fmt: skip
+            ) as child:  # fmt: skip
+                try:
+                    out, errors = child.communicate()
+                except BaseException:  # ^C, or pytest's timeout
+                    child.terminate()
+                    raise
             lines = said.read_text().splitlines() if said.exists() else []
-        self.output = done.stdout[-20_000:] + done.stderr[-2_000:]
+        self.output = out[-20_000:] + errors[-2_000:]
         for line in lines:
             report = session.config.hook.pytest_report_from_serializable(
                 config=session.config, data=json.loads(line)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.kernels import FakeWorld, RealWorld, endpoint, quiet_watcher, until
+from support.taps import check_taps
 
 from api.resources.errors import ApplyError
 from api.resources.workload import Mode
@@ -20,7 +21,10 @@ Play = Callable[[Callable[[Any], Awaitable[None]]], None]
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.root)])
 def play(request: pytest.FixtureRequest) -> Play:
-    return FakeWorld.play if request.param == "fake" else RealWorld.play
+    if request.param == "fake":
+        return FakeWorld.play
+    check_taps()
+    return RealWorld.play
 
 
 def state(*endpoints: Endpoint, **more: Any) -> HostState:
@@ -85,7 +89,7 @@ def test_damage_wakes_the_watcher_and_a_sync_mends_it(play: Play, damage: str) -
         await world.kernel.sync(desired)
         woken = await quiet_watcher(world.kernel, desired, 5)
         DAMAGE[damage](world)
-        await asyncio.wait_for(anext(woken), 2)
+        await asyncio.wait_for(anext(woken), 5)
         report = await world.kernel.sync(desired)
         assert report.changed > 0
         assert set(report.ready) == {"db.h", "vm.h", "web.h"}, report.failed

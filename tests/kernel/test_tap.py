@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.netns import in_fresh_namespace, run
+from support.taps import check_taps
 
 from api.resources.workload import Mode
 from policies.nat import Nat, PortMapping
@@ -95,6 +96,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 def play(namespaces: Make, body: Callable[[Machine, str], Any], machines: Endpoint = VM) -> None:
+    check_taps()
     other = namespaces("w")
 
     async def whole() -> None:

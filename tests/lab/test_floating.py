@@ -46,7 +46,7 @@ def test_it_moves_between_workloads_that_run(
 
     def reached(address: str, host: str) -> bool:
         try:
-            connected(lab.top.client, address, 80, seconds=1).close()
+            connected(lab.top.client, address, 80, seconds=3).close()
         except OSError:
             return False
         return heard(servers[host]).startswith("172.29.")

@@ -66,7 +66,7 @@ def test_the_rules_that_the_condition_says_let_traffic_flow(
             stack.enter_context(listening(one))
         wait_for("traffic before the firewall", flows)
         with walled(name, words):
-            wait_for("the node saying so", lambda: blocked() != "", 15)
+            wait_for("the node saying so", lambda: blocked() != "", 30)
             assert node_conditions(lab)["Ready"]["status"] == "False"
             assert not reaches(client, address)
             assert not reaches(namespace, outside)
@@ -79,12 +79,12 @@ def test_the_rules_that_the_condition_says_let_traffic_flow(
             assert sorted(told) == sorted(commands), "doctor says the same"
             for command in "; ".join(commands).split("; "):
                 inside(host, *command.split())
-            assert flows(), said
-            wait_for("the node being ready", lambda: not blocked() and lab.ready("host1"), 15)
+            wait_for(f"traffic after {said}", flows)
+            wait_for("the node being ready", lambda: not blocked() and lab.ready("host1"), 30)
             assert doctor(lab)[0] == 0
             if name in ("firewalld", "ufw"):  # they write their rules anew, with what is to last
                 clear(words)
                 load(f"{name}-kept", words)
-                assert flows()
+                wait_for("traffic with the rules that last", flows)
                 assert doctor(lab)[0] == 0
-        wait_for("the node being ready", lambda: not blocked() and lab.ready("host1"), 15)
+        wait_for("the node being ready", lambda: not blocked() and lab.ready("host1"), 30)

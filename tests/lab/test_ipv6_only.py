@@ -54,7 +54,7 @@ def test_both_families_over_ipv6(six_lab: Lab, attached: Workloads) -> None:
     (here, *mine), (there, *theirs) = both["host1"], both["host2"]
     for source, targets in ((here, theirs), (there, mine), (lab.top.client, [mine[1], theirs[1]])):
         for address in targets:
-            wait_for(f"a ping to {address}", lambda s=source, a=address: lab.ping(s, a), 5)  # type: ignore[misc]
+            wait_for(f"a ping to {address}", lambda s=source, a=address: lab.ping(s, a))  # type: ignore[misc]
     # IPv4 prefixes, and IPv4's default route, over both switches' IPv6 addresses
     for prefix in (theirs[0], "default"):
         (route,) = [one for one in fabric.routes(host) if one["dst"] == prefix]

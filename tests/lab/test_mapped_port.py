@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from support.flows import connected, heard, listen
-from support.labs import Workloads, ctl
+from support.labs import Workloads, client_ways, ctl
 
-from routed.lab.fabric import command, inside
+from routed.lab.fabric import inside
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 
@@ -28,8 +28,15 @@ def serving() -> Iterator[list[subprocess.Popen[str]]]:
             server.kill()
 
 
+@pytest.fixture
+def ways(lab: Lab) -> Iterator[None]:
+    with client_ways(lab):
+        yield
+
+
 def test_a_mapped_port(
     lab: Lab,
+    ways: None,
     workloads: Workloads,
     serving: list[subprocess.Popen[str]],
     status_of: Callable[[str], dict[str, Any]],
@@ -40,18 +47,17 @@ def test_a_mapped_port(
     words = ("attach", "web", "--netns", namespace, "--publish", "8080:80", "-o", "json")
     said = inside(host.namespace, *lab.ctl(*words, "--agent", str(lab.socket("host1"))))
     address = json.loads(said)["addresses"][0]
-    command("ip", "-n", client, "route", "add", tor.subnet, "via", tor.client_side, check=False)
     serving.append(listen(namespace, address, 80))
     (server,) = serving
 
     def reached() -> bool:
         try:
-            connected(client, node, 8080, seconds=1).close()
+            connected(client, node, 8080, seconds=3).close()
         except OSError:
             return False
         return heard(server).startswith("172.29.")
 
-    wait_for("the port being reached", reached, 10)
+    wait_for("the port being reached", reached)
     connected(host.namespace, node, 8080).close()
     assert heard(server) == node, "from the host itself"
 
@@ -73,7 +79,7 @@ def test_a_mapped_port(
         def why() -> str:
             return str(status_of("same")["conditions"])
 
-        wait_for("the refusal", lambda: "is mapped to web.host1" in why(), 10)
+        wait_for("the refusal", lambda: "is mapped to web.host1" in why(), 20)
     finally:
         ctl(lab, "delete", "workload", "same")
     agent = lab.agents["host1"]
@@ -83,7 +89,14 @@ def test_a_mapped_port(
     wait_for("the agent", lambda: lab.ready("host1"))
     assert reached()
     inside(host.namespace, "nft", "flush", "ruleset")
-    wait_for("the port being reached again", reached, 5)
+    wait_for("the port being reached again", reached, 10)
     lab.local("host1").delete("/v1/attachments/web")
-    with pytest.raises(ConnectionRefusedError):
-        connected(client, node, 8080)
+
+    def refused() -> bool:
+        try:
+            connected(client, node, 8080, seconds=1).close()
+        except OSError as error:
+            return isinstance(error, ConnectionRefusedError)
+        return False
+
+    wait_for("its end", refused, 10)

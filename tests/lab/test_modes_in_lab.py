@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from support.labs import ctl
+from support.taps import check_taps
 
 from routed.lab.fabric import command, inside
 from routed.lab.lab import Lab
@@ -51,6 +52,7 @@ def test_none_has_a_loopback_and_reaches_nothing(lab: Lab) -> None:
 
 
 def test_a_tap_is_announced_and_goes_with_its_detach(lab: Lab) -> None:
+    check_taps()
     api = lab.local("host1")
     body = {"name": "vm", "mode": "tap", "handOver": True}
     made = api.post("/v1/attachments", json=body, params={"wait": "announced"})

@@ -45,6 +45,19 @@ def draining_pool(lab: Lab, manifest: str, path: Path) -> Iterator[str]:
     ctl(lab, "delete", "pool", name)
 
 
+@contextmanager
+def client_ways(lab: Lab) -> Iterator[None]:
+    """Inside, the client has ways to the links of hosts, which are nobody's business otherwise."""
+    ways = [(tor.subnet, "via", tor.client_side) for tor in lab.top.tors]
+    try:
+        for way in ways:
+            command("ip", "-n", lab.top.client, "route", "replace", *way)
+        yield
+    finally:
+        for way in ways:
+            command("ip", "-n", lab.top.client, "route", "del", *way, check=False)
+
+
 def blocks(lab: Lab, pool: str) -> dict[str, dict[str, Any]]:
     items = json.loads(ctl(lab, "get", "ipblocks", "-o", "json"))["items"]
     return {i["metadata"]["name"]: i for i in items if i["spec"]["pool"] == pool}
