@@ -282,15 +282,19 @@ class Agent:
         """Hold enough free addresses; give spare blocks back. Called by the connection."""
         await self.blocks.keep()
 
+    async def resolve(self) -> None:
+        """What our Node object needs to be known of names."""
+        await self.own.resolve(self.control.server)
+
     def node_object(self) -> Node:
         """Our Node as we register it; the service adds the ASN."""
-        self._look_at_addresses(names=True)
+        self._look_at_addresses()
         spec = NodeSpec(addresses=self.own.addresses())
         return Node(metadata=ObjectMeta(name=self.settings.node), spec=spec)
 
-    def _look_at_addresses(self, *, names: bool = False) -> None:
+    def _look_at_addresses(self) -> None:
         pools = self.intent.pools.values() if self.intent is not None else ()
-        self.own.look(self.control.server, [pool.spec.cidr for pool in pools], names=names)
+        self.own.look(self.control.server, [pool.spec.cidr for pool in pools])
 
     def versions(self) -> dict[str, str]:
         """Of the programs of this host, as far as they say theirs."""

@@ -70,6 +70,9 @@ class Reporter(Protocol):
 
     def count_writes(self) -> list[Write]: ...
 
+    async def resolve(self) -> None:
+        """Before `node_object`: it may take some seconds."""
+
     def node_object(self) -> Node: ...
 
     def versions(self) -> dict[str, str]: ...
@@ -281,6 +284,7 @@ class Control:
             try:
                 if why := self.client.judge(await self.client.version()):
                     raise Incompatible(why)
+                await agent.resolve()
                 made = await self.client.create(agent.node_object(), strict=False)
                 self._changed(self.known.merge(made))
                 return

@@ -1,12 +1,13 @@
 """The host's own addresses as they are now, read anew now and then; the choice is
 `routed.addressing`'s.
 
-A name that is to be reached is looked up when the node registers, and not again: a resolver that
-does not answer would hold up everything.
+A name that is to be reached is looked up when the node registers, and not again, in a thread and
+for a bounded time: a resolver that does not answer must not hold up everything.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from routed.kernel import interfaces
 from routed.settings import AgentSettings
 
 log = logging.getLogger("routed.agent")
+PATIENCE = 5.0  # seconds that a resolver is waited for; what it says later counts all the same
 
 
 class Own:
@@ -30,9 +32,24 @@ class Own:
         self._method = Method.parse(settings.address_method)
         self._sources: list[IPAddress] = []
         self._told: list[Choice] | None = None
+        self._resolving: asyncio.Task[None] | None = None
+
+    async def resolve(self, server: str) -> None:
+        """Look up the name that is to be reached, if it is one."""
+        place = destination(self._method, server)
+        if self._listed or place is None or _is_address(place[0]):
+            return
+        if self._resolving is None or self._resolving.done():
+            self._resolving = asyncio.create_task(self._resolve(*place))
+        if not (await asyncio.wait({self._resolving}, timeout=PATIENCE))[0]:
+            log.warning("%s is not resolved yet: no resolver answers", place[0])
+
+    async def _resolve(self, host: str, port: int) -> None:
+        self._sources = await asyncio.to_thread(interfaces.sources, host, port)
 
     def look(self, server: str, pools: Collection[IPNetwork], *, names: bool = False) -> None:
-        """Choose again. `server` is the control plane's URL; `names`: look up names too."""
+        """Choose again. `server` is the control plane's URL; `names`: look up names too, and wait
+        for it."""
         try:
             held = interfaces.read()
         except OSError as error:
