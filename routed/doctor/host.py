@@ -164,7 +164,7 @@ def managers() -> Iterator[Finding]:
         yield warn(
             "NetworkManager",
             "may take over our links",
-            "put unmanaged-devices=interface-name:rt* under [keyfile] in "
+            "put unmanaged-devices=interface-name:rt*;interface-name:ri* under [keyfile] in "
             "/etc/NetworkManager/conf.d/routed.conf",
         )
 

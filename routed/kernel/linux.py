@@ -140,8 +140,7 @@ class LinuxKernel:
             if inner is not None:
                 os.close(inner)
         self._keep(endpoint, link)
-        if any(value.version == 6 for value in endpoint.addresses):
-            self._monitor.wake()  # the first one needs the host to forward IPv6
+        self._wake_for(endpoint)
 
     def _make(self, endpoint: Endpoint, inner: int | None) -> None:
         """An endpoint of another mode than veth."""
@@ -152,7 +151,11 @@ class LinuxKernel:
             raise _apply_error(endpoint, "attach", error) from error
         if link is not None and link.group == LINK_GROUP:
             self._monitor.links.add(link.index)
-        if any(value.version == 6 for value in endpoint.addresses):
+        self._wake_for(endpoint)
+
+    def _wake_for(self, endpoint: Endpoint) -> None:
+        """The first one with IPv6 needs the host to forward that."""
+        if any(value.version == 6 for value in endpoint.addresses) and not sysctl.forwards_v6():
             self._monitor.wake()
 
     def _next_index(self) -> int:

@@ -8,6 +8,7 @@ from routed.kernel import interior, observe
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Link, Observed
+from routed.state import SHAPER_GROUP
 
 DEFAULT_MTU = 1500
 
@@ -23,7 +24,7 @@ def leading(netlink: Netlink, observed: Observed) -> list[Link]:
 
 def _others(observed: Observed) -> list[Link]:
     """The links that are up, neither ours nor loopback."""
-    every = observed.foreign.values()
+    every = (link for link in observed.foreign.values() if link.group != SHAPER_GROUP)
     return [link for link in every if link.up and link.index != interior.LOOPBACK]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from routed.doctor.host import NETWORKD
 from routed.settings import AgentSettings, load
+from routed.state import host_interface_name, shaper_name
 
 UNITS = Path(__file__).resolve().parents[2] / "deploy"
 MOST = {"routed-server": 3.0, "routed-speaker": 3.0, "routed-agent": 5.0}
@@ -71,4 +72,6 @@ def test_each_unit_writes_only_where_its_settings_say() -> None:
 def test_the_drop_ins_are_those_that_doctor_looks_for() -> None:
     for word in NETWORKD:
         assert word in (UNITS / "networkd.conf").read_text(encoding="ascii")
-    assert "interface-name:rt" in (UNITS / "NetworkManager.conf").read_text(encoding="ascii")
+    text = (UNITS / "NetworkManager.conf").read_text(encoding="ascii")
+    for name in (host_interface_name("web.h1"), shaper_name("web.h1")):
+        assert f"interface-name:{name[:2]}*" in text

@@ -230,6 +230,30 @@ def test_an_attach_that_fails_leaves_nothing(namespaces: Make) -> None:
     in_fresh_namespace(body)
 
 
+def test_an_attach_with_ipv6_asks_for_a_round_only_while_forwarding_is_off(
+    namespaces: Make,
+) -> None:
+    spaces = [namespaces(name) for name in "abc"]
+
+    async def body() -> None:
+        kernel = LinuxKernel()
+        held = [endpoint(f"w{n}.h", name, f"fd00:65::{n}") for n, name in enumerate(spaces)]
+        woken = []
+        monitor = kernel._monitor
+        monitor.wake = lambda: woken.append(1)  # type: ignore[method-assign]
+        await kernel.attach(held[0])
+        assert woken
+        await kernel.sync(HostState(endpoints={"w0.h": held[0]}))
+        await asyncio.sleep(0.1)  # what it hears of that
+        woken.clear()
+        for one in held[1:]:
+            await kernel.attach(one)
+        assert not woken
+        await kernel.close()
+
+    in_fresh_namespace(body)
+
+
 @pytest.mark.parametrize("setting", ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"])
 def test_forwarding_that_somebody_switches_off_is_noticed(setting: str) -> None:
     async def body() -> None:

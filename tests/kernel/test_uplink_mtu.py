@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 from support.netns import in_fresh_namespace, run
 
 from routed.kernel.linux import LinuxKernel
-from routed.state import HostState, LearnedRoute, NextHop
+from routed.state import Endpoint, HostState, LearnedRoute, Limits, NextHop
 
 pytestmark = pytest.mark.root
 DEFAULT = ip_network("0.0.0.0/0")
@@ -74,6 +76,25 @@ def test_every_way_of_somebody_elses_default_route_counts() -> None:
         run("ip", "route", "change", "default", "via", "172.31.2.7")
         await kernel.sync(NOTHING)
         assert kernel.uplink_mtu() == 8000
+        await kernel.close()
+
+    in_fresh_namespace(body)
+
+
+def test_without_any_route_the_limit_of_a_workload_does_not_count(
+    namespaces: Callable[[str], str],
+) -> None:
+    inside = namespaces("a")
+
+    async def body() -> None:
+        link("up0", "172.31.1.1/24", 9000)
+        run("ip", "link", "set", "up0p", "mtu", "9000")
+        one = Endpoint("a.h", "eth0", (ip_address("10.65.0.1"),), f"/run/netns/{inside}", mtu=1300)
+        limited = replace(one, limits=Limits(1_000_000, 1_000_000, 1_000_000, 1_000_000))
+        kernel = LinuxKernel()
+        await kernel.attach(limited)
+        await kernel.sync(HostState(endpoints={"a.h": limited}))
+        assert kernel.uplink_mtu() == 9000
         await kernel.close()
 
     in_fresh_namespace(body)
