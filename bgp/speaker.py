@@ -26,7 +26,7 @@ import uvloop
 
 from api.resources.errors import SpeakerError
 from api.resources.net import IPAddress, IPNetwork
-from bgp import addresses, wire
+from bgp import addresses, hops, wire
 from bgp.agents import Agents
 from bgp.config import render
 from bgp.events import Opened, Received, Said, State
@@ -311,55 +311,13 @@ class Speaker:
     def _came_up(self, outbound: Outbound, local: IPAddress | None) -> None:
         """Established; of a version of IP that has no next hop it is said that it is not carried,
         and looked for one from time to time."""
-        local = local or self._local_end(outbound)
-        carried = self.inbound[outbound.peer.address].carried
-        held = addresses.usable() if carried - {outbound.peer.address.version} else []
-        hops = self._next_hops(outbound, local, held)
-        outbound.came_up(hops, carried if local is not None else ())
+        hops.came_up(outbound, self.inbound[outbound.peer.address], local)
         self._established(outbound)
 
     def _established(self, outbound: Outbound) -> None:
         peer, carried = outbound.peer, self.inbound[outbound.peer.address].carried
         lacking = addresses.not_carried(peer.carried, carried, outbound.hops)
         self._session(peer.name, peer.address, "Established", lacking, tuple(sorted(carried)))
-
-    def _local_end(self, outbound: Outbound) -> IPAddress | None:
-        """Of a session of which ExaBGP did not say it; at worst what it was the last time."""
-        peer = outbound.peer
-        found = peer.local_address or addresses.towards(peer.address, peer.interface)
-        return found or outbound.told_with.get(peer.address.version)
-
-    def _next_hops(
-        self, outbound: Outbound, local: IPAddress | None, held: list[addresses.Held] | None
-    ) -> dict[int, IPAddress]:
-        """From the addresses that we have, or if they are not known (None) what they were."""
-        peer, before = outbound.peer, outbound.told_with
-        if local is None:
-            return {}
-        if held is None:
-            found = list(before.values())
-        else:
-            found = addresses.on_link_of(local, held, peer.interface)
-        inbound = self.inbound[peer.address]
-        return addresses.next_hops(
-            local, inbound.carried, found, extended=inbound.extended, before=before
-        )
-
-    def _look_for_next_hops(self) -> None:
-        """Next hops that are not our end of the session come and go while it is up."""
-        may_change = [
-            one
-            for address, one in self.outbound.items()
-            if one.up and (self.inbound[address].carried - {address.version} or not one.hops)
-        ]
-        held = addresses.usable() if may_change else None
-        if held is None:
-            return
-        for outbound in may_change:
-            local = outbound.hops.get(outbound.peer.address.version) or self._local_end(outbound)
-            if local is not None:
-                outbound.use(self._next_hops(outbound, local, held))
-                self._established(outbound)
 
     def _lost(self, address: IPAddress, now: float, *, notified: bool = False) -> None:
         inbound = self.inbound[address]
@@ -374,7 +332,9 @@ class Speaker:
             self._judge_received(now)
             if now >= self._look_at:
                 self._look_at = now + LOOK_SECONDS
-                self._look_for_next_hops()
+                pairs = [(one, self.inbound[at]) for at, one in self.outbound.items()]
+                for outbound in hops.look(pairs):
+                    self._established(outbound)
             self.pump()
 
     def _judge_received(self, now: float) -> None:
