@@ -20,7 +20,7 @@ SLAVES = Slaves(arriving=(POOL,), leaving=(POOL,))
 
 
 def pings(netns: str, address: str) -> bool:
-    words = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W1", address]
+    words = ["ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W3", address]
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 

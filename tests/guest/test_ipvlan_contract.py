@@ -79,7 +79,7 @@ def test_damage_wakes_the_watcher_and_a_sync_mends_it(play: Play, damage: str) -
         await world.kernel.sync(desired)
         woken = await quiet_watcher(world.kernel, desired, 5)
         DAMAGE[damage](world, one)
-        await asyncio.wait_for(anext(woken), 2)
+        await asyncio.wait_for(anext(woken), 10)
         report = await world.kernel.sync(desired)
         assert report.changed > 0
         assert set(report.ready) == {"a.h", "b.h"}, report.failed

@@ -84,7 +84,7 @@ def test_a_host_reaches_its_workload_only_by_a_slave_of_its_own(
     one = namespaces("a")
 
     def answered() -> bool:
-        words = ["ping", "-n", "-c1", "-W1", "10.65.0.1"]
+        words = ["ping", "-n", "-c1", "-W3", "10.65.0.1"]
         return subprocess.run(words, check=False, capture_output=True).returncode == 0
 
     async def body() -> None:

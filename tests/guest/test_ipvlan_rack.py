@@ -99,9 +99,14 @@ def test_a_mode_that_somebody_changes_is_restored_and_said(rack: HeadlessRack) -
         wait_for("our mode being back", is_ours, 10)
     finally:
         rack.inside("host1", "ip", "link", "del", "their0")
-    conditions = {one["type"]: one for one in rack.hosts["host1"].status()["conditions"]}
-    assert conditions["ParentModeSwitched"]["status"] == "True"
-    assert f"up0 to mode {other}" in conditions["ParentModeSwitched"]["message"]
+
+    def said() -> bool:
+        conditions = {one["type"]: one for one in rack.hosts["host1"].status()["conditions"]}
+        condition = conditions["ParentModeSwitched"]
+        told = f"up0 to mode {other}" in condition["message"]
+        return condition["status"] == "True" and told
+
+    wait_for("it being said", said, 10)
     assert rack.reaches("tor", rack.attached["a"])
 
 

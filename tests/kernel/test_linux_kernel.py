@@ -99,7 +99,7 @@ def test_what_somebody_takes_away_is_noticed_and_put_back(namespaces: Make, dama
         await asyncio.wait_for(anext(woken), 5)  # our own changes
         assert (await kernel.sync(desired)).changed == 0
         run(*damage.format(link=a.host_interface, netns=one).split())
-        await asyncio.wait_for(anext(woken), 1)
+        await asyncio.wait_for(anext(woken), 5)
         report = await kernel.sync(desired)
         assert report.changed > 0
         assert set(report.ready) == {"a.h", "b.h"}

@@ -79,6 +79,7 @@ def networkd(namespace: str, files: Mapping[str, str]) -> Iterator[Networkd]:
                 raise
             finally:
                 with contextlib.suppress(OSError, ValueError):  # it came to nothing
-                    bus = Path(f"/proc/{child.pid}/root/run/bus.pid").read_text(encoding="ascii")
+                    own = Path(f"/proc/{child.pid}/root")
+                    bus = (own / "run/bus.pid").read_text(encoding="ascii")
                     os.kill(int(bus), signal.SIGTERM)
                 child.terminate()
