@@ -29,6 +29,7 @@ from pathlib import Path
 
 from api.resources.errors import ApplyError
 from api.resources.net import IPAddress
+from routed.kernel import observe
 from routed.kernel.netlink import (
     NLA_F_NESTED,
     NLM_F_DUMP,
@@ -59,7 +60,7 @@ COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 MANY = 8000  # entries that take as long to look at here as one address to be selected by
 DELAY = 1.0  # seconds for more addresses to join
 TRIES = 3
-ABSENT = {errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL}
+ABSENT = {errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL}  # no nfnetlink; no ctnetlink
 
 _TUPLE = struct.Struct("=HxxHxx")  # lengths of a tuple and of the addresses in it
 
@@ -147,6 +148,16 @@ def _entries(netlink: Netlink, family: int, addresses: set[bytes]) -> list[bytes
     return list(found)
 
 
+def absent() -> bool:
+    """Whether this kernel cannot tell of connections at all."""
+    try:
+        with Netlink(protocol=NETLINK_NETFILTER) as netlink:
+            netlink.read(dump(socket.AF_INET), lambda data: naming(data, ()))
+    except OSError as error:
+        return error.errno in ABSENT
+    return False
+
+
 def _count() -> int:
     """How many entries this namespace has."""
     try:
@@ -156,26 +167,41 @@ def _count() -> int:
 
 
 def forget_ports(ports: Collection[int]) -> int:
-    """Delete what is sent to one of these UDP `ports` and not translated; how many. OSError.
+    """Delete what is sent to one of these UDP `ports` of this host and not translated; how many.
+    OSError.
 
     Who sends datagrams without a pause keeps his entry alive, and a port that is mapped meanwhile
     would never be for him. Whatever else is deleted is made again by its next packet as it was.
     """
     wanted, count = {struct.pack("!H", port) for port in ports}, 0
+    with Netlink() as netlink:
+        own = {one.packed for _, one in observe.addresses(netlink) if not one.is_loopback}
     with Netlink(protocol=NETLINK_NETFILTER) as netlink:
         for family in FAMILIES.values():
-            entries = netlink.dump(dump(family))
-            batch = [delete(one) for one in entries if _plain_port(one) in wanted]
-            netlink.transact(batch)
-            count += len(batch)
+            entries = netlink.read(dump(family), lambda data: sent_to(data, own, wanted))
+            netlink.transact([delete(one) for one in entries])
+            count += len(entries)
     return count
 
 
-def _plain_port(entry: bytes) -> bytes | None:
-    """Where the datagrams of an entry go to; None: it is of something else, or translated."""
-    source, sent_to, answered_by, answered_to = _places(entry, 4)
-    if (source, sent_to) != (answered_to, answered_by):
-        return None
+def sent_to(
+    buffers: Iterable[bytes], addresses: Collection[bytes], ports: Collection[bytes]
+) -> list[bytes]:
+    """The entries in `buffers` of a dump whose datagrams go to one of these UDP `ports` of one of
+    `addresses`, and are not translated."""
+    found = []
+    for data in buffers:
+        for _, _, _, start, end in walk(data):
+            source, to, answered_by, answered_to = _places(data, start + 4)
+            if to in addresses and (source, to) == (answered_to, answered_by):
+                entry = data[start:end]
+                if _udp_port(entry) in ports:
+                    found.append(entry)
+    return found
+
+
+def _udp_port(entry: bytes) -> bytes | None:
+    """Where the datagrams of an entry go to; None: it is of something else."""
     proto = attributes(attributes(attributes(entry, 4)[CTA_TUPLE_ORIG], 0)[CTA_TUPLE_PROTO], 0)
     return proto.get(PROTO_DESTINATION) if proto[PROTO_NUMBER] == UDP else None
 
@@ -237,7 +263,7 @@ class Connections:
                     await asyncio.to_thread(forget_ports, ports)
                 await asyncio.to_thread(forget, some)
             except OSError as error:
-                if error.errno not in ABSENT:
+                if error.errno not in ABSENT or not await asyncio.to_thread(absent):
                     log.warning("connections not forgotten addresses=%d: %s", len(some), error)
                     return error
                 log.error("connections of released addresses stay: no ctnetlink here: %s", error)

@@ -196,12 +196,12 @@ def _settings(found: dict[int, bytes]) -> Settings:
     return Settings(inet, v6_off)
 
 
-def addresses(netlink: Netlink, indexes: set[int]) -> set[tuple[int, IPAddress]]:
-    """(interface index, address) on the interfaces `indexes`."""
+def addresses(netlink: Netlink, indexes: set[int] | None = None) -> set[tuple[int, IPAddress]]:
+    """(interface index, address) on the interfaces `indexes`; None: on all."""
     found = set()
     for data in netlink.dump(m.dump_addresses()):
         _, _, _, _, index = m.IFADDR.unpack_from(data)
-        if index in indexes:
+        if indexes is None or index in indexes:
             parts = attributes(data, 8)
             raw = parts.get(m.IFA_LOCAL) or parts.get(m.IFA_ADDRESS)
             if raw:

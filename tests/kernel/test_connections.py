@@ -155,6 +155,15 @@ def test_who_sends_to_a_port_before_it_is_mapped_is_heard_afterwards(namespaces:
         kernel.forget_ports([5353])
         await kernel.reaped()
         assert len(entries(FOUR)) == 1, "what is translated stays"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.sendto(b"x", ("192.0.2.2", 5353))
+            own.sendto(b"x", ("127.0.0.1", 5353))
+        with entered(one), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passing:
+            passing.sendto(b"x", ("192.0.2.2", 5353))
+        others = entries("192.0.2.2", "127.0.0.1")
+        kernel.forget_ports([5353])
+        await kernel.reaped()
+        assert len(entries("192.0.2.2", "127.0.0.1")) == len(others) == 4, "what others say"
         server.close()
         client.close()
 
@@ -162,8 +171,9 @@ def test_who_sends_to_a_port_before_it_is_mapped_is_heard_afterwards(namespaces:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.EINVAL, errno.ENOENT])
 def test_a_kernel_that_cannot_forget_refuses_the_address_and_tries_again(
-    namespaces: Make, monkeypatch: pytest.MonkeyPatch
+    namespaces: Make, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     one = namespaces("a")
 
@@ -172,7 +182,7 @@ def test_a_kernel_that_cannot_forget_refuses_the_address_and_tries_again(
         a = endpoint("a.h", one, FOUR)
 
         def fails(_: object) -> int:
-            raise OSError(errno.ENOBUFS, "no buffers")
+            raise OSError(number, "refused")
 
         with monkeypatch.context() as broken:
             broken.setattr(conntrack, "forget", fails)
