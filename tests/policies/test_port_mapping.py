@@ -126,18 +126,19 @@ def test_datagrams_and_their_answers(namespaces: Make) -> None:
         with entered(out):
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             client.connect(("192.0.2.1", 5353))
-        client.settimeout(5)
+        client.settimeout(0.5)
         server.settimeout(0.5)
-        said, peer = b"", None
+        heard_of, answer = set(), b""
         for _ in range(20):  # a datagram is lost where a link has just come up
             client.send(b"question")
             with contextlib.suppress(TimeoutError):
                 said, peer = server.recvfrom(100)
+                heard_of.add((said, peer[0]))
+                server.sendto(b"answer", peer)
+                answer = client.recv(100)
                 break
-        assert peer is not None
-        assert (said, peer[0]) == (b"question", "192.0.2.2")
-        server.sendto(b"answer", peer)
-        assert client.recv(100) == b"answer"
+        assert heard_of == {(b"question", "192.0.2.2")}
+        assert answer == b"answer"
         server.close()
         client.close()
 
