@@ -196,12 +196,16 @@ class Agent:
         self.metrics.changes.inc(self.report.changed)
         if refused is not None:
             self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
-        self.rounds += 1
+        if self.filtering.ready:
+            self.rounds += 1
+        else:  # nothing more is announced without it, and what was stays
+            self.ready = {name: held for name, held in self.ready.items() if name in ready}
         self._log_transitions(before, self.report)
         self.switched.note(self.report.restored, time.monotonic())
         for workload in self.report.lost:
             await self._bury(workload)
-        self._say(self.facts(), replace(self.report, ready=self.ready))
+        if self.rounds:
+            self._say(self.facts(), replace(self.report, ready=self.ready))
         self.report_due({name for name, _ in ready.items() ^ self.ready.items()})
         self.agreement.wake()
 

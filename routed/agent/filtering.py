@@ -43,7 +43,7 @@ class Filter(Protocol):
 
 
 class Filtering:
-    """`nat` is to be translated; None: it is not known yet. `ready`: the table was read back.
+    """`nat` is to be translated; None: it is not known yet. `ready`: the filter was read back.
     `blocking`: other people's chains that cut workloads off,
     as of the last look."""
 
@@ -72,16 +72,21 @@ class Filtering:
             wake()
 
     def keep(self) -> ApplyError | None:
-        """Make the base table so; why it cannot be."""
+        """Make the base table so; why it cannot be. Where the kernel refuses the translation, the
+        filter is made without it, and is `ready`."""
+        refused = self._sync(self.nat)
+        alone = self._sync(None) if refused is not None and self.nat else refused
+        self.ready = alone is None
+        if self.ready and self._due:
+            self._judge()
+        return refused
+
+    def _sync(self, nat: Nat | None) -> ApplyError | None:
         try:
-            if self.table.sync(self.nat):
+            if self.table.sync(nat):
                 log.info("filter table made")
         except ApplyError as error:
-            self.ready = False
             return error
-        self.ready = True
-        if self._due:
-            self._judge()
         return None
 
     def map_ports(self, ports: frozenset[PortMapping], *, add: bool) -> None:
