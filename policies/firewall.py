@@ -96,7 +96,7 @@ class Listed:
 
     @classmethod
     def of(cls, entries: Iterable[Rule]) -> Listed:
-        """`entries` is the value of "nftables"."""
+        """`entries` is the value of "nftables", in which a statement may be a mere word."""
         chains: list[Rule] = []
         rules: dict[tuple[str, str, str], list[Rule]] = {}
         for entry in entries:
@@ -105,7 +105,9 @@ class Listed:
             elif "rule" in entry:
                 rule = entry["rule"]
                 key = rule["family"], rule["table"], rule["chain"]
-                rules.setdefault(key, []).append(rule)
+                parts = rule.get("expr", [])
+                parts = [part if isinstance(part, dict) else {str(part): None} for part in parts]
+                rules.setdefault(key, []).append({**rule, "expr": parts})
         return cls(chains, rules)
 
     def course(self, family: str, table: str, name: str, ours: Holds = lambda _: False) -> Course:
@@ -180,8 +182,7 @@ def side_let_pass(rule: Rule) -> str | None:
     """The side (a key of `SIDES`) of our links that `rule` accepts whole; None: of neither."""
     parts = rule.get("expr", [])
     matches = [part["match"] for part in parts if "match" in part]
-    extensions = [part["xt"] for part in parts if "xt" in part]
-    if any(one.get("name") != "comment" for one in extensions) or len(matches) != 1:
+    if any("xt" in part and not is_comment(part) for part in parts) or len(matches) != 1:
         return None
     said = {key for part in parts for key in part}
     if "accept" not in said or not said <= WHOLE:

@@ -30,13 +30,13 @@ async def changes() -> AsyncIterator[None]:
     link.bind((0, 0))
     link.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
     loop = asyncio.get_running_loop()
-    seen = legacy.entries()
+    seen = legacy.state()
     try:
         while True:
             if await _readable(loop, link):
                 await asyncio.sleep(SETTLE)
                 _drain(link)
-            elif seen == (held := legacy.entries()):
+            elif seen == (held := await asyncio.to_thread(legacy.state)):
                 continue
             else:
                 seen = held

@@ -4,14 +4,18 @@ with what makes it last."""
 from __future__ import annotations
 
 import asyncio
+import struct
 import subprocess
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.docker import program
 from support.firewalls import NAMES, clear, load
 from support.netns import in_fresh_namespace, run
 
-from policies import legacy
+from policies import docker, legacy
+from policies.firewall import blocking
 from policies.nft import Nft
 from policies.watch import LEGACY_SECONDS
 
@@ -122,3 +126,50 @@ def test_what_bridges_drop_is_no_matter_of_routed_packets() -> None:
         nft.close()
 
     in_fresh_namespace(body)
+
+
+def rule_blob(count: int, target: int = 112, length: int = 152) -> bytes:
+    """So many rules of IPv4 that accept all, as the kernel hands them out."""
+    one = bytearray(152)
+    struct.pack_into("=HH", one, 88, target, length)
+    struct.pack_into("=Q", one, 96, 77)  # packets
+    struct.pack_into("=H", one, 112, 40)
+    struct.pack_into("=i", one, 144, -2)
+    return bytes(one) * count
+
+
+@pytest.mark.parametrize(
+    ("blob", "policy"),
+    [(rule_blob(3), 7), (rule_blob(3, target=65000), 0), (rule_blob(1)[:113], 0), (b"", 0)],
+)
+def test_a_table_that_changes_meanwhile_is_unreadable_now(
+    monkeypatch: pytest.MonkeyPatch, blob: bytes, policy: int
+) -> None:
+    listing = SimpleNamespace(read_text=lambda **_: "filter")
+    monkeypatch.setattr(legacy, "Path", lambda *_: listing)
+    monkeypatch.setattr(legacy, "FAMILIES", legacy.FAMILIES[:1])
+    monkeypatch.setattr(legacy, "_read", lambda _: (blob, {"forward": (0, policy)}))
+    assert legacy.entries() == []
+    assert len(legacy.state()) == 1
+
+
+def test_counters_are_no_difference() -> None:
+    blob = rule_blob(3)
+    counted, other = bytearray(blob), bytearray(blob)
+    struct.pack_into("=QQ", counted, 152 + 96, 5, 6)
+    struct.pack_into("=i", other, 152 + 144, -1)
+    four = legacy.FAMILIES[0]
+    assert legacy.uncounted(four, bytes(counted)) == legacy.uncounted(four, blob)
+    assert legacy.uncounted(four, bytes(other)) != legacy.uncounted(four, blob)
+
+
+@pytest.mark.parametrize("part", ["notrack", {"xt": None}, {"xt": "what"}, {"match": None}])
+def test_statements_that_nobody_knows(part: Any) -> None:
+    where = {"family": "ip", "table": "filter", "chain": "f", "handle": 1}
+    chain = {"family": "ip", "table": "filter", "name": "f", "hook": "forward", "policy": "drop"}
+    matched = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "rt*"}}
+    for expression in ([part], [matched, part, {"accept": None}]):
+        rule = {**where, "expr": expression}
+        assert len(blocking([{"chain": chain}, {"rule": rule}])) == 1
+        assert docker.commands([{"chain": {**chain, "name": "DOCKER-USER"}},
+                                {"rule": {**rule, "chain": "DOCKER-USER"}}])  # fmt: skip
