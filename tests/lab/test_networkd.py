@@ -107,7 +107,7 @@ def test_who_removes_routes_is_named_and_what_stops_it(lab: Lab, settled: set[st
     assert node_conditions(lab)["RouteFlapping"]["status"] == "False"
 
     longest = run(lab, {}, TIMES)
-    wait_for("nothing else being left", lambda: ours(lab) == settled)
+    wait_for("all that was there being there", lambda: ours(lab) >= settled)  # others may come
     print(f"the longest time until all routes were back: {longest:.2f} s")
     assert longest < BACK_SECONDS
     wait_for(
