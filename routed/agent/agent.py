@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 from api.resources import Node, ObjectMeta
-from api.resources.errors import NotFound, RoutedError, SpeakerError
+from api.resources.errors import ApplyError, NotFound, RoutedError, SpeakerError
 from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
 from api.resources.versions import VERSION
@@ -179,7 +179,7 @@ class Agent:
 
     async def _round(self) -> None:
         """Bring kernel and speaker to what is wanted now, whatever was there before."""
-        await self._detach_undeclared()
+        stuck = await self._detach_undeclared()
         touched = self.speech.take_touched()
         self.imports.update(self.intent, self.speech.paths, touched)
         self.conflicts.update(self.intent, self.speech.paths, touched)
@@ -194,16 +194,17 @@ class Agent:
             self.report = await self.kernel.sync(plan(facts))
         self.ready = dict(sharing.with_sharers(self.report.ready, self.records.sharers))
         self.metrics.changes.inc(self.report.changed)
-        if refused is not None:
-            self.report = replace(self.report, failed={**self.report.failed, refused.key: refused})
+        for workload in self.report.lost:
+            stuck += await self._bury(workload)
+        stuck += [refused] if refused is not None else []
+        failed = {**self.report.failed, **{error.key: error for error in stuck}}
+        self.report = replace(self.report, failed=failed)
         if self.filtering.ready:
             self.rounds += 1
         else:  # nothing more is announced without it, and what was stays
             self.ready = {name: held for name, held in self.ready.items() if name in ready}
         self._log_transitions(before, self.report)
         self.switched.note(self.report.restored, time.monotonic())
-        for workload in self.report.lost:
-            await self._bury(workload)
         if self.rounds:
             self._say(self.facts(), replace(self.report, ready=self.ready))
         self.report_due({name for name, _ in ready.items() ^ self.ready.items()})
@@ -219,8 +220,10 @@ class Agent:
         except SpeakerError as error:
             log.debug("speaker not told: %s", error)  # stated whole when it is back
 
-    async def _detach_undeclared(self) -> None:
-        """Finish detaches that an earlier agent began; take away what is no longer declared."""
+    async def _detach_undeclared(self) -> list[ApplyError]:
+        """Finish detaches that an earlier agent began; take away what is no longer declared. What
+        the kernel refuses is tried again in the next round, and keeps nothing else back."""
+        stuck = []
         for record in self.records.all().values():
             gone = (
                 record.origin is Origin.API
@@ -230,16 +233,24 @@ class Agent:
             )
             last = record.leaving and record.id not in self.records.sharers
             if gone or last or record.step is Step.DETACHING:
-                await attaching.take_away(self, record)
+                try:
+                    await attaching.take_away(self, record)
+                except ApplyError as error:
+                    stuck.append(error)
+        return stuck
 
-    async def _bury(self, workload: str) -> None:
+    async def _bury(self, workload: str) -> list[ApplyError]:
         """The namespace is gone, and with it the link: forget the attachment."""
         record = self.records.get(workload)
         if record is None:
-            return
+            return []
         log.info("namespace gone workload=%s netns=%s", workload, record.netns)
-        await attaching.bury(self, record)
+        try:
+            await attaching.bury(self, record)
+        except ApplyError as error:
+            return [error]
         self.declared.wake()
+        return []
 
     # -- attach and detach ---------------------------------------------------------------------
 

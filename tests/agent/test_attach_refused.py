@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -12,17 +13,18 @@ from support.agents import agent_on
 
 from api.client import WatchEvent
 from api.resources import ObjectMeta, Resource, Workload
-from api.resources.errors import Conflict, Invalid, StorageError
+from api.resources.errors import ApplyError, Conflict, Invalid, StorageError
 from api.resources.workload import WorkloadSpec
 from routed.agent import records
 from routed.agent.api import application
 from routed.agent.attachment import Step
 from routed.agent.control import Control
 from routed.agent.intent import WATCHED, Intent
+from routed.agent.plan import announce
 from routed.agent.request import AttachRequest, parse_attach
 from routed.kernel.fake import FakeKernel
 from routed.settings import AgentSettings
-from routed.state import Endpoint
+from routed.state import Endpoint, Report
 
 
 class Taken(FakeKernel):
@@ -166,6 +168,49 @@ def test_a_full_disk_refuses_attaches_and_keeps_nobody_from_leaving(
         await agent.detach("web")
         assert agent.records.all() == {}
         assert not serving.done(), "the agent goes on"
+        serving.cancel()
+
+    asyncio.run(body())
+
+
+class Clinging(FakeKernel):
+    """A kernel that refuses to take away."""
+
+    clings = False
+
+    async def detach(
+        self, workloads: Sequence[str], known: Mapping[str, Endpoint] | None = None
+    ) -> None:
+        if self.clings:
+            raise ApplyError(workloads[0], "detach", errno.EBUSY)
+        await super().detach(workloads, known)
+
+
+@pytest.mark.parametrize("ended", ["by a detach", "with its namespace"])
+def test_what_the_kernel_will_not_take_away_ends_nobody(tmp_path: Path, ended: str) -> None:
+    """It is not announced any more, and is tried again in each round until it is gone."""
+
+    async def body() -> None:
+        kernel = Clinging()
+        kernel.add_namespace("web")
+        agent = agent_on(kernel, tmp_path)
+        serving = asyncio.create_task(agent.writer.serve())
+        wanted = AttachRequest.model_validate({"name": "web", "netns": "web"})
+        name = (await agent.attach(wanted))[0].id
+        kernel.clings = True
+        if ended == "by a detach":
+            with pytest.raises(ApplyError):
+                await agent.detach("web")
+        else:
+            kernel.delete_namespace("web")
+        for _ in range(2):
+            await agent.writer.run(agent._round)
+            assert agent.report.failed[name].errno == errno.EBUSY
+            assert announce(agent.facts(), Report(ready=agent.ready)) == {}
+        kernel.clings = False
+        await agent.writer.run(agent._round)
+        assert agent.report.failed == {}
+        assert agent.records.all() == {}
         serving.cancel()
 
     asyncio.run(body())
