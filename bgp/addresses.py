@@ -103,6 +103,20 @@ def on_link_of(
     return [one.address for one in held if one.link in links and one.wide]
 
 
+def has_end(peer: IPAddress, interface: str | None) -> bool:
+    """Whether a session with `peer` can have its right end here; True too where that cannot be
+    found out. A link-local one needs such an address on its link: until duplicate address detection
+    is over (RFC 4862) the kernel would send from another one, for as long as a connect takes, and
+    the peer would see a stranger."""
+    if interface is None or not peer.is_link_local or (held := usable()) is None:
+        return True
+    try:
+        index = socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return any(one.link == index and one.address.is_link_local for one in held)
+
+
 def usable() -> list[Held] | None:
     """Every address of ours that can be a next hop, in the kernel's order; None if that cannot be
     found out now."""

@@ -71,6 +71,7 @@ class Speaker:
         self.metrics = SpeakerMetrics(self)
         self.ended: Counter[str] = Counter()  # sessions that were Established, by peer
         self._reconfigure = asyncio.Event()
+        self._early: list[Peer] = []  # to begin when their link has an address for them
         self._resting: asyncio.TimerHandle | None = None
         self._syncs: list[tuple[asyncio.StreamWriter, int]] = []
 
@@ -178,14 +179,18 @@ class Speaker:
         """Render, validate, reload; a peer that cannot be used is said and left out."""
         passwords: dict[str, str] = {}
         usable: list[Peer] = []
-        for peer in self.peers.values():
+        peers = self.peers.values()
+        self._early = [one for one in peers if not addresses.has_end(one.address, one.interface)]
+        for peer in peers:
             try:
+                if peer in self._early:
+                    raise SpeakerError(f"{peer.interface} has no usable link-local address yet")
                 if peer.password_file is not None:
                     passwords[peer.name] = _password(peer)
                 render([peer], passwords, self.exabgp.bridge_command)
                 usable.append(peer)
             except SpeakerError as error:
-                log.error("peer unusable: %s", error)
+                log.error("peer %s unusable: %s", peer.name, error)
                 self._session(peer.name, peer.address, "Idle", str(error))
         try:
             await self.exabgp.configure(render(usable, passwords, self.exabgp.bridge_command))
@@ -330,6 +335,8 @@ class Speaker:
             for inbound in self.inbound.values():
                 self._changed(inbound, inbound.expire(now), [])
             self._judge_received(now)
+            if any(addresses.has_end(one.address, one.interface) for one in self._early):
+                self._reconfigure.set()
             if now >= self._look_at:
                 self._look_at = now + LOOK_SECONDS
                 pairs = [(one, self.inbound[at]) for at, one in self.outbound.items()]

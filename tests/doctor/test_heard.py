@@ -17,9 +17,12 @@ from routed.settings import AgentSettings
 
 
 @contextmanager
-def agent(directory: Path, conditions: list[dict[str, str]]) -> Iterator[AgentSettings]:
-    """An agent's socket that answers with these conditions."""
-    body = json.dumps({"conditions": conditions}).encode()
+def agent(
+    directory: Path, conditions: list[dict[str, str]], *sessions: dict[str, str]
+) -> Iterator[AgentSettings]:
+    """An agent's socket that answers with these conditions and sessions."""
+    status = {"conditions": conditions, "bgp": {"sessions": sessions}}
+    body = json.dumps(status).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def address_string(self) -> str:
@@ -63,7 +66,19 @@ def test_who_removes_routes_and_what_cuts_ipvlan_off(tmp_path: Path) -> None:
     assert found[0].found.startswith("chain INPUT of table ip filter drops what comes to ipvlan")
 
 
+def session(state: str, error: str) -> dict[str, str]:
+    return {"peer": "tor1", "state": state, "error": error}
+
+
+def test_a_session_that_lacks_a_family(tmp_path: Path) -> None:
+    with agent(tmp_path, [], session("Established", "IPv6 is not carried: why")) as settings:
+        (found,) = heard(settings)
+    assert (found.check, found.verdict) == ("families of tor1", Verdict.WARN)
+    assert found.found == "IPv6 is not carried: why"
+
+
 def test_nothing_of_a_healthy_one(tmp_path: Path) -> None:
     well = [condition("ForwardBlocked", "False", ""), condition("RouteFlapping", "False", "")]
-    with agent(tmp_path, well) as settings:
+    sessions = session("Established", ""), session("Idle", "somebody else looks at those")
+    with agent(tmp_path, well, *sessions) as settings:
         assert list(heard(settings)) == []
