@@ -21,6 +21,9 @@ SYSCTLS = {
 }
 
 
+FIRST_INDEX = 1000  # of the links of switches; hosts have fewer
+
+
 class LabError(RoutedError):
     """A command of the lab failed; the message has it and what it said."""
 
@@ -67,10 +70,11 @@ def build(top: Topology) -> None:
         _bridge(tor.namespace, "hosts")
         _addresses(top, tor.namespace, "hosts", tor.address, tor.address6)
         for host in top.hosts:
-            _link(tor.namespace, f"h{host.number}", host.namespace, f"tor{tor.number}", "hosts")
+            one, other = (tor.namespace, f"h{host.number}"), (host.namespace, f"tor{tor.number}")
+            _link(one, other, host.number, "hosts")
             four, six = host.address(tor), host.address6(tor)
             _addresses(top, host.namespace, f"tor{tor.number}", four, six)
-        _link(tor.namespace, "client", top.client, f"tor{tor.number}")
+        _link((tor.namespace, "client"), (top.client, f"tor{tor.number}"), 0)
         _addresses(top, tor.namespace, "client", tor.client_side, tor.client_side6)
         four, six = top.client_address(tor), top.client_address6(tor)
         _addresses(top, top.client, f"tor{tor.number}", four, six)
@@ -79,7 +83,8 @@ def build(top: Topology) -> None:
     _bridge(top.management, "mgmt")
     _addresses(top, top.management, "mgmt", "172.30.0.1", "fd00:30::1")
     for host in top.hosts:
-        _link(top.management, f"h{host.number}", host.namespace, "mgmt", "mgmt")
+        one, other = (top.management, f"h{host.number}"), (host.namespace, "mgmt")
+        _link(one, other, host.number, "mgmt")
         _addresses(top, host.namespace, "mgmt", host.management, host.management6)
 
 
@@ -106,13 +111,20 @@ def _bridge(namespace: str, name: str) -> None:
     command("ip", "-n", namespace, "link", "add", name, "type", "bridge")
 
 
-def _link(one: str, one_name: str, other: str, other_name: str, bridge: str = "") -> None:
-    command("ip", "-n", one, "link", "add", one_name, "type", "veth", "peer", "name", other_name,
-            "netns", other)  # fmt: skip
+def _link(one: tuple[str, str], other: tuple[str, str], number: int, bridge: str = "") -> None:
+    """A veth pair of two (namespace, name), up. `number` is its own among the links of the first.
+
+    The ends never have the same index, as they might in two namespaces: the kernel would take them
+    for links without a far end, and would act on a lost carrier up to a second late
+    (`linkwatch_urgent_event` in net/core/link_watch.c).
+    """
+    (here, name), (there, far) = one, other
+    command("ip", "-n", here, "link", "add", name, "index", str(FIRST_INDEX + number),
+            "type", "veth", "peer", "name", far, "netns", there)  # fmt: skip
     if bridge:
-        command("ip", "-n", one, "link", "set", one_name, "master", bridge)
-    command("ip", "-n", one, "link", "set", one_name, "up")
-    command("ip", "-n", other, "link", "set", other_name, "up")
+        command("ip", "-n", here, "link", "set", name, "master", bridge)
+    command("ip", "-n", here, "link", "set", name, "up")
+    command("ip", "-n", there, "link", "set", far, "up")
 
 
 def _addresses(top: Topology, namespace: str, name: str, four: str, six: str) -> None:

@@ -71,6 +71,20 @@ def test_a_stopped_agent(lab: Lab, workloads: Workloads, figures: Figures, full:
     )
 
 
+def both_ways_out(lab: Lab, host: str) -> bool:
+    routes = fabric.routes(f"{lab.top.name}-{host}")
+    defaults = [route for route in routes if route["dst"] == "default"]
+    return any(len(route.get("nexthops", [])) == 2 for route in defaults)  # type: ignore[arg-type]
+
+
+def wait_whole(lab: Lab, host: str) -> None:
+    """Until a host has its sessions, its announcements and both ways out again: the next fault is
+    one alone."""
+    wait_for("every session being up", lab.established, 40)
+    wait_agreed(lab, host, 10)
+    wait_for("both ways out", lambda: both_ways_out(lab, host), 5)
+
+
 def host_ports(lab: Lab, tor: str) -> list[str]:
     return [f"h{host.number}" for host in lab.top.hosts]
 
@@ -91,8 +105,7 @@ def test_a_tor_falls_silent(lab: Lab, workloads: Workloads, figures: Figures) ->
                 wait_for("the other way", lambda: lab.ping(lab.top.client, target[1]), 5)
             finally:
                 inside(tor, "nft", "delete", "table", "inet", "dead")
-            wait_for("every session being up", lab.established, 40)
-            wait_agreed(lab, "host1", 10)
+            wait_whole(lab, "host1")
 
         gaps += [stream.gap for stream in through_fault(lab, target, silence)]
     figures.add("a ToR falls silent, links up", "gap <= hold time (9 s)", f"{max(gaps):.1f} s")
@@ -114,8 +127,7 @@ def test_the_links_of_a_tor_go_down(lab: Lab, workloads: Workloads, figures: Fig
             wait_for("the other way", lambda: lab.ping(lab.top.client, target[1]), 5)
             for port in host_ports(lab, tor):
                 command("ip", "-n", tor, "link", "set", port, "up")
-            wait_for("every session being up", lab.established, 40)
-            wait_agreed(lab, "host1", 10)
+            wait_whole(lab, "host1")
 
         to_host, from_host = through_fault(lab, target, cut)
         theirs.append(to_host.gap)
@@ -130,12 +142,6 @@ def sessions_since(lab: Lab, host: str) -> float:
     """When the youngest of a host's sessions came up (seconds since the epoch)."""
     sessions = lab.local(host).get("/v1/status").json()["bgp"]["sessions"]
     return max(float(one["since"]) for one in sessions)
-
-
-def both_ways_out(lab: Lab, host: str) -> bool:
-    routes = fabric.routes(f"{lab.top.name}-{host}")
-    defaults = [route for route in routes if route["dst"] == "default"]
-    return any(len(route.get("nexthops", [])) == 2 for route in defaults)  # type: ignore[arg-type]
 
 
 def test_both_uplinks_flap_for_a_second(lab: Lab, workloads: Workloads, figures: Figures) -> None:
