@@ -183,11 +183,11 @@ class Speaker:
         self._early = [one for one in peers if not addresses.has_end(one.address, one.interface)]
         for peer in peers:
             try:
-                if peer in self._early:
-                    raise SpeakerError(f"{peer.interface} has no usable link-local address yet")
                 if peer.password_file is not None:
                     passwords[peer.name] = _password(peer)
                 render([peer], passwords, self.exabgp.bridge_command)
+                if peer in self._early:
+                    raise SpeakerError(f"{peer.interface} has no usable link-local address yet")
                 usable.append(peer)
             except SpeakerError as error:
                 log.error("peer %s unusable: %s", peer.name, error)

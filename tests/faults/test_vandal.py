@@ -72,7 +72,7 @@ def test_a_vandal(lab: Lab, workloads: Workloads, figures: Figures, full: bool) 
     theirs = foreign_state(host)
     wait_agreed(lab, "host1")
     dice = random.Random(1)  # noqa: S311 - a seed, so that a failure can be repeated
-    table = inside(host, "nft", "list", "table", "inet", "routed")
+    table = inside(host, "nft", "-s", "list", "table", "inet", "routed")
 
     routes = learned(host)
     assert "default" in routes
@@ -130,7 +130,7 @@ def test_a_vandal(lab: Lab, workloads: Workloads, figures: Figures, full: bool) 
                 return (
                     link_state(host, link, space) == before
                     and learned(host) == routes
-                    and inside(host, "nft", "list", "table", "inet", "routed") == table
+                    and inside(host, "nft", "-s", "list", "table", "inet", "routed") == table
                 )
 
             start = time.monotonic()

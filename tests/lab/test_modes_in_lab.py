@@ -17,6 +17,8 @@ pytestmark = pytest.mark.lab
 
 def test_an_address_of_the_hosts_own_namespace_is_announced_and_reached(lab: Lab) -> None:
     api = lab.local("host1")
+    # its block has to be claimed
+    wait_for("the control plane", lambda: api.get("/v1/status").json()["controlPlane"] == "in sync")
     body = {"name": "dns", "mode": "host", "addresses": ["10.65.7.53"]}
     made = api.post("/v1/attachments", json=body, params={"wait": "announced"})
     assert made.status_code == 201, made.text

@@ -23,6 +23,8 @@ def test_a_reboot_without_the_service(
     namespace, first = workloads.attach("host2", "a")
     wait_for("the switches knowing it", lambda: lab.tor_has(f"{first}/32"))
     wait_for("the report", lambda: status_of("a.host2")["addresses"] == [first])
+    kept = [*(lab.directory / "host2").rglob("intent.json")]
+    wait_for("the copy of it on disk", lambda: any(f'"{first}"' in one.read_text() for one in kept))
     agent, speaker = lab.agents["host2"], lab.speakers["host2"]
     lab.server.stop()
     try:
