@@ -23,7 +23,15 @@ Document = dict[str, Any]
 CORE_VERSION = "v1"
 NAMESPACE = "default"  # where Kubernetes has the events of what is in none
 COMPONENT = "routed"
-ADVERSE = frozenset({"ForwardBlocked", "RouteFlapping"})  # conditions that are well when False
+ADVERSE = frozenset(  # conditions that are well when False
+    {
+        "ForwardBlocked",
+        "ForwardIPv6Refused",
+        "ParentModeSwitched",
+        "RouteFlapping",
+        "VersionSkew",
+    }
+)
 _NO_LETTER = re.compile(r"[^a-z0-9]")
 SUFFIX = "-"  # between the kind and what happened, in an event's name
 

@@ -71,5 +71,5 @@ class Node(Resource):
     spec: NodeSpec = Field(default_factory=NodeSpec)
     """What it is to be."""
     status: NodeStatus = Field(default_factory=NodeStatus)
-    """What its agent says: Ready, BGPEstablished, ForwardBlocked, RouteFlapping, VersionSkew,
-    AddressesConsistent."""
+    """What its agent says: Ready, BGPEstablished, ForwardBlocked, ForwardIPv6Refused,
+    RouteFlapping, ParentModeSwitched, VersionSkew, AddressesConsistent."""
