@@ -103,13 +103,8 @@ def on_link_of(
     return [one.address for one in held if one.link in links and one.wide]
 
 
-def has_end(peer: IPAddress, interface: str | None) -> bool:
-    """Whether a session with `peer` can have its right end here; True too where that cannot be
-    found out. A link-local one needs such an address on its link: until duplicate address detection
-    is over (RFC 4862) the kernel would send from another one, for as long as a connect takes, and
-    the peer would see a stranger."""
-    if interface is None or not peer.is_link_local or (held := usable()) is None:
-        return True
+def has_link_local(interface: str, held: Iterable[Held]) -> bool:
+    """Whether a link has such an address among those `held`."""
     try:
         index = socket.if_nametoindex(interface)
     except OSError:

@@ -11,6 +11,22 @@ from collections.abc import Iterable
 from api.resources.net import IPAddress
 from bgp import addresses
 from bgp.rib import Inbound, Outbound
+from bgp.seam import Peer
+
+
+def too_early(peers: Iterable[Peer]) -> list[Peer]:
+    """The peers with a link-local address whose session had better not begin yet: until such an
+    address of ours on their link has passed duplicate address detection (RFC 4862) the kernel would
+    send from another one, for as long as a connect takes, and the peer would see a stranger."""
+    narrow = [one for one in peers if one.address.is_link_local]
+    held = addresses.usable() if narrow else None
+    if held is None:
+        return []
+    return [
+        one
+        for one in narrow
+        if one.interface is not None and not addresses.has_link_local(one.interface, held)
+    ]
 
 
 def came_up(outbound: Outbound, inbound: Inbound, local: IPAddress | None) -> None:

@@ -179,9 +179,8 @@ class Speaker:
         """Render, validate, reload; a peer that cannot be used is said and left out."""
         passwords: dict[str, str] = {}
         usable: list[Peer] = []
-        peers = self.peers.values()
-        self._early = [one for one in peers if not addresses.has_end(one.address, one.interface)]
-        for peer in peers:
+        self._early = hops.too_early(self.peers.values())
+        for peer in self.peers.values():
             try:
                 if peer.password_file is not None:
                     passwords[peer.name] = _password(peer)
@@ -335,7 +334,7 @@ class Speaker:
             for inbound in self.inbound.values():
                 self._changed(inbound, inbound.expire(now), [])
             self._judge_received(now)
-            if any(addresses.has_end(one.address, one.interface) for one in self._early):
+            if hops.too_early(self._early) != self._early:
                 self._reconfigure.set()
             if now >= self._look_at:
                 self._look_at = now + LOOK_SECONDS
