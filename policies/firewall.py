@@ -208,10 +208,16 @@ def _lasting(family: str, table: str, chains: set[str]) -> str:
     return "; ".join(UFW) if any(name.startswith(("ufw-", "ufw6-")) for name in chains) else ""
 
 
+def program_of(family: str, table: str) -> str:
+    """The iptables that most likely owns a table; "": none does."""
+    if family not in IPTABLES or table not in ("filter", LEGACY):
+        return ""
+    return IPTABLES[family] + ("-legacy" if table == LEGACY else "")
+
+
 def _remedy(family: str, table: str, chain: str) -> str:
     """In the words of the program that most likely owns the chain."""
-    if family in IPTABLES and table in ("filter", LEGACY):
-        program = IPTABLES[family] + ("-legacy" if table == LEGACY else "")
+    if program := program_of(family, table):
         said = [f"{program} -I {chain} {flag} rt+ -j ACCEPT" for flag in SIDES.values()]
     else:
         said = [

@@ -14,7 +14,7 @@ from typing import Any
 
 from api.resources.net import IPNetwork
 from policies.base import TABLE
-from policies.firewall import FAMILIES, IPTABLES, LEGACY, Blocking, Listed, Rule, is_comment
+from policies.firewall import FAMILIES, Blocking, Listed, Rule, is_comment, program_of
 
 FIELDS = {"input": ("daddr", "-d"), "output": ("saddr", "-s")}
 WHAT = {"input": "what comes to ipvlan workloads", "output": "what ipvlan workloads send"}
@@ -83,8 +83,7 @@ def _covers(right: Any, pool: IPNetwork) -> bool:
 
 def _remedy(family: str, table: str, chain: str, hook: str, pool: IPNetwork) -> str:
     field, flag = FIELDS[hook]
-    if family in IPTABLES and table in ("filter", LEGACY):
-        program = IPTABLES[family] + ("-legacy" if table == LEGACY else "")
+    if program := program_of(family, table):
         return f"{program} -I {chain} {flag} {pool} -j ACCEPT"
     protocol = PROTOCOLS[pool.version]
     return f"nft insert rule {family} {table} {chain} {protocol} {field} {pool} accept"
