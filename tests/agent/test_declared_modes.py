@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support.agents import agent_on
+from support.agents import play
 
 from api.resources import ObjectMeta, Workload
 from api.resources.workload import Phase, WorkloadSpec
 from routed.agent.agent import Agent
 from routed.kernel.fake import FakeKernel
-
-
-def play(directory: Path, body: Callable[[Agent, FakeKernel], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        kernel = FakeKernel()
-        kernel.add_namespace("pod")
-        agent = agent_on(kernel, directory)
-        serving = asyncio.create_task(agent.writer.serve())
-        try:
-            await body(agent, kernel)
-        finally:
-            serving.cancel()
-
-    asyncio.run(whole())
 
 
 def declare(agent: Agent, name: str, **spec: Any) -> Workload:
@@ -55,7 +39,7 @@ def test_each_mode_is_attached_as_declared(tmp_path: Path) -> None:
         assert set(agent.ready) == set(wanted)
         assert len(agent.ready["dns"]) == len(agent.ready["vm"]) == len(agent.ready["pod"]) == 1
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_one_that_shares_with_nobody_yet_waits_and_says_so(tmp_path: Path) -> None:
@@ -68,7 +52,7 @@ def test_one_that_shares_with_nobody_yet_waits_and_says_so(tmp_path: Path) -> No
         assert await agent.declared._attach(declare(agent, "pod", netns="pod"))
         assert await agent.declared._attach(side)
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_a_holder_that_is_deleted_stays_for_who_shares_with_it(tmp_path: Path) -> None:
@@ -87,4 +71,4 @@ def test_a_holder_that_is_deleted_stays_for_who_shares_with_it(tmp_path: Path) -
         assert agent.records.all() == {}
         assert kernel.inside["pod"] == set()
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")

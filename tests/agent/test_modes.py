@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agents import agent_on
+from support.agents import play
 
 from api.resources.errors import Conflict, Invalid
 from api.resources.workload import Mode
@@ -22,21 +20,6 @@ from routed.kernel.fake import FakeKernel
 from routed.state import Report, slave_name
 
 SLAVE = slave_name("up0")
-
-
-def play(directory: Path, body: Callable[[Agent, FakeKernel], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        kernel = FakeKernel()
-        for name in ("web", "db"):
-            kernel.add_namespace(name)
-        agent = agent_on(kernel, directory)
-        serving = asyncio.create_task(agent.writer.serve())
-        try:
-            await body(agent, kernel)
-        finally:
-            serving.cancel()
-
-    asyncio.run(whole())
 
 
 async def attach(agent: Agent, name: str, **more: Any) -> Attachment:
@@ -63,7 +46,7 @@ def test_an_ipvlan_workload_is_reached_over_the_hosts_slave_and_says_so(tmp_path
         assert not [line for line in kernel.host if f"{address}/32 " in line]
         assert kernel.inside["web"] == set()
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 def test_who_is_attached_needs_no_uplink_to_be_told_so(
@@ -80,7 +63,7 @@ def test_who_is_attached_needs_no_uplink_to_be_told_so(
         with pytest.raises(Invalid, match="no uplink is up"):
             await attach(agent, "db", mode="ipvlan-l3")
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 @pytest.mark.parametrize("container", ["", "c1"])
@@ -106,7 +89,7 @@ def test_who_is_attached_otherwise_than_asked_is_said(
             await attach(agent, "web", **again)
         assert [cause.field for cause in caught.value.causes] == [field]
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 def test_the_next_agent_goes_on_with_what_the_record_says(tmp_path: Path) -> None:
@@ -126,7 +109,7 @@ def test_the_next_agent_goes_on_with_what_the_record_says(tmp_path: Path) -> Non
         assert (told.status, told.reason) == ("True", "SwitchedByOthers")
         assert "somebody switched up0 to mode l3s" in told.message
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 def test_a_namespace_that_is_gone_ends_an_ipvlan_attachment(tmp_path: Path) -> None:
@@ -138,7 +121,7 @@ def test_a_namespace_that_is_gone_ends_an_ipvlan_attachment(tmp_path: Path) -> N
         assert agent.records.all() == {}
         assert not [line for line in kernel.host if f"{record.addresses[0]}/32 " in line]
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 def test_two_modes_on_one_parent_are_refused(tmp_path: Path) -> None:
@@ -149,7 +132,7 @@ def test_two_modes_on_one_parent_are_refused(tmp_path: Path) -> None:
         assert list(agent.records.all()) == ["web.h1"]
         assert len(agent.book.allocator.assigned) == 1
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 def test_a_workload_of_the_hosts_namespace_has_an_address_if_it_asks(tmp_path: Path) -> None:
@@ -168,7 +151,7 @@ def test_a_workload_of_the_hosts_namespace_has_an_address_if_it_asks(tmp_path: P
             await agent.detach(name)
         assert not [line for line in kernel.host if link in line]
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 def test_none_is_a_namespace_without_address_and_says_nothing(tmp_path: Path) -> None:
@@ -182,7 +165,7 @@ def test_none_is_a_namespace_without_address_and_says_nothing(tmp_path: Path) ->
         await agent._round()
         assert agent.records.all() == {}
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 def test_a_tap_is_handed_over_by_its_name(tmp_path: Path) -> None:
@@ -195,7 +178,7 @@ def test_a_tap_is_handed_over_by_its_name(tmp_path: Path) -> None:
         await agent._round()
         assert agent.report.ready == {"vm.h1": tuple(record.addresses)}, "made again"
 
-    play(tmp_path, body)
+    play(tmp_path, body, "web", "db")
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agents import agent_on, until
+from support.agents import agent_on, play, until
 
 from api.client.answers import Unreachable
 from api.resources import ObjectMeta, Workload
@@ -25,20 +25,6 @@ from routed.agent.plan import announce
 from routed.agent.request import AttachRequest, parse_attach
 from routed.kernel.fake import FakeKernel
 from routed.state import Report
-
-
-def play(directory: Path, body: Callable[[Agent, FakeKernel], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        kernel = FakeKernel()
-        kernel.add_namespace("pod")
-        agent = agent_on(kernel, directory)
-        serving = asyncio.create_task(agent.writer.serve())
-        try:
-            await body(agent, kernel)
-        finally:
-            serving.cancel()
-
-    asyncio.run(whole())
 
 
 async def attach(agent: Agent, name: str, **more: Any) -> Attachment:
@@ -75,7 +61,7 @@ def test_the_last_detach_frees_the_namespace(tmp_path: Path) -> None:
         assert kernel.inside["pod"] == set()
         assert not [line for line in kernel.host if f"{address} " in line]
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_a_holder_without_sharers_goes_at_once_and_their_end_leaves_it(tmp_path: Path) -> None:
@@ -87,7 +73,7 @@ def test_a_holder_without_sharers_goes_at_once_and_their_end_leaves_it(tmp_path:
         await agent.detach("pod")
         assert agent.records.all() == {}
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_a_holder_that_is_attached_anew_stays(tmp_path: Path) -> None:
@@ -100,7 +86,7 @@ def test_a_holder_that_is_attached_anew_stays(tmp_path: Path) -> None:
         await agent.detach("one")
         assert list(agent.records.all()) == ["pod.h1"]
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_the_next_agent_knows_who_shares_and_who_leaves(tmp_path: Path) -> None:
@@ -114,7 +100,7 @@ def test_the_next_agent_knows_who_shares_and_who_leaves(tmp_path: Path) -> None:
         await agent.detach("one")
         assert agent.records.all() == {}
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def declare(agent: Agent, *names: str) -> None:
@@ -154,7 +140,7 @@ def test_the_next_agent_finishes_a_holder_whose_sharers_have_left(
         assert announced(after) == []
         assert kernel.inside["pod"] == set()
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_a_full_disk_keeps_no_holder_from_leaving(
@@ -181,7 +167,7 @@ def test_a_full_disk_keeps_no_holder_from_leaving(
         await agent.detach("two")
         assert agent.records.all() == {}
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_a_declared_holder_that_is_declared_again_stays(tmp_path: Path) -> None:
@@ -199,7 +185,7 @@ def test_a_declared_holder_that_is_declared_again_stays(tmp_path: Path) -> None:
         assert list(agent.records.all()) == ["web"]
         serving.cancel()
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_what_is_declared_again_while_it_is_taken_away_is_attached(
@@ -224,7 +210,7 @@ def test_what_is_declared_again_while_it_is_taken_away_is_attached(
         await until("attached again", lambda: agent.records.get("web"))
         serving.cancel()
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_a_holder_that_is_attached_anew_needs_no_address(
@@ -241,7 +227,7 @@ def test_a_holder_that_is_attached_anew_needs_no_address(
         monkeypatch.setattr(agent.book, "prepare", refused)
         assert (await attach(agent, "pod", netns="pod")).addresses == first.addresses
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_a_namespace_that_is_gone_ends_all_that_share_it(tmp_path: Path) -> None:
@@ -254,7 +240,7 @@ def test_a_namespace_that_is_gone_ends_all_that_share_it(tmp_path: Path) -> None
         assert agent.records.all() == {}
         assert announced(agent) == []
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 def test_whom_nobody_can_share_with(tmp_path: Path) -> None:
@@ -272,7 +258,7 @@ def test_whom_nobody_can_share_with(tmp_path: Path) -> None:
             await agent.attach_candidate(wanted)
         assert list(agent.records.all()) == ["dns.h1"]
 
-    play(tmp_path, body)
+    play(tmp_path, body, "pod")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.labs import ctl
+from support.labs import client_ways, ctl
 
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
@@ -39,3 +40,20 @@ def leased(lab: Lab, tmp_path: Path) -> Iterator[str]:
         return True
 
     wait_for("what owns the address having let go of it", gone, 20)
+
+
+@pytest.fixture
+def serving() -> Iterator[list[subprocess.Popen[str]]]:
+    """Programs of a test, which end with it."""
+    found: list[subprocess.Popen[str]] = []
+    yield found
+    for server in found:
+        with server:
+            server.kill()
+
+
+@pytest.fixture
+def ways(lab: Lab) -> Iterator[None]:
+    """The client has a way to the hosts' own addresses."""
+    with client_ways(lab):
+        yield

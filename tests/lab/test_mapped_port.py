@@ -5,33 +5,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.flows import connected, heard, listen
-from support.labs import Workloads, client_ways, ctl
+from support.labs import Workloads, ctl
 
 from routed.lab.fabric import inside
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture
-def serving() -> Iterator[list[subprocess.Popen[str]]]:
-    found: list[subprocess.Popen[str]] = []
-    yield found
-    for server in found:
-        with server:
-            server.kill()
-
-
-@pytest.fixture
-def ways(lab: Lab) -> Iterator[None]:
-    with client_ways(lab):
-        yield
 
 
 def test_a_mapped_port(

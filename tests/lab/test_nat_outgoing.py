@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.flows import connected, heard, listen
-from support.labs import Workloads, client_ways, ctl, draining_pool
+from support.labs import Workloads, ctl, draining_pool
 
 from routed.lab.fabric import inside
 from routed.lab.lab import Lab
@@ -29,22 +29,6 @@ spec: {cidr: 10.67.0.0/24, blockSize: 28, natOutgoing: true, cooldownSeconds: 1}
 def hidden(lab: Lab, tmp_path: Path) -> Iterator[str]:
     with draining_pool(lab, POOL, tmp_path / "hidden.yaml") as name:
         yield name
-
-
-@pytest.fixture
-def serving() -> Iterator[list[subprocess.Popen[str]]]:
-    found: list[subprocess.Popen[str]] = []
-    yield found
-    for server in found:
-        with server:
-            server.kill()
-
-
-@pytest.fixture
-def ways(lab: Lab) -> Iterator[None]:
-    """To what hides the workload."""
-    with client_ways(lab):
-        yield
 
 
 def test_a_hidden_pool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,25 @@ def agent_on(kernel: FakeKernel, directory: Path, **pool_spec: Any) -> Agent:
     blocks = {block.metadata.name: block}
     agent.intent_changed(Intent(node_name="h1", pools={"main": pool}, blocks=blocks))
     return agent
+
+
+def play(
+    directory: Path, body: Callable[[Agent, FakeKernel], Awaitable[None]], *namespaces: str
+) -> None:
+    """Run `body` with an agent whose writer runs, on a kernel with these namespaces."""
+
+    async def whole() -> None:
+        kernel = FakeKernel()
+        for name in namespaces:
+            kernel.add_namespace(name)
+        agent = agent_on(kernel, directory)
+        serving = asyncio.create_task(agent.writer.serve())
+        try:
+            await body(agent, kernel)
+        finally:
+            serving.cancel()
+
+    asyncio.run(whole())
 
 
 def owned(cidr: IPNetwork) -> IPBlock:
