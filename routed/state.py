@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from api.resources.errors import ApplyError
-from api.resources.net import IPAddress, IPNetwork
+from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.workload import Mode
 
 LINK_GROUP = 0x7264
@@ -161,6 +161,12 @@ def route_key(prefix: IPNetwork, metric: int) -> tuple[bytes, bytes]:
     """Level and address: what two routes of one table cannot have in common."""
     raw = prefix.network_address.packed if prefix.prefixlen else b""
     return level(prefix.version, prefix.prefixlen, metric), raw
+
+
+def host_route_key(address: IPAddress) -> tuple[bytes, bytes]:
+    """Of the host route to an address; without a metric an IPv6 route gets 1024
+    (IP6_RT_PRIO_USER)."""
+    return route_key(host_prefix(address), 0 if address.version == 4 else 1024)
 
 
 @dataclass(frozen=True, slots=True)

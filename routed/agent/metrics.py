@@ -91,7 +91,7 @@ class _States(Collector):
         rounds.add_metric([], agent.rounds)
         yield rounds
         lost = CounterMetricFamily("routed_netlink_overflows", "Lost streams of kernel events.")
-        lost.add_metric([], getattr(agent.kernel, "overflows", 0))
+        lost.add_metric([], agent.kernel.overflows)
         yield lost
         yield _gauge("routed_control_plane_connected", "1: in sync.", int(agent.control.in_sync))
         life = agent.control.credentials.life if agent.control.credentials else None
@@ -105,8 +105,7 @@ class _States(Collector):
         removed = GaugeMetricFamily(
             "routed_routes_removed", "Times that somebody removed routes.", labels=["program"]
         )
-        held = getattr(agent.kernel, "removals", ())
-        for program, count in Counts(one.program for one in held).items():
+        for program, count in Counts(one.program for one in agent.kernel.removals).items():
             removed.add_metric([program], count)
         yield removed
         sessions = GaugeMetricFamily("routed_bgp_sessions", "Sessions by state.", labels=["state"])

@@ -72,7 +72,7 @@ def conditions(agent: Agent) -> list[Condition]:
         reason="DefaultRouteByAdvertisement" if refused else "NotRefused",
         message=str(refused or ""),
     )
-    removed = flapping.condition(getattr(agent.kernel, "removals", ()), time.monotonic())
+    removed = flapping.condition(agent.kernel.removals, time.monotonic())
     switched = agent.switched.condition(time.monotonic())
     agreed = agent.agreement.condition()
     return [ready, speaking, blocked, forwarding, removed, switched, skewed, agreed]

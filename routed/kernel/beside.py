@@ -30,7 +30,6 @@ TABLES = 0x5264_0000  # and the 65 535 numbers behind it
 RULE = "add the rule for its source in"
 
 _RULE = struct.Struct("=BBBBBxxBI")  # family, lengths, tos, table, action, flags
-_ROUTE = struct.Struct("=BBBBBBBBI")
 
 Step = tuple[str, bytearray]
 
@@ -69,7 +68,7 @@ def routes(endpoint: Endpoint, gateway: IPAddress) -> list[IPNetwork]:
 def lookup(value: IPAddress, source: IPAddress) -> bytearray:
     """Which route what has `source` would take to `value`."""
     bits = value.max_prefixlen
-    body = _ROUTE.pack(m.family(value), bits, bits, 0, 0, 0, 0, 0, m.RTM_F_FIB_MATCH)
+    body = m.RTMSG.pack(m.family(value), bits, bits, 0, 0, 0, 0, 0, m.RTM_F_FIB_MATCH)
     return message(m.RTM_GETROUTE, 0, body + attr(m.RTA_DST, value.packed)
                    + attr(RTA_SRC, source.packed))  # fmt: skip
 
@@ -78,7 +77,7 @@ def _route(index: int, prefix: IPNetwork | None, gateway: IPAddress, number: int
     """Of the main table where `number` is 0: there never instead of another's."""
     flags = NLM_F_CREATE | (NLM_F_REPLACE if number else NLM_F_EXCL)
     length, where = prefix.prefixlen if prefix else 0, 0 if number else m.RT_TABLE_MAIN
-    body = _ROUTE.pack(
+    body = m.RTMSG.pack(
         m.family(gateway), length, 0, 0, where, m.RTPROT_BOOT,
         m.RT_SCOPE_UNIVERSE, m.RTN_UNICAST, RTNH_F_ONLINK,
     )  # fmt: skip

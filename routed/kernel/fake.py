@@ -24,7 +24,8 @@ from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.workload import OUTSIDE, Mode
 from routed.kernel import fake_ipvlan as ipvlan
 from routed.kernel import fake_modes, fake_reach, lines
-from routed.kernel.seam import Namespace
+from routed.kernel.removals import Removal
+from routed.kernel.seam import Namespace, name_taken
 from routed.state import (
     ALIAS_PREFIX,
     LINK_GROUP,
@@ -38,6 +39,9 @@ from routed.state import (
 
 class FakeKernel:
     """`refuse` maps a key (a workload, ``route P``, ``blackhole P``) to the errno it fails with."""
+
+    overflows = 0
+    removals: Sequence[Removal] = ()
 
     def __init__(self) -> None:
         self.host: set[str] = {
@@ -274,11 +278,7 @@ class FakeKernel:
         if made and endpoint.netns is not None:
             held = self.inside[lines.netns_name(endpoint.netns)]
             if any(line.startswith(f"link {endpoint.if_name} ") for line in held):
-                raise Conflict(
-                    f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
-                    "already; take another ifName",
-                    causes=[Cause("spec.ifName", f"{endpoint.if_name} exists in the namespace")],
-                )
+                raise name_taken(endpoint)
             if said := lines.taken(endpoint, held):
                 raise Conflict(
                     f"cannot attach {endpoint.workload}: {said}", causes=[Cause("netns", said)]

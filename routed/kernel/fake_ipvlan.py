@@ -9,6 +9,7 @@ import errno
 
 from api.resources.errors import ApplyError, Cause, Conflict, Invalid
 from routed.kernel import lines
+from routed.kernel.seam import name_taken
 from routed.state import ALIAS_PREFIX, Endpoint, slave_name
 
 
@@ -37,8 +38,7 @@ def refuse(endpoint: Endpoint, host: set[str], inside: dict[str, set[str]]) -> N
     mine = f" alias {endpoint.alias} "
     for line in held:
         if line.startswith(f"link {endpoint.if_name} ") and mine not in line:
-            said = f"its namespace has a {endpoint.if_name} already"
-            raise conflict(said, "spec.ifName")
+            raise name_taken(endpoint)
     if any(line.startswith("route default ") for line in held if mine not in " ".join(held)):
         said = "the namespace has a default route already"
         raise conflict(said, "netns")

@@ -9,12 +9,10 @@ import sys
 from api.resources.net import IPAddress, parse_address
 from routed.addressing import Held, Interface
 from routed.kernel import messages as m
-from routed.kernel import observe
+from routed.kernel import observe, slaves
 from routed.kernel.netlink import Netlink, attributes
 
-IFLA_MASTER = 10
 VRF = "vrf"
-RT_SCOPE_LINK = 253
 # include/uapi/linux/if_addr.h; of IPv4, secondary is what is temporary of IPv6
 IFA_F_SECONDARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 UNUSABLE = IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
@@ -27,7 +25,7 @@ def read() -> list[Interface]:
     with Netlink() as netlink:
         for data in netlink.dump(m.dump_addresses()):
             _, _, flags, scope, index = m.IFADDR.unpack_from(data)
-            if scope >= RT_SCOPE_LINK:
+            if scope >= m.RT_SCOPE_LINK:
                 continue
             parts = attributes(data, 8)
             raw = parts.get(m.IFA_LOCAL) or parts.get(m.IFA_ADDRESS)
@@ -66,7 +64,7 @@ def _interface(netlink: Netlink, index: int, held: tuple[Held, ...]) -> Interfac
     if data is None:
         return None
     link, kind = observe.link_of(data), _kind(data)
-    raw = attributes(data, 16).get(IFLA_MASTER)
+    raw = attributes(data, 16).get(m.IFLA_MASTER)
     above = _link(netlink, int.from_bytes(raw, sys.byteorder)) if raw else None
     vrf = VRF in (kind, _kind(above) if above else "")
     return Interface(link.name, link.up, held, kind, link.group in observe.OUR_GROUPS, vrf)
@@ -80,5 +78,4 @@ def _link(netlink: Netlink, index: int) -> bytes | None:
 
 
 def _kind(data: bytes) -> str:
-    info = attributes(attributes(data, 16).get(m.IFLA_LINKINFO, b""), 0)
-    return info.get(m.IFLA_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace")
+    return slaves.kind_of(attributes(data, 16).get(m.IFLA_LINKINFO, b""))[0]

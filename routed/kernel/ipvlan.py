@@ -24,19 +24,20 @@ from ipaddress import ip_network
 
 from api.resources.errors import ApplyError, Cause, Conflict, Invalid
 from api.resources.net import host_prefix
-from routed.kernel import interior, netns, observe, slaves
+from routed.kernel import interior, netns, observe, slaves, spaces
 from routed.kernel import messages as m
 from routed.kernel.netlink import Netlink
 from routed.kernel.observe import Link
 from routed.kernel.parents import Parents
 from routed.kernel.repair import GONE, Repair, reachable
+from routed.kernel.seam import name_taken
 from routed.kernel.slaves import Shown
 from routed.state import (
     LINK_GROUP,
     SLAVE_GROUP,
     Endpoint,
     destination,
-    route_key,
+    host_route_key,
     slave_name,
 )
 from routed.steps import Point, reached
@@ -113,9 +114,7 @@ class Ipvlan:
         )
 
     def _hold(self, endpoint: Endpoint, index: int, inner: int) -> None:
-        self._netlink.transact([slaves.number_space(inner)])  # EEXIST: it has an id
-        data = self._netlink.get(slaves.get_space(inner))
-        space = slaves.space_of(data) if data else None
+        space = spaces.numbered(self._netlink, inner)
         self._held[endpoint.workload] = Held(endpoint, space, index, time.monotonic())
 
     # -- the inside ------------------------------------------------------------------------------
@@ -151,12 +150,7 @@ class Ipvlan:
             if number is None:
                 return index
             if number == errno.EEXIST:
-                said = f"{endpoint.if_name} exists in the namespace"
-                raise Conflict(
-                    f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
-                    "already; take another ifName",
-                    causes=[Cause("spec.ifName", said)],
-                )
+                raise name_taken(endpoint)
             if number != errno.EBUSY:  # an index that somebody has
                 break
         raise ApplyError(endpoint.workload, "make the link of", number or errno.EIO)
@@ -229,11 +223,8 @@ class Ipvlan:
         for endpoint in wanted:
             try:
                 self._keep(repair, endpoint, spaces, missed=missed)
-            except (ApplyError, Conflict, Invalid) as error:
+            except (ApplyError, Conflict, Invalid, OSError) as error:
                 repair.fail(endpoint.workload, error)
-            except OSError as error:
-                number = error.errno or errno.EIO
-                repair.fail(endpoint.workload, ApplyError(endpoint.workload, "look at", number))
 
     def _keep(self, repair: Repair, endpoint: Endpoint, spaces: set[int], *, missed: bool) -> None:
         if not reachable(endpoint):
@@ -270,7 +261,7 @@ class Ipvlan:
     def _routes(self, repair: Repair, endpoint: Endpoint, own: Link) -> None:
         for value in endpoint.addresses:
             prefix = host_prefix(value)
-            at = repair.observed.routes.get(route_key(prefix, 0 if value.version == 4 else 1024))
+            at = repair.observed.routes.get(host_route_key(value))
             if at is not None and at.device == own.index:
                 continue
             failed = self._netlink.transact([m.device_route(own.index, prefix)])

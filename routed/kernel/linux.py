@@ -18,7 +18,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from api.resources.errors import ApplyError, Cause, Conflict, IntentError
+from api.resources.errors import ApplyError, IntentError
 from api.resources.net import IPAddress, host_prefix
 from api.resources.workload import Mode
 from routed.kernel import (
@@ -41,7 +41,7 @@ from routed.kernel.observe import Link
 from routed.kernel.reaper import Reaper
 from routed.kernel.removals import Removal
 from routed.kernel.repair import GONE, Repair
-from routed.kernel.seam import Namespace
+from routed.kernel.seam import Namespace, name_taken
 from routed.kernel.template import Shape, asks_of, shape_of, values_of
 from routed.kernel.uplinks import Uplinks
 from routed.state import (
@@ -83,12 +83,10 @@ class LinuxKernel:
 
     @property
     def overflows(self) -> int:
-        """How often events were lost and a full read took their place."""
         return self._monitor.overflows
 
     @property
     def removals(self) -> Sequence[Removal]:
-        """Routes and next hops of ours that somebody removed, the last ones."""
         return self._monitor.removals.recent
 
     def check_netns(self, name_or_path: str) -> Namespace:
@@ -185,9 +183,7 @@ class LinuxKernel:
                 raise ApplyError(endpoint.workload, "make the link of", number)
             held = observe.one_link(self._netlink, endpoint.host_interface)
             if held is not None and held.group not in observe.OUR_GROUPS:
-                raise ApplyError(
-                    endpoint.workload, f"make {held.name}, which is not ours, of", number
-                )
+                raise observe.not_ours(endpoint.workload, held.name)
             if held is not None and self._is_whole(endpoint, held, inner):
                 return None
             if held is not None and held.group == LINK_GROUP:
@@ -198,11 +194,7 @@ class LinuxKernel:
             if patient and await self._reaper.drain():
                 patient = False  # what stood in the way may have been on its way out
                 continue
-            raise Conflict(
-                f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
-                "already; take another ifName",
-                causes=[Cause("spec.ifName", f"{endpoint.if_name} exists in the namespace")],
-            )
+            raise name_taken(endpoint)
 
     def _is_whole(self, endpoint: Endpoint, held: Link, inner: int | None) -> bool:
         """Whether `held` is this endpoint's pair, with the inner end where it belongs."""

@@ -42,7 +42,7 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWNETCONF = 80
 NETCONFA_IFINDEX = 1
 RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP = 104, 105, 106
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 27, 28, 29
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_LINK_NETNSID = 31, 32, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
@@ -70,7 +70,7 @@ RTM_F_FIB_MATCH = 0x2000
 # the fixed parts of messages: ifinfomsg, ifaddrmsg, rtmsg, ndmsg, nhmsg, nexthop_grp
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
+RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 _NHMSG = struct.Struct("=BBBBI")
 _GROUP_ENTRY = struct.Struct("=IBxxx")
@@ -215,7 +215,7 @@ def device_route(
 ) -> bytearray:
     """`PREFIX dev INDEX scope link`; never replaces another's route."""
     kind, flags = (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL) if add else (RTM_DELROUTE, 0)
-    body = _RTMSG.pack(
+    body = RTMSG.pack(
         family(prefix),
         prefix.prefixlen,
         0,
@@ -233,13 +233,13 @@ def device_route(
 def default_on_link(index: int, of: int) -> bytearray:
     """The same of a family where there is no gateway: all is on the link (ipvlan)."""
     scope = RT_SCOPE_LINK if of == AF_INET else RT_SCOPE_UNIVERSE
-    body = _RTMSG.pack(of, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
+    body = RTMSG.pack(of, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     return message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body + attr_u32(RTA_OIF, index))
 
 
 def default_route(index: int, gateway: IPAddress) -> bytearray:
     """The workload's default route, inside its namespace."""
-    body = _RTMSG.pack(
+    body = RTMSG.pack(
         family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
     )
     body += attr(RTA_GATEWAY, gateway.packed) + attr_u32(RTA_OIF, index)
@@ -248,7 +248,7 @@ def default_route(index: int, gateway: IPAddress) -> bytearray:
 
 def blackhole(prefix: IPNetwork, *, add: bool = True, metric: int = BLACKHOLE_METRIC) -> bytearray:
     kind, flags = (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL) if add else (RTM_DELROUTE, 0)
-    body = _RTMSG.pack(
+    body = RTMSG.pack(
         family(prefix),
         prefix.prefixlen,
         0,
@@ -265,7 +265,7 @@ def blackhole(prefix: IPNetwork, *, add: bool = True, metric: int = BLACKHOLE_ME
 
 def route_header(of: int, length: int, scope: int) -> bytes:
     """The fixed part of a route of ours over gateways, or of a request for its end."""
-    return _RTMSG.pack(of, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
+    return RTMSG.pack(of, length, 0, 0, RT_TABLE_MAIN, ROUTE_PROTOCOL, scope, RTN_UNICAST, 0)
 
 
 def next_hop(number: int, gateway: bytes, index: int) -> bytearray:
@@ -297,7 +297,7 @@ def lookup(value: IPAddress, *, path: bool = False) -> bytearray:
     """Which route the kernel would take for `value`: the read-back of an attach. `path`: not the
     route as it is in the table, but the one way out of it that a packet would take."""
     flags = 0 if path else RTM_F_FIB_MATCH
-    body = _RTMSG.pack(family(value), value.max_prefixlen, 0, 0, 0, 0, 0, 0, flags)
+    body = RTMSG.pack(family(value), value.max_prefixlen, 0, 0, 0, 0, 0, 0, flags)
     return message(RTM_GETROUTE, 0, body + attr(RTA_DST, value.packed))
 
 
@@ -313,7 +313,7 @@ def dump_addresses() -> bytearray:
 def dump_routes(of: int, protocol: int = ROUTE_PROTOCOL) -> bytearray:
     """Routes of one family; the kernel filters by protocol (strict checking)."""
     return message(
-        RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(of, 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)
+        RTM_GETROUTE, NLM_F_DUMP, RTMSG.pack(of, 0, 0, 0, RT_TABLE_MAIN, protocol, 0, 0, 0)
     )
 
 

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from routed.kernel import messages as m
-from routed.kernel import observe, shaping
+from routed.kernel import observe, shaping, spaces
 from routed.kernel.netlink import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_DROP_MEMBERSHIP,
@@ -48,7 +48,6 @@ log = logging.getLogger("routed.kernel")
 NEAR = (1, 3, 4, 5, 7, 9, 11, 24, 25, 32)
 FAR = (5, 7, 8, 9, 11, 19)  # the same, and IPV4_RULE, IPV6_RULE
 SPACES = 28  # RTNLGRP_NSID
-RTM_DELNSID, NETNSA_NSID = 89, 1
 ROUTES = (7, 11)
 GATHER = 0.01  # seconds that messages wait to be read: nearly all are of our own doing
 SETTLE = 0.01  # seconds that a burst may take before it wakes the loop
@@ -250,9 +249,8 @@ class Monitor:
             return shaping.is_ours(data) or _INDEX.unpack_from(data, 4)[0] in self.links
         if kind == m.RTM_NEWNETCONF:
             return self._setting_matters(data)
-        if kind == RTM_DELNSID:
-            found = attributes(data, 4).get(NETNSA_NSID, b"")
-            return len(found) == 4 and _INDEX.unpack(found)[0] in self.spaces
+        if kind == spaces.RTM_DELNSID:
+            return spaces.space_of(data) in self.spaces
         if kind not in (m.RTM_NEWLINK, m.RTM_DELLINK):
             return False
         _, _, index, flags, _ = m.IFINFO.unpack_from(data)

@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
+from api.resources.errors import ApplyError
 from api.resources.net import IPAddress
 from routed.kernel import fib, nexthops
 from routed.kernel import messages as m
@@ -327,6 +328,11 @@ def lookup(netlink: Netlink, address: IPAddress) -> bytes | None:
         return netlink.get(m.lookup(address))
     except OSError:
         return None  # nowhere
+
+
+def not_ours(workload: str, name: str) -> ApplyError:
+    """Somebody else has a link of the name that the workload's is to have."""
+    return ApplyError(workload, f"make {name}, which is not ours, of", errno.EEXIST)
 
 
 def address_of(raw: bytes) -> IPAddress:

@@ -39,7 +39,7 @@ class Parents:
             self._netlink.transact([m.delete_link(held.index)])
             held = None
         if held is not None and held.group != SLAVE_GROUP:
-            raise ApplyError(endpoint.workload, f"make {name}, which is not ours, of", errno.EEXIST)
+            raise observe.not_ours(endpoint.workload, name)
         if held is not None and held.alias != endpoint.route_alias:
             if carries or self._used(held):
                 has = held.alias.removeprefix(ALIAS_PREFIX).split(" ")[0]

@@ -12,10 +12,10 @@ import errno
 import time
 from collections.abc import Callable
 
-from api.resources.errors import ApplyError, IntentError
+from api.resources.errors import ApplyError
 from api.resources.net import IPAddress
 from api.resources.workload import Mode
-from routed.kernel import interior, netns, observe, slaves
+from routed.kernel import interior, netns, observe, slaves, spaces
 from routed.kernel import messages as m
 from routed.kernel.netlink import (
     NLM_F_CREATE,
@@ -53,9 +53,7 @@ class Bare:
             failed = inside.transact([m.link_up(interior.LOOPBACK)]) if down else {}
         if failed:
             raise ApplyError(f"{endpoint.workload} ({endpoint.netns})", "set up lo in", failed[0])
-        self._netlink.transact([slaves.number_space(inner)])  # EEXIST: it has an id
-        data = self._netlink.get(slaves.get_space(inner))
-        space = slaves.space_of(data) if data else None
+        space = spaces.numbered(self._netlink, inner)
         self._seen[endpoint.workload] = (time.monotonic(), space)
         return int(down)
 
@@ -73,7 +71,7 @@ class Bare:
                     with netns.opened(str(endpoint.netns), endpoint.netns_id) as inner:
                         repair.changed += self.make(endpoint, inner)
                 except (ApplyError, OSError) as error:
-                    repair.fail(endpoint.workload, _apply_error(endpoint, error))
+                    repair.fail(endpoint.workload, error)
                     continue
             repair.reach(endpoint)
 
@@ -98,8 +96,7 @@ class OnHost:
         held = observe.one_link(self._netlink, name)
         ours = held is not None and held.group in observe.OUR_GROUPS
         if held is not None and not ours:
-            operation = f"make {name}, which is not ours, of"
-            raise ApplyError(endpoint.workload, operation, errno.EEXIST)
+            raise observe.not_ours(endpoint.workload, name)
         if held is not None and (held.group, held.alias) != (LINK_GROUP, endpoint.alias):
             self._netlink.transact([m.delete_link(held.index)])  # on its way out, or incomplete
             held = None
@@ -157,7 +154,7 @@ class OnHost:
             try:
                 repair.changed += self.make(endpoint, None)
             except (ApplyError, OSError) as error:
-                repair.fail(endpoint.workload, _apply_error(endpoint, error))
+                repair.fail(endpoint.workload, error)
             else:
                 repair.reach(endpoint)
 
@@ -176,11 +173,3 @@ def _put(index: int, address: IPAddress) -> bytearray:
 
 def _of(repair: Repair, mode: Mode) -> list[Endpoint]:
     return [one for one in repair.desired.endpoints.values() if one.mode is mode]
-
-
-def _apply_error(
-    endpoint: Endpoint, error: ApplyError | IntentError | OSError
-) -> ApplyError | IntentError:
-    if isinstance(error, OSError):
-        return ApplyError(endpoint.workload, "look at", error.errno or errno.EIO)
-    return error

@@ -26,6 +26,7 @@ from routed.state import (
     HostState,
     Report,
     destination,
+    host_route_key,
     route_key,
 )
 
@@ -54,12 +55,12 @@ class Repair:
             for address in endpoint.addresses
         }
 
-    def fail(self, key: str, error: ApplyError | IntentError) -> None:
-        self.failed[key] = (
-            error
-            if isinstance(error, ApplyError)
-            else ApplyError(key, str(error).removeprefix("cannot "), errno.EEXIST)
-        )
+    def fail(self, key: str, error: ApplyError | IntentError | OSError) -> None:
+        if isinstance(error, OSError):
+            error = ApplyError(key, "look at", error.errno or errno.EIO)
+        elif not isinstance(error, ApplyError):
+            error = ApplyError(key, str(error).removeprefix("cannot "), errno.EEXIST)
+        self.failed[key] = error
 
     def sysctls(self) -> None:
         """Forwarding of the host, where we may set it."""
@@ -196,7 +197,7 @@ class Repair:
         for value in endpoint.addresses:
             if self.observed.neighbours.get((index, value)) != endpoint.mac:
                 changes.append((None, m.neighbour(index, value, endpoint.mac)))
-            key = route_key(host_prefix(value), 0 if value.version == 4 else 1024)
+            key = host_route_key(value)
             held = self.observed.routes.get(key)
             if held is None or held.device != index:
                 changes.append((value, m.device_route(index, host_prefix(value))))

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from api.resources.errors import Cause, Conflict
 from api.resources.net import IPAddress
+from routed.kernel.removals import Removal
 from routed.state import Endpoint, HostState, Report
 
 if TYPE_CHECKING:
@@ -23,6 +25,15 @@ class Namespace:
 
     path: str
     identity: tuple[int, int]
+
+
+def name_taken(endpoint: Endpoint) -> Conflict:
+    """The namespace has a link of the name that the endpoint is to have there."""
+    return Conflict(
+        f"cannot attach {endpoint.workload}: its namespace has a {endpoint.if_name} "
+        "already; take another ifName",
+        causes=[Cause("spec.ifName", f"{endpoint.if_name} exists in the namespace")],
+    )
 
 
 class Driver(Protocol):
@@ -46,6 +57,14 @@ class Driver(Protocol):
 
 class Kernel(Protocol):
     """A host's network stack, as far as it is ours."""
+
+    @property
+    def overflows(self) -> int:
+        """How often events were lost and a full read took their place."""
+
+    @property
+    def removals(self) -> Sequence[Removal]:
+        """Routes and next hops of ours that somebody removed, the last ones."""
 
     async def sync(self, desired: HostState) -> Report:
         """Read back, diff, touch only what differs, go on past failures, read back."""

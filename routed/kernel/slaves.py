@@ -29,17 +29,13 @@ from routed.kernel.netlink import (
 )
 from routed.state import LINK_GROUP, SLAVE_GROUP, Endpoint, slave_name
 
-IFLA_MASTER, IFLA_TARGET_NETNSID = 10, 46
+IFLA_TARGET_NETNSID = 46
 IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 2
 IPVLAN_MODES = {Mode.IPVLAN_L3: 1, Mode.IPVLAN_L3S: 2}
 MODE_NAMES = {0: "l2", 1: "l3", 2: "l3s"}
-RTM_NEWNSID, RTM_DELNSID, RTM_GETNSID = 88, 89, 90
-NETNSA_NSID, NETNSA_FD = 1, 3
 
 _U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
-_INT = struct.Struct("=i")
-_RTGENMSG = bytes(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ def shown(data: bytes) -> Shown:
     found = attributes(data, 16)
     numbers = [
         int(_U32.unpack(found[kind])[0]) if kind in found else 0
-        for kind in (m.IFLA_GROUP, IFLA_MASTER, m.IFLA_LINK)
+        for kind in (m.IFLA_GROUP, m.IFLA_MASTER, m.IFLA_LINK)
     ]
     kind, mode, flags = kind_of(found.get(m.IFLA_LINKINFO, b""))
     return Shown(
@@ -140,23 +136,6 @@ def delete_far(space: int, index: int) -> bytearray:
     """Delete a link of the namespace that has the id `space` here."""
     where = attr_u32(IFLA_TARGET_NETNSID, space)
     return message(m.RTM_DELLINK, 0, m.IFINFO.pack(0, 0, index, 0, 0) + where)
-
-
-def number_space(netns: int) -> bytearray:
-    """Have the kernel give the namespace of a descriptor an id here; EEXIST if it has one."""
-    body = _RTGENMSG + attr(NETNSA_NSID, _INT.pack(-1)) + attr_u32(NETNSA_FD, netns)
-    return message(RTM_NEWNSID, 0, body)
-
-
-def get_space(netns: int) -> bytearray:
-    return message(RTM_GETNSID, 0, _RTGENMSG + attr_u32(NETNSA_FD, netns))
-
-
-def space_of(data: bytes) -> int | None:
-    """The id that a namespace message says; None: it has none."""
-    found = attributes(data, 4).get(NETNSA_NSID)
-    number = int(_INT.unpack(found)[0]) if found else -1
-    return number if number >= 0 else None
 
 
 def why_not(parent: Shown, mode: Mode, number: int, links: Iterable[Shown]) -> tuple[str, str]:

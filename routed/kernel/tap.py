@@ -33,8 +33,7 @@ def create(netlink: Netlink, endpoint: Endpoint) -> int | None:
         if held.group == LINK_GROUP and held.alias == endpoint.alias:
             return None
         if held.group not in observe.OUR_GROUPS:
-            operation = f"make {name}, which is not ours, of"
-            raise ApplyError(endpoint.workload, operation, errno.EEXIST)
+            raise observe.not_ours(endpoint.workload, name)
         netlink.transact([m.delete_link(held.index)])
     descriptor = _open(endpoint)
     try:

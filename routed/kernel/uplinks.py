@@ -34,12 +34,6 @@ def _perhaps(observed: Observed) -> list[Link]:
     return [link for link in every if not OTHERS.match(link.name)] or every
 
 
-def smallest_mtu(netlink: Netlink, observed: Observed) -> int:
-    """Of those that lead off; without such, of all that are up and may."""
-    found = leading(netlink, observed) or _perhaps(observed)
-    return min((link.mtu for link in found), default=DEFAULT_MTU)
-
-
 class Uplinks:
     """As of the last full read, which `saw` is told of; the first time, as of now."""
 
@@ -49,8 +43,10 @@ class Uplinks:
         self._names: list[str] = []
 
     def saw(self, observed: Observed) -> int:
-        self._names = [link.name for link in leading(self._netlink, observed)]
-        self._mtu = smallest_mtu(self._netlink, observed)
+        """The smallest MTU of those that lead off; without such, of all that are up and may."""
+        found = leading(self._netlink, observed)
+        self._names = [link.name for link in found]
+        self._mtu = min((one.mtu for one in found or _perhaps(observed)), default=DEFAULT_MTU)
         return self._mtu
 
     def mtu(self) -> int:

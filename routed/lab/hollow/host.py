@@ -17,6 +17,7 @@ from policies.firewall import Blocking
 from policies.nat import Nat, PortMapping
 from policies.slaves import Slaves
 from routed.agent.speech import Speech
+from routed.kernel.removals import Removal
 from routed.kernel.seam import Namespace
 from routed.state import Endpoint, HostState, Report
 
@@ -25,6 +26,9 @@ MTU = 1500
 
 class HollowKernel:
     """`Kernel`: whatever is desired is read back."""
+
+    overflows = 0
+    removals: Sequence[Removal] = ()
 
     async def sync(self, desired: HostState) -> Report:
         ready = {name: one.addresses for name, one in desired.endpoints.items()}
