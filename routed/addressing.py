@@ -101,7 +101,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """`kind` is the link's, empty for hardware; `enslaved`: it is in a VRF or is one."""
+    """`kind` is the link's, empty for hardware; `vrf`: it is in a VRF or is one."""
 
     name: str
     up: bool

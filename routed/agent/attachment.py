@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from api.resources.errors import Cause, Invalid
 from api.resources.meta import Condition, DNSSubdomain, InterfaceName, Model
 from api.resources.net import Address, Cidr
 from api.resources.workload import (
@@ -145,6 +146,15 @@ class Attachment(Model):
         """Whether it has addresses, or is to have some."""
         asks = bool(self.requested or self.pools or self.ip_families or self.lease)
         return modes.addressed(self.mode, asks)
+
+    def refused(self, field: str, said: str) -> Invalid:
+        """The error about one field of what was asked for."""
+        return Invalid(
+            f"cannot attach {self.name}: {field} {said}",
+            causes=[Cause(field, said)],
+            kind="Workload",
+            name=self.id,
+        )
 
     def spec(self) -> WorkloadSpec:
         """The spec of the Workload object that reports a node-born attachment."""

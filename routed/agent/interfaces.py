@@ -28,18 +28,9 @@ def against(record: Attachment, others: Iterable[Attachment]) -> Conflict | Inva
         return None
     if record.mode is not Mode.VETH:
         said = f"mode {record.mode} always has the default route: use mode veth"
-        return _invalid(record, "defaultRoute", said)
+        return record.refused("defaultRoute", said)
     for number, prefix in enumerate(record.routes):
         if prefix.version not in versions:
             said = f"{prefix}: the workload has no IPv{prefix.version} address"
-            return _invalid(record, f"routes[{number}]", said)
+            return record.refused(f"routes[{number}]", said)
     return None
-
-
-def _invalid(record: Attachment, field: str, said: str) -> Invalid:
-    return Invalid(
-        f"cannot attach {record.name}: {field} {said}",
-        causes=[Cause(field, said)],
-        kind="Workload",
-        name=record.id,
-    )

@@ -20,7 +20,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from api.resources.bgppeer import BGPConfigurationSpec, BGPPeer
+from api.resources.bgppeer import BGPConfigurationSpec
 from api.resources.ippool import Allocation, Announce, IPPool
 from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.selectors import parse as parse_selector
@@ -120,8 +120,8 @@ def peers_of(intent: Intent) -> dict[str, Peer]:
     if node is None or node.spec.as_number is None:
         return {}
     found = {}
-    for name, peer in _first_peers(intent).items():
-        spec = peer.spec
+    for name, *_ in _by_address(intent).values():
+        spec = intent.peers[name].spec
         found[name] = Peer(
             name=name,
             address=spec.peer_ip,
@@ -143,21 +143,20 @@ def peers_of(intent: Intent) -> dict[str, Peer]:
 def unused_peers(intent: Intent) -> dict[str, tuple[IPAddress, str]]:
     """Peers that select this node and are not used, by name: address, and why, for people. A
     session is known by the peer's address, link-local ones too."""
-    used = {peer.spec.peer_ip: name for name, peer in _first_peers(intent).items()}
     return {
-        name: (peer.spec.peer_ip, f"not used: BGPPeer {used[peer.spec.peer_ip]} has this peerIP")
-        for name, peer in sorted(intent.peers.items())
-        if peer.selects(intent.node_name, intent.labels()) and used[peer.spec.peer_ip] != name
+        name: (address, f"not used: BGPPeer {used} has this peerIP")
+        for address, (used, *others) in _by_address(intent).items()
+        for name in others
     }
 
 
-def _first_peers(intent: Intent) -> dict[str, BGPPeer]:
-    """Those that select this node, one of each address."""
-    found: dict[IPAddress, tuple[str, BGPPeer]] = {}
+def _by_address(intent: Intent) -> dict[IPAddress, list[str]]:
+    """The names of the peers that select this node; the first of each address is used."""
+    found: dict[IPAddress, list[str]] = {}
     for name, peer in sorted(intent.peers.items()):
         if peer.selects(intent.node_name, intent.labels()):
-            found.setdefault(peer.spec.peer_ip, (name, peer))
-    return dict(found.values())
+            found.setdefault(peer.spec.peer_ip, []).append(name)
+    return found
 
 
 def router_id(intent: Intent) -> str:

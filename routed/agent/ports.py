@@ -48,20 +48,11 @@ def unreachable(record: Attachment) -> Invalid | None:
             continue
         if record.mode not in GATEWAYS:
             said = f"mode {record.mode} has no mapped ports: use mode veth"
-            return _invalid(record, f"ports[{number}].hostPort", said)
+            return record.refused(f"ports[{number}].hostPort", said)
         if port.where is not None and not _targets(port, record.addresses):
             said = f"{port.where}: the workload has no IPv{port.where.version} address"
-            return _invalid(record, f"ports[{number}].hostIP", said)
+            return record.refused(f"ports[{number}].hostIP", said)
     return None
-
-
-def _invalid(record: Attachment, field: str, said: str) -> Invalid:
-    return Invalid(
-        f"cannot attach {record.name}: {field} {said}",
-        causes=[Cause(field, said)],
-        kind="Workload",
-        name=record.id,
-    )
 
 
 def taken(record: Attachment, number: int, by: str) -> Conflict:
