@@ -64,12 +64,12 @@ def _is_loopback(host: str) -> bool:
 def first_revision(now: float | None = None) -> int:
     """What the revisions of a store that is made now begin with.
 
-    A million for each second since 1970, which no store uses up. So the revisions of a store that
-    takes the place of another (a restored one, a new one at the same address) are all beyond
+    One for each microsecond, about, since 1970, which no store uses up. So the revisions of a store
+    that takes the place of another (a restored one, a new one at the same address) are all beyond
     those that the other has given away, and a watcher who comes back with one is told to list
     again, however much has happened since.
     """
-    return int(time.time() if now is None else now) << EPOCH_BITS
+    return int((time.time() if now is None else now) * (1 << EPOCH_BITS))
 
 
 def open_store(place: Place) -> Store:

@@ -20,6 +20,8 @@ from api.store.places import Place, SqlitePlace, first_revision
 from api.store.sqlite import file
 from api.store.sqlite.store import SqliteStore
 
+AHEAD = 1 << 30  # more revisions than any store has given away since its backup
+
 
 async def read(place: Place) -> Backup:
     """What the store holds at one moment, whoever uses it."""
@@ -36,7 +38,7 @@ async def read(place: Place) -> Backup:
 
 async def restore(held: Backup, place: Place) -> None:
     """Into a store that is empty; ConfigError if it is not."""
-    first = max(first_revision(), held.revision + 1)
+    first = max(first_revision(), held.revision + AHEAD)
     if isinstance(place, SqlitePlace):
         await _into_file(held, place.path, first)
     else:

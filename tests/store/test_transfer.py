@@ -24,6 +24,7 @@ from api.store.etcd.store import EtcdStore
 from api.store.places import open_store
 from api.store.places import parse as place_of
 from api.store.sqlite.store import SqliteStore
+from api.store.transfer import read, restore
 from routed.lab.processes import free_port
 
 OBJECTS = 250
@@ -102,13 +103,21 @@ def test_a_backup_is_restored_into_either_store(
     assert "exists already" in routed("backup", str(file), "--store", urls[source], code=2)
 
 
+@pytest.mark.parametrize("clock", [None, 1], ids=["", "set back"])
 @pytest.mark.parametrize("kind", ["sqlite", "etcd"])
 def test_who_comes_back_to_a_restored_store_is_told_to_list(
-    urls: dict[str, str], tmp_path: Path, loop: asyncio.Runner, kind: str
+    urls: dict[str, str],
+    loop: asyncio.Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    clock: int | None,
 ) -> None:
-    """Also when it has seen as many changes as the store that is lost."""
+    """Also when it has seen as many changes as the store that is lost, and in the same second, and
+    when the clock was set back."""
+    if clock is not None:
+        monkeypatch.setattr("api.store.transfer.first_revision", lambda: clock)
     fill(loop, urls[kind])
-    routed("backup", str(tmp_path / "backup"), "--store", urls[kind])
+    held = loop.run(read(place_of(urls[kind])))
 
     async def lost() -> int:
         store = open_store(place_of(urls[kind]))
@@ -119,7 +128,7 @@ def test_who_comes_back_to_a_restored_store_is_told_to_list(
 
     known = loop.run(lost())
     other = urls[f"{kind} 2"]
-    routed("restore", str(tmp_path / "backup"), "--store", other)
+    loop.run(restore(held, place_of(other)))
 
     async def back() -> None:
         store = open_store(place_of(other))
