@@ -1,0 +1,171 @@
+"""What policies are about, as values: endpoints, what selectors stand for, and the plan.
+
+An endpoint is a workload's interface on this host. In each direction (ingress: to it, egress: from
+it) it has a *signature*: the tiers that it passes, in order, and in each the policies that select
+it, in order. Endpoints with the same signature are treated alike, so all that is compiled is
+compiled once a signature. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from api.resources.net import IPAddress, IPNetwork
+from api.resources.policy import Rule
+from api.resources.workload import Port
+
+Default = Literal["Allow", "Deny"]
+PortKey = tuple[str, str]  # a port's name, and the selector beside it or ""
+PortMembers = frozenset[tuple[IPAddress, int, int]]  # address, protocol (IANA), port
+
+
+class Direction(StrEnum):
+    INGRESS = "Ingress"
+    EGRESS = "Egress"
+
+    @property
+    def short(self) -> str:
+        """As in names and comments: ingress, egress."""
+        return self.value.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An interface of a workload on this host. `link` is its name on the host's side."""
+
+    name: str
+    labels: Mapping[str, str]
+    addresses: frozenset[IPAddress] = frozenset()
+    ports: tuple[Port, ...] = ()
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """What a selector stands for: the addresses of workloads and host endpoints, and the nets of
+    network sets."""
+
+    addresses: frozenset[IPAddress] = frozenset()
+    nets: frozenset[IPNetwork] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """All that was told: by the text of the selector, and by the name of the port with it. What is
+    missing here was never told, which is not the same as having no members."""
+
+    selectors: Mapping[str, Members] = field(default_factory=dict)
+    ports: Mapping[PortKey, PortMembers] = field(default_factory=dict)
+
+
+NOTHING_TOLD = Membership()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A NetworkPolicy, and its rules in each direction that it is for."""
+
+    name: str
+    tier: str
+    rules: Mapping[Direction, tuple[Rule, ...]]
+    staged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """`default` is of what is selected by a policy of the tier, not staged, and decided by none."""
+
+    name: str
+    default: Literal["Deny", "Pass"] = "Deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A tier of a signature, and the policies in it, those that are staged among them."""
+
+    tier: str
+    policies: tuple[str, ...]
+
+
+Signature = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An endpoint with its signatures."""
+
+    link: str
+    ingress: Signature = ()
+    egress: Signature = ()
+
+    def of(self, direction: Direction) -> Signature:
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The selectors and named ports that have to be known."""
+
+    selectors: frozenset[str] = frozenset()
+    ports: frozenset[PortKey] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who passes which policies. `endpoints` by name; `policies` and `tiers` by name hold at least
+    what signatures name; `default` is what becomes of a packet that no tier decides on."""
+
+    endpoints: Mapping[str, Placed] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    tiers: Mapping[str, Tier] = field(default_factory=dict)
+    default: Default = "Allow"
+
+    def links(self, direction: Direction) -> dict[Signature, frozenset[str]]:
+        """The links of every signature that there is."""
+        found: dict[Signature, list[str]] = {}
+        for placed in self.endpoints.values():
+            found.setdefault(placed.of(direction), []).append(placed.link)
+        return {signature: frozenset(links) for signature, links in found.items()}
+
+    def needs(self) -> Needs:
+        """What has to be known of members to carry it out."""
+        selectors: set[str] = set()
+        ports: set[PortKey] = set()
+        for direction in Direction:
+            used = {
+                name
+                for signature in {placed.of(direction) for placed in self.endpoints.values()}
+                for step in signature
+                for name in step.policies
+            }
+            for name in used:
+                for rule in self.policies[name].rules[direction]:
+                    some = rule_needs(rule)
+                    selectors |= some.selectors
+                    ports |= some.ports
+        return Needs(frozenset(selectors), frozenset(ports))
+
+    def enforced(self, step: Step) -> bool:
+        """Whether the tier decides at all there: one of its policies is not staged."""
+        return any(not self.policies[name].staged for name in step.policies)
+
+
+def rule_needs(rule: Rule) -> Needs:
+    """What a rule has to know of members."""
+    selectors: set[str] = set()
+    ports: set[PortKey] = set()
+    for end in (rule.source, rule.destination):
+        selectors |= {text for text in (end.selector, end.not_selector) if text is not None}
+        named = port_names([*end.ports, *end.not_ports])
+        ports |= {(name, end.selector or "") for name in named}
+    return Needs(frozenset(selectors), frozenset(ports))
+
+
+def port_names(ports: Iterable[int | str]) -> Iterator[str]:
+    """Those of them that are names, and neither numbers nor FIRST:LAST."""
+    for port in ports:
+        if isinstance(port, str) and ":" not in port and not port.isdigit():
+            yield port

@@ -1,0 +1,106 @@
+"""Which policies every endpoint passes, and in which order.
+
+Tiers go by order, then name; those without an order come last. So do the policies of a tier. A
+policy that names a tier which is not there is of a tier with the defaults (no order, Deny): what
+cannot be judged is not let through. A policy is for the directions in `types`, or for those that it
+has rules for, or for ingress. Staged policies keep their place, for what they count. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import groupby
+
+from api.resources import policy as kinds
+from api.resources.selectors import parse
+from policies.model import Default, Direction, Endpoint, Placed, Plan, Policy, Signature, Step, Tier
+
+Labels = frozenset[tuple[str, str]]
+
+
+class Order:
+    """Tiers and policies in the order in which they are tried."""
+
+    def __init__(
+        self, tiers: Iterable[kinds.Tier], policies: Iterable[kinds.NetworkPolicy]
+    ) -> None:
+        specs = {tier.metadata.name: tier.spec for tier in tiers}
+
+        def place(one: kinds.NetworkPolicy) -> tuple[tuple[float, str], tuple[float, str]]:
+            tier, name = one.spec.tier, one.metadata.name
+            outer = specs.get(tier, kinds.TierSpec()).order
+            return (_order(outer), tier), (_order(one.spec.order), name)
+
+        ordered = sorted(policies, key=place)
+        self.policies = {one.metadata.name: _policy(one) for one in ordered}
+        self.tiers = {
+            name: Tier(name, specs.get(name, kinds.TierSpec()).default_action)
+            for name in {policy.tier for policy in self.policies.values()}
+        }
+        self._selecting = [(parse(one.spec.selector), one.metadata.name) for one in ordered]
+        self._placed: dict[Labels, tuple[Signature, Signature]] = {}
+
+    def place(self, endpoint: Endpoint) -> Placed:
+        """The endpoint with its signatures, which only depend on its labels."""
+        key = frozenset(endpoint.labels.items())
+        found = self._placed.get(key)
+        if found is None:
+            ingress, egress = (self._signature(endpoint.labels, one) for one in Direction)
+            found = self._placed[key] = ingress, egress
+        return Placed(endpoint.link, *found)
+
+    def plan(self, endpoints: Iterable[Endpoint], default: Default = "Allow") -> Plan:
+        placed = {endpoint.name: self.place(endpoint) for endpoint in endpoints}
+        return Plan(placed, self.policies, self.tiers, default)
+
+    def joined(self, plan: Plan, endpoint: Endpoint) -> Plan:
+        """The plan with one more endpoint, or with that one as it is now."""
+        return replace(plan, endpoints={**plan.endpoints, endpoint.name: self.place(endpoint)})
+
+    def _signature(self, labels: Mapping[str, str], direction: Direction) -> Signature:
+        selected = [
+            self.policies[name]
+            for selector, name in self._selecting
+            if direction in self.policies[name].rules and selector.matches(labels)
+        ]
+        return tuple(
+            Step(tier, tuple(policy.name for policy in some))
+            for tier, some in groupby(selected, key=lambda policy: policy.tier)
+        )
+
+
+def plan(
+    tiers: Iterable[kinds.Tier],
+    policies: Iterable[kinds.NetworkPolicy],
+    endpoints: Iterable[Endpoint],
+    default: Default = "Allow",
+) -> Plan:
+    """Who passes which policies. SelectorError, of a selector that cannot be read."""
+    return Order(tiers, policies).plan(endpoints, default)
+
+
+def left(plan: Plan, name: str) -> Plan:
+    """The plan without that endpoint."""
+    rest = {key: placed for key, placed in plan.endpoints.items() if key != name}
+    return replace(plan, endpoints=rest)
+
+
+def types(spec: kinds.NetworkPolicySpec) -> list[Direction]:
+    """The directions that a policy is for."""
+    if spec.types:
+        return [direction for direction in Direction if direction.value in spec.types]
+    ruled = {Direction.INGRESS: spec.ingress, Direction.EGRESS: spec.egress}
+    return [direction for direction, rules in ruled.items() if rules] or [Direction.INGRESS]
+
+
+def _policy(one: kinds.NetworkPolicy) -> Policy:
+    rules = {Direction.INGRESS: tuple(one.spec.ingress), Direction.EGRESS: tuple(one.spec.egress)}
+    spec = one.spec
+    told = {direction: rules[direction] for direction in types(spec)}
+    return Policy(one.metadata.name, spec.tier, told, spec.staged)
+
+
+def _order(order: float | None) -> float:
+    return math.inf if order is None else order
