@@ -36,6 +36,8 @@ FOR_EVERY_NODE = (
     "addressleases",
     "bgppeers",
     "bgpconfigurations",
+    "tiers",
+    "networkpolicies",
 )
 
 

@@ -41,7 +41,7 @@ from routed.agent import skew
 from routed.agent.copy import Copy
 from routed.agent.credentials import Credentials
 from routed.agent.heartbeat import keep_beating
-from routed.agent.intent import WATCHED, Intent, by_kind
+from routed.agent.intent import LATER, WATCHED, Intent, by_kind
 from routed.agent.known import Change, Known
 from routed.agent.reporting import Create, Patch, Write
 from routed.settings import AgentSettings
@@ -159,6 +159,10 @@ class Control:
                     self._changed(self.known.take(plural, event))
                     backoff.reset()
             except (Unreachable, IntentError, Incompatible) as error:
+                if plural in LATER and isinstance(error, Forbidden | NotFound):
+                    self._changed(self.known.keep(plural))
+                    await asyncio.sleep(SKEW_SECONDS)
+                    continue
                 if plural in self.known.whole:
                     log.warning("watch ended kind=%s why=%s", plural, error)
                 self.known.lost(plural)

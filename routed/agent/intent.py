@@ -27,7 +27,9 @@ from api.resources import (
     IPBlock,
     IPPool,
     IPReservation,
+    NetworkPolicy,
     Node,
+    Tier,
     Workload,
 )
 from api.resources.meta import Model, Resource
@@ -43,7 +45,10 @@ WATCHED = (
     "addressleases",
     "bgppeers",
     "bgpconfigurations",
+    "tiers",
+    "networkpolicies",
 )
+LATER = frozenset(("tiers", "networkpolicies"))  # no node sees these of an older control plane
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Intent:
     bgp: BGPConfiguration | None = None
     reservations: Mapping[str, IPReservation] = field(default_factory=dict)
     leases: Mapping[str, AddressLease] = field(default_factory=dict)
+    tiers: Mapping[str, Tier] = field(default_factory=dict)
+    policies: Mapping[str, NetworkPolicy] = field(default_factory=dict)
 
     @property
     def draining(self) -> bool:
@@ -111,6 +118,8 @@ class _Document(Model):
     bgp: BGPConfiguration | None = None
     reservations: dict[str, IPReservation] = Field(default_factory=dict)
     leases: dict[str, AddressLease] = Field(default_factory=dict)
+    tiers: dict[str, Tier] = Field(default_factory=dict)
+    policies: dict[str, NetworkPolicy] = Field(default_factory=dict)
 
 
 class Encoder:
@@ -145,6 +154,8 @@ class Encoder:
         parts += [group("peers", intent.peers.items())]
         parts += [group("reservations", intent.reservations.items())]
         parts += [group("leases", intent.leases.items())]
+        parts += [group("tiers", intent.tiers.items())]
+        parts += [group("policies", intent.policies.items())]
         self._known = used
         return b"{%b}" % b",".join(parts)
 
@@ -179,6 +190,8 @@ def parse(data: bytes) -> tuple[Intent, dict[str, Workload]]:
         bgp=document.bgp,
         reservations=document.reservations,
         leases=document.leases,
+        tiers=document.tiers,
+        policies=document.policies,
     )
     return intent, reports
 
@@ -192,6 +205,8 @@ def by_kind(intent: Intent, reports: Mapping[str, Workload]) -> dict[str, Mappin
         "workloads": {**intent.declared, **reports},
         "ipreservations": intent.reservations,
         "addressleases": intent.leases,
+        "tiers": intent.tiers,
+        "networkpolicies": intent.policies,
         "bgppeers": intent.peers,
         "bgpconfigurations": {"default": intent.bgp} if intent.bgp else {},
     }

@@ -25,7 +25,9 @@ from api.resources import (
     IPBlock,
     IPPool,
     IPReservation,
+    NetworkPolicy,
     Node,
+    Tier,
     Workload,
 )
 from api.resources.meta import Resource
@@ -76,6 +78,13 @@ class Known:
         self.whole.discard(plural)
         self._growing.pop(plural, None)
 
+    def keep(self, plural: str) -> Change:
+        """This service does not show `plural`: what was known of it last, if need be by an earlier
+        agent, is what there is."""
+        held = self.objects[plural] if plural in self.seen else self.stored.get(plural, {})
+        self._growing[plural] = dict(held)
+        return self.take(plural, WatchEvent("END"))
+
     def take(self, plural: str, event: WatchEvent) -> Change:
         """One event of a watch."""
         change = Change(set())
@@ -122,6 +131,8 @@ class Known:
             bgp=configurations.get("default"),
             leases=dict(cast("dict[str, AddressLease]", held["addressleases"])),
             reservations=dict(cast("dict[str, IPReservation]", held["ipreservations"])),
+            tiers=dict(cast("dict[str, Tier]", held["tiers"])),
+            policies=dict(cast("dict[str, NetworkPolicy]", held["networkpolicies"])),
         )
 
     @property
