@@ -215,7 +215,7 @@ class _Course:
         found = self.ruleset.sets.get((*self.table, name[1:]))
         if found is None:
             raise Unknown(f"no set {name}")
-        return found is (op == "==")
+        return found
 
     def _mapped(self, value: dict[str, Any]) -> tuple[str, str]:
         fields = fields_of(value["key"])
