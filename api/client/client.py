@@ -91,8 +91,8 @@ class Client:
         if not self._busy[before]:
             await before.aclose()
 
-    async def _leave(self, server: str) -> bool:
-        """It did not answer: the next is asked from now on. Whether there is another."""
+    async def leave(self, server: str) -> bool:
+        """`server` did not answer: the next is asked from now on. Whether there is another."""
         if len(self._servers) > 1 and server == self.server:
             at = self._servers.index(server)
             following = self._servers[(at + 1) % len(self._servers)]
@@ -252,7 +252,7 @@ class Client:
                             reached = held
             except Unreachable:
                 tries += 1
-                another = await self._leave(server)
+                another = await self.leave(server)
                 if not another or not reached or tries > len(self._servers):
                     raise
                 query = {**query, "resourceVersion": reached}
@@ -263,16 +263,8 @@ class Client:
     ) -> AsyncGenerator[tuple[str, Resource | Unread | str], None]:
         """One connection: type and object of each line, or the revision of a bookmark."""
         model = KINDS[plural].model
-        timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         try:
-            async with (
-                self._connections() as http,
-                http.stream("GET", f"/{plural}", params=query, timeout=timeout) as got,
-            ):
-                if got.status_code != 200:
-                    await got.aread()
-                    raise failure(got)
-                self._judge(got)
+            async with self.stream("GET", f"/{plural}", params=query) as got:
                 if "sendInitialEvents" in query:
                     yield "BEGIN", ""
                 async for line in got.aiter_lines():
@@ -288,6 +280,21 @@ class Client:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise Unreachable(f"cannot watch {plural} at {self.server}: {_why(error)}") from error
         raise Unreachable(f"the service at {self.server} ended the watch of {plural}")
+
+    @asynccontextmanager
+    async def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
+        """An answer that is read as it comes, below the group's root; a refusal is raised, and what
+        goes wrong on the way is httpx's."""
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+        async with (
+            self._connections() as http,
+            http.stream(method, path, timeout=timeout, **options) as got,
+        ):
+            if got.status_code != 200:
+                await got.aread()
+                raise failure(got)
+            self._judge(got)
+            yield got
 
     async def _call(
         self, method: str, path: str, *, validation: str = "Strict", **options: Any
@@ -315,7 +322,7 @@ class Client:
                 tries, busy = 0, busy + 1
                 await asyncio.sleep(retry_after(response))  # nothing of it was done
             except httpx.HTTPError as error:
-                another = await self._leave(server)
+                another = await self.leave(server)
                 unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if another and tries < len(self._servers) and (unsent or method == "GET"):
                     continue
