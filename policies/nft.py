@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import socket
+import stat
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -21,6 +24,7 @@ from policies.slaves import blocking as blocking_slaves
 from policies.watch import changes
 
 NFT_CTX_OUTPUT_JSON, NFT_CTX_OUTPUT_NUMERIC_PROTO = 1 << 4, 1 << 7
+NFT_CTX_OUTPUT_TERSE = 1 << 11  # without the elements of sets
 ENOTSUP, ENOENT = 95, 2
 
 
@@ -42,12 +46,14 @@ class Nft:
             getattr(self._lib, name).argtypes = [ctypes.c_void_p]
         self._lib.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         self._lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        before = _sockets()
         self._context = self._lib.nft_ctx_new(0)
+        self._descriptors = _sockets() - before
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
         # names of protocols are those of /etc/protocols, which not every host has
-        flags = NFT_CTX_OUTPUT_JSON | NFT_CTX_OUTPUT_NUMERIC_PROTO
-        self._lib.nft_ctx_output_set_flags(self._context, flags)
+        self._flags = NFT_CTX_OUTPUT_JSON | NFT_CTX_OUTPUT_NUMERIC_PROTO
+        self._lib.nft_ctx_output_set_flags(self._context, self._flags)
 
     def close(self) -> None:
         self._lib.nft_ctx_free(self._context)
@@ -97,12 +103,23 @@ class Nft:
         return blocking(entries) + blocking_slaves(entries, slaves)
 
     def _ruleset(self) -> list[dict[str, Any]]:
-        listed: list[dict[str, Any]] = json.loads(self.run("list ruleset", "ruleset"))["nftables"]
+        """Everybody's chains and rules; nobody asks for the elements of sets here."""
+        self._lib.nft_ctx_output_set_flags(self._context, self._flags | NFT_CTX_OUTPUT_TERSE)
+        try:
+            said = self.run("list ruleset", "ruleset")
+        finally:
+            self._lib.nft_ctx_output_set_flags(self._context, self._flags)
+        listed: list[dict[str, Any]] = json.loads(said)["nftables"]
         return listed
 
-    def watch(self) -> AsyncIterator[None]:
-        """One item for every burst of changes to any table, ours included."""
-        return changes()
+    def watch(self) -> AsyncIterator[bool]:
+        """One item for every burst of changes that others made: whether our table may be among
+        what they changed."""
+        return changes(self._ports)
+
+    def _ports(self) -> set[int]:
+        """Those of netlink that changes of ours come by, once there were some."""
+        return set(map(_port, self._descriptors)) - {0}
 
     def _table(self) -> list[dict[str, Any]] | None:
         """What is in our table; None: there is none."""
@@ -112,3 +129,21 @@ class Nft:
             return None
         entries: list[dict[str, Any]] = json.loads(listed)["nftables"]
         return entries
+
+
+def _sockets() -> set[int]:
+    """The descriptors of this process that are sockets."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                found.add(int(name))
+        except OSError:  # that of the listing itself
+            continue
+    return found
+
+
+def _port(descriptor: int) -> int:
+    """Of a netlink socket; 0, which is the kernel's, of any other."""
+    with socket.socket(fileno=os.dup(descriptor)) as held:
+        return int(held.getsockname()[0]) if held.family == socket.AF_NETLINK else 0

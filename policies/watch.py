@@ -1,8 +1,10 @@
 """Hearing that somebody changed the nftables ruleset: `nft flush ruleset`, a firewall's reload.
 
 Events only wake the loop (NFNLGRP_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h): what was
-changed is found by reading back. Our own changes are heard too. Lost events (ENOBUFS) wake as well.
-The kernel tells nobody of the legacy iptables: those are looked at now and then.
+changed is found by reading back. Our own changes come with the port of our own socket in their
+header and are passed over, or each workload that comes would have everybody's rules read again.
+Lost events (ENOBUFS) count as changes of anything. The kernel tells nobody of the legacy iptables:
+those are looked at now and then.
 """
 
 from __future__ import annotations
@@ -10,37 +12,56 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Callable, Container
 
 from policies import legacy
+from policies.base import TABLE
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
+SO_RCVBUFFORCE = 33
 NFNLGRP_NFTABLES = 7
+NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN = 10, 15
+NFPROTO_INET = 1
 SETTLE = 0.02  # seconds that one transaction's events may take
 LEGACY_SECONDS = 3.0  # between looks at the legacy iptables, at least
+ROOM = 1 << 22  # bytes of events that may wait: a set that is filled has one for each element
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr
+_BODY = struct.Struct("=BBH")  # nfgenmsg
+_ATTR = struct.Struct("=HH")  # nlattr
+_GENERATION = (NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN)  # the end of a transaction
+_OURS = TABLE.encode() + b"\0"
 
 
-async def changes() -> AsyncIterator[None]:
-    """One item for every burst of changes, in the namespace where this is first awaited."""
+async def changes(ours: Callable[[], Container[int]]) -> AsyncIterator[bool]:
+    """One item for every burst of changes that others made, in the namespace where this is first
+    awaited: whether our table may be among what they changed. The first item comes at once, for
+    what was not heard before. `ours` tells the netlink ports that we make changes by."""
     link = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
     )
     link.setblocking(False)
+    try:
+        link.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+    except PermissionError:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
     link.bind((0, 0))
     link.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
     loop = asyncio.get_running_loop()
     seen = legacy.state()
     try:
+        yield True
         while True:
             if await _readable(loop, link):
                 await asyncio.sleep(SETTLE)
-                _drain(link)
-            elif seen == (held := await asyncio.to_thread(legacy.state)):
-                continue
-            else:
+                touched = _drained(link, ours())
+                if touched is not None:
+                    yield touched
+            elif seen != (held := await asyncio.to_thread(legacy.state)):
                 seen = held
-            yield
+                yield False
     finally:
         link.close()
 
@@ -59,12 +80,41 @@ async def _readable(loop: asyncio.AbstractEventLoop, link: socket.socket) -> boo
         loop.remove_reader(link.fileno())
 
 
-def _drain(link: socket.socket) -> None:
+def _drained(link: socket.socket, ours: Container[int]) -> bool | None:
+    """Whether what waits is about our table too; None: it is all our own doing."""
+    found: bool | None = None
     while True:
         try:
-            link.recv(1 << 16)
+            data = link.recv(1 << 16)
         except BlockingIOError:
-            return
+            return found
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            found = True
+            continue
+        touched = about(data, ours)
+        if touched is not None:
+            found = touched or bool(found)
+
+
+def about(data: bytes, ours: Container[int]) -> bool | None:
+    """Whether one datagram of events is about our table; None: it is of a transaction of ours,
+    which has its datagrams for itself."""
+    place, found = 0, False
+    while place + _HEADER.size + _BODY.size <= len(data):
+        length, kind, _, _, port = _HEADER.unpack_from(data, place)
+        if port in ours:
+            return None
+        family, _, _ = _BODY.unpack_from(data, place + _HEADER.size)
+        subsystem, message = divmod(kind, 256)
+        if (subsystem, family) == (
+            NFNL_SUBSYS_NFTABLES,
+            NFPROTO_INET,
+        ) and message != NFT_MSG_NEWGEN:
+            # of every object the first attribute is the name of its table
+            start = place + _HEADER.size + _BODY.size
+            size, _ = _ATTR.unpack_from(data, start)
+            found = found or data[start + _ATTR.size : start + size] == _OURS
+        place += max(length + 3 & ~3, _HEADER.size)
+    return found

@@ -189,7 +189,7 @@ class Agent:
         before, ready = self.report, self.ready
         self.filtering.nat = nat_of(facts, self.settings.nat_addresses)
         self.filtering.regard(slaves(facts))
-        refused = self.filtering.keep()
+        refused = await self.filtering.keep()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))
         self.ready = dict(sharing.with_sharers(self.report.ready, self.records.sharers))

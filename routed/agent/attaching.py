@@ -142,7 +142,7 @@ async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
             sharing.check(agent.records, candidate)
         if agent.filtering.nat is None:
             agent.filtering.nat = nat_of(agent.facts(), agent.settings.nat_addresses)
-        if not agent.filtering.ready and (refused := agent.filtering.keep()) is not None:
+        if not agent.filtering.ready and (refused := await agent.filtering.keep()) is not None:
             raise refused
         _check_ports(agent, candidate)
         return await _put(agent, candidate), True
@@ -183,7 +183,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
     try:
         agent.records.put(record)
         reached(Point.RECORDED)
-        agent.filtering.map_ports(ports, add=True)
+        await agent.filtering.map_ports(ports, add=True)
         if not record.shared_with:
             await agent.kernel.attach(record.endpoint())
         reached(Point.READ_BACK)
@@ -191,7 +191,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         agent.records.remove(record.id)
         agent.book.forget(record.id)
         agent.kernel.forget(addresses)
-        _unmap(agent, ports)
+        await _unmap(agent, ports)
         if isinstance(error, OSError):
             raise _unrecorded(record, error) from error
         raise
@@ -209,10 +209,10 @@ def _unrecorded(record: Attachment, error: OSError) -> StorageError:
     return StorageError(f"cannot record {record.id}: {error}", full=full)
 
 
-def _unmap(agent: Agent, ports: frozenset[PortMapping]) -> None:
+async def _unmap(agent: Agent, ports: frozenset[PortMapping]) -> None:
     """Whoever has the address next is not to be reached at these."""
     try:
-        agent.filtering.map_ports(ports, add=False)
+        await agent.filtering.map_ports(ports, add=False)
     except ApplyError as error:  # the next round tries again, before anybody has the address
         log.error("ports not unmapped: %s", error)
         agent.filtering.ready = False
@@ -269,7 +269,7 @@ async def _take_away(agent: Agent, record: Attachment) -> None:
     reached(Point.MARKED)
     agent.speech.withdraw(host_prefix(address) for address in record.addresses)
     reached(Point.WITHDRAWN)
-    _unmap(agent, mappings(record))
+    await _unmap(agent, mappings(record))
     await agent.kernel.detach([record.id], {record.id: record.endpoint()})
     agent.kernel.forget(record.addresses)
     reached(Point.ROUTES_GONE)

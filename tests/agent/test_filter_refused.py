@@ -38,16 +38,16 @@ def test_the_filter_is_there_where_translation_is_refused() -> None:
     table = Refusing()
     filtering = Filtering(table)
     filtering.nat = NAT
-    assert filtering.keep() is not None, "it is said"
+    assert asyncio.run(filtering.keep()) is not None, "it is said"
     assert (filtering.ready, table.made) == (True, [None])
     table.whole = True
-    assert filtering.keep() is not None
+    assert asyncio.run(filtering.keep()) is not None
     assert not filtering.ready
     filtering.nat = Nat()
-    assert filtering.keep() is not None
+    assert asyncio.run(filtering.keep()) is not None
     assert not filtering.ready
     table.whole = False
-    assert filtering.keep() is None
+    assert asyncio.run(filtering.keep()) is None
     assert filtering.ready
 
 
@@ -76,6 +76,7 @@ def test_nothing_more_is_attached_or_announced_without_the_filter(tmp_path: Path
         assert told
         assert set(following.ready) == {"web.h1"}
         table.whole = True
+        following.filtering.look()
         await following.writer.synced()
         assert set(following.ready) == {"web.h1"}
         assert "table inet routed" in following.report.failed

@@ -103,6 +103,7 @@ def test_the_legacy_iptables_are_heard_of() -> None:
     async def body() -> None:
         nft = Nft()
         heard = aiter(nft.watch())
+        assert await anext(heard), "of what was before, nothing is known"
         first = asyncio.ensure_future(anext(heard))
         await asyncio.sleep(0)
         run("iptables-legacy", "-P", "FORWARD", "DROP")

@@ -87,9 +87,9 @@ class HollowFilter:
     def blocking(self, slaves: Slaves) -> list[Blocking]:
         return []
 
-    async def watch(self) -> AsyncIterator[None]:
+    async def watch(self) -> AsyncIterator[bool]:
         await asyncio.Event().wait()
-        yield
+        yield False
 
 
 class HollowSpeech(Speech):
