@@ -1,0 +1,197 @@
+"""What selectors and names of ports in policies stand for, as the service told it last.
+
+It comes by one stream (`api.client.selections`), the whole of each subject first and then what
+changes, for what this host needs now. The copy on disk (``<stateDir>/members.json``, 0600) is what
+an agent works from that starts while the service is out of reach; each subject is in it with its
+version, so the service tells an agent that comes back only what has changed meanwhile. What was
+never told is missing, which is not the same as having no members.
+
+What is not needed any more is followed for some minutes still: workloads come and go, and the next
+one with such labels is to find its policies known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from api.client import Client
+from api.client.selections import DELTA, LOST, SYNCED, WHOLE, Entries, Selections, Subject, Told
+from api.resources.errors import RoutedError
+from api.resources.net import parse_address, parse_cidr
+from policies.model import Needs
+from routed.agent.records import write_atomic
+
+log = logging.getLogger("routed.control")
+
+GATHER_SECONDS = 1.0  # of changes, until they are written down
+LINGER_SECONDS = 600.0  # that something is followed after it was needed last
+RETRY_SECONDS = 5.0  # after a refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The members of a subject, and the name of just these."""
+
+    entries: Entries
+    version: str
+
+
+class Members:
+    """`known` has what was told of each subject, whenever that was; `problem` says why nothing can
+    be told now."""
+
+    def __init__(self, path: Path, node: str, client: Client | None) -> None:
+        self.path = path
+        self.node = node
+        self.known: dict[Subject, Known] = {}
+        self.problem = ""
+        self.revision = 0
+        self._client = client
+        self._needed: dict[Subject, float] = {}  # when it was needed last
+        self._selections: Selections | None = None
+        self._outdated = asyncio.Event()
+
+    def load(self) -> None:
+        """What an earlier agent was told; an unreadable copy is moved aside."""
+        try:
+            found = json.loads(self.path.read_bytes())
+            known = {_subject(one): _known(one) for one in found["members"]}
+            if found["nodeName"] == self.node:
+                self.known, self.revision = known, int(found["revision"])
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("members unreadable path=%s: %s", self.path, error)
+            self.path.rename(self.path.with_suffix(".json.bad"))
+
+    def need(self, needs: Needs) -> None:
+        """From now on these are followed."""
+        now = time.monotonic()
+        self._needed.update(dict.fromkeys((*needs.selectors, *needs.ports), now))
+        for one, last in list(self._needed.items()):
+            if now - last > LINGER_SECONDS:
+                del self._needed[one]
+                if self.known.pop(one, None) is not None:
+                    self._outdated.set()
+        if self._selections is not None:
+            self._selections.need(self._needed)
+
+    async def serve(self, changed: Callable[[], None]) -> None:
+        """Follow what is needed, and keep the copy; `changed` is called with whatever changes."""
+        if self._client is None:
+            return
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(self._client, changed))
+            tasks.create_task(self._write())
+
+    async def _follow(self, client: Client, changed: Callable[[], None]) -> None:
+        while True:
+            versions = {one: held.version for one, held in self.known.items()}
+            selections = self._selections = Selections(client, versions)
+            selections.need(self._needed)
+            try:
+                async with contextlib.aclosing(selections.follow()) as told:
+                    async for one in told:
+                        if self._take(one):
+                            changed()
+            except RoutedError as error:
+                if self._failed(error):
+                    changed()
+            await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    def _take(self, told: Told) -> bool:
+        """Whether that changed anything."""
+        if told.type == LOST:
+            return self._failed(told.why)
+        recovered, self.problem = bool(self.problem), ""
+        if told.type == SYNCED:
+            self.revision = max(self.revision, told.revision)
+            return recovered
+        if told.type not in (WHOLE, DELTA) or told.of not in self._needed:
+            return recovered
+        before = self.known.get(told.of)
+        entries = told.add
+        if told.type == DELTA:
+            if before is None:  # of what was given up meanwhile
+                return recovered
+            entries = _changed(before.entries, told)
+        self.known[told.of] = Known(entries, told.version)
+        self._outdated.set()
+        return recovered or before is None or before.entries != entries
+
+    def _failed(self, why: RoutedError | None) -> bool:
+        """Whether that was not known before."""
+        if new := not self.problem:
+            log.warning("members not told why=%s", why)
+        self.problem = str(why)
+        return new
+
+    async def _write(self) -> None:
+        while True:
+            await self._outdated.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._outdated.clear()
+            held, revision = dict(self.known), self.revision
+            job = asyncio.ensure_future(
+                asyncio.to_thread(write, self.path, self.node, held, revision)
+            )
+            try:
+                await asyncio.shield(job)
+            except asyncio.CancelledError:
+                await asyncio.wait([job])  # whoever is next must not meet this one
+                raise
+            except OSError as error:
+                log.error("members not saved path=%s: %s", self.path, error)
+                self._outdated.set()
+
+
+def write(path: Path, node: str, known: Mapping[Subject, Known], revision: int) -> None:
+    """The copy; OSError."""
+    members = [_wire(subject, one) for subject, one in known.items()]
+    document = {"nodeName": node, "revision": revision, "members": members}
+    write_atomic(path, json.dumps(document).encode(), durable=True)
+
+
+def _changed(entries: Entries, told: Told) -> Entries:
+    add, remove = told.add, told.remove
+    return Entries(
+        (entries.addresses - remove.addresses) | add.addresses,
+        (entries.nets - remove.nets) | add.nets,
+        (entries.ports - remove.ports) | add.ports,
+    )
+
+
+def _wire(subject: Subject, known: Known) -> dict[str, Any]:
+    entries = known.entries
+    if isinstance(subject, str):
+        held = {"addresses": _texts(entries.addresses), "nets": _texts(entries.nets)}
+        return {"selector": subject, "version": known.version, **held}
+    port, selector = subject
+    ports = [[str(address), *rest] for address, *rest in entries.ports]
+    return {"port": port, "selector": selector, "version": known.version, "ports": ports}
+
+
+def _texts(held: Iterable[object]) -> list[str]:
+    return [str(one) for one in held]
+
+
+def _subject(wire: Mapping[str, Any]) -> Subject:
+    return (wire["port"], wire["selector"]) if "port" in wire else wire["selector"]
+
+
+def _known(wire: Mapping[str, Any]) -> Known:
+    entries = Entries(
+        frozenset(map(parse_address, wire.get("addresses", ()))),
+        frozenset(map(parse_cidr, wire.get("nets", ()))),
+        frozenset((parse_address(one), int(p), int(n)) for one, p, n in wire.get("ports", ())),
+    )
+    return Known(entries, wire["version"])
