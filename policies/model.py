@@ -167,5 +167,5 @@ def rule_needs(rule: Rule) -> Needs:
 def port_names(ports: Iterable[int | str]) -> Iterator[str]:
     """Those of them that are names, and neither numbers nor FIRST:LAST."""
     for port in ports:
-        if isinstance(port, str) and ":" not in port and not port.isdigit():
+        if isinstance(port, str) and ":" not in port:
             yield port

@@ -1,0 +1,249 @@
+"""A plan and members → what the table has to hold. Depends on nothing else, in particular not on
+what was compiled before: `Compiler` only remembers the chains of policies that are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from api.resources.net import IPAddress
+from policies.base import LINK_GROUP
+from policies.compile import dispatch, members, names
+from policies.compile.chains import (
+    Line,
+    Place,
+    Walk,
+    denying_chains,
+    endpoint_chain,
+    endpoint_lines,
+    has_pass,
+    policy_chain,
+    policy_lines,
+    tier_chain,
+    tier_lines,
+)
+from policies.compile.matches import has_nets
+from policies.compile.ruleset import LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
+from policies.model import Direction, Membership, Placed, Plan, Policy, Signature, Step
+
+_SET = re.compile(r"@([-\w.]+)")
+_ANSWERS = ("ct state established,related accept", "answers")
+# neighbour discovery with the host itself (RFC 4861), without which there is no IPv6
+_NEIGHBOURS = (
+    "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept",
+    "neighbours",
+)
+KEYS = {Direction.INGRESS: "oif", Direction.EGRESS: "iif"}
+# egress comes first; the allow-list towards the host itself is at priority 0 of input
+BASES = {
+    ("trial-egress", Direction.EGRESS, Walk.TRIAL): "forward priority -1",
+    ("policy-egress", Direction.EGRESS, Walk.REAL): "forward priority 0",
+    ("trial-ingress", Direction.INGRESS, Walk.TRIAL): "forward priority 1",
+    ("policy-ingress", Direction.INGRESS, Walk.REAL): "forward priority 2",
+    ("trial-tohost", Direction.EGRESS, Walk.TRIAL): "input priority -2",
+    ("policy-tohost", Direction.EGRESS, Walk.REAL): "input priority -1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Of:
+    """A policy's part of one walk in one direction: its lines, and the chains they go to."""
+
+    policy: Policy
+    known: tuple[object, ...]
+    lines: list[Line]
+    inlined: bool
+    chains: dict[str, Chain]
+
+
+class Compiler:
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, Place], _Of] = {}
+
+    def compile(self, plan: Plan, known: Membership) -> Ruleset:
+        """What the table has to hold of policies; nothing where nobody passes any."""
+        groups = _groups(plan)
+        if plan.default == "Allow" and not any(ingress or egress for ingress, egress in groups):
+            return NO_POLICIES
+        found: dict[str, Chain] = {}
+        bits = dispatch.depth(len(groups))
+        for direction in Direction:
+            for walk in Walk:
+                found.update(self._walk(plan, known, groups, bits, Place(direction, walk)))
+        asked = {
+            name for one in found.values() for text in one.rules for name in _SET.findall(text)
+        }
+        return Ruleset(found, {**_link_sets(groups, bits), **members.sets(asked, known)})
+
+    def _walk(
+        self,
+        plan: Plan,
+        known: Membership,
+        groups: dict[tuple[Signature, Signature], frozenset[str]],
+        bits: int,
+        place: Place,
+    ) -> Iterator[tuple[str, Chain]]:
+        targets: dict[str, str] = {}
+        signatures: set[Signature] = set()
+        for ingress, egress in groups:
+            whole = ingress if place.direction is Direction.INGRESS else egress
+            signature = _walked(plan, whole, place)
+            if signature or (place.real and plan.default == "Deny"):
+                signatures.add(signature)
+                targets[names.group(ingress, egress)] = f"goto {endpoint_chain(signature, place)}"
+            elif place.real:
+                targets[names.group(ingress, egress)] = "accept"
+        if not targets:
+            return
+        for signature in signatures:
+            yield (
+                endpoint_chain(signature, place),
+                chain(endpoint_lines(signature, plan.default, place)),
+            )
+        for step in {step for signature in signatures for step in signature}:
+            yield from self._tier(plan, known, step, place)
+        yield from _dispatching(place, targets, bits)
+
+    def _tier(
+        self, plan: Plan, known: Membership, step: Step, place: Place
+    ) -> Iterator[tuple[str, Chain]]:
+        parts = [self._policy(plan.policies[name], known, place) for name in step.policies]
+        for part in parts:
+            yield from part.chains.items()
+        some = [(part.policy, part.lines if part.inlined else None) for part in parts]
+        yield tier_chain(step, place), chain(tier_lines(step, plan.tiers[step.tier], some, place))
+
+    def _policy(self, policy: Policy, known: Membership, place: Place) -> _Of:
+        state = _state(policy, known, place.direction)
+        before = self._made.get((policy.name, place))
+        if before is not None and before.policy == policy and before.known == state:
+            return before
+        lines = policy_lines(policy, place, known)
+        chains = dict(denying_chains(policy, place, known))
+        inlined = has_pass(policy, place.direction, known)
+        if not inlined:
+            chains[policy_chain(policy, place)] = chain(lines)
+        made = self._made[policy.name, place] = _Of(policy, state, lines, inlined, chains)
+        return made
+
+    def joined(self, ruleset: Ruleset, placed: Placed) -> Ruleset | None:
+        """`ruleset` with one more link; None: it has to be compiled anew."""
+        if not ruleset and not placed.ingress and not placed.egress:
+            return ruleset
+        sets = self._sets_of(ruleset, placed)
+        for name in sets or ():
+            ruleset = ruleset.changed(name, add=[placed.link])
+        return ruleset if sets else None
+
+    def parted(self, ruleset: Ruleset, placed: Placed) -> Ruleset | None:
+        """`ruleset` without a link; None: it has to be compiled anew."""
+        if not ruleset:
+            return ruleset
+        sets = self._sets_of(ruleset, placed)
+        if not sets or ruleset.sets[sets[0]].elements <= {placed.link}:
+            return None
+        for name in sets:
+            ruleset = ruleset.changed(name, gone=[placed.link])
+        return ruleset
+
+    def _sets_of(self, ruleset: Ruleset, placed: Placed) -> list[str] | None:
+        """Those that the link is in; None: there is no group for it yet."""
+        group = names.group(placed.ingress, placed.egress)
+        if names.links(group) not in ruleset.sets:
+            return None
+        bits = sum(name.startswith("bit-") for name in ruleset.sets)
+        return dispatch.sets_of(group, bits)
+
+    def moved(
+        self,
+        ruleset: Ruleset,
+        selector: str,
+        add: Iterable[IPAddress] = (),
+        gone: Iterable[IPAddress] = (),
+    ) -> Ruleset:
+        """`ruleset` after addresses have come to what a selector stands for, or gone. Where nets
+        have, it has to be compiled anew."""
+        for more, less in ((add, ()), ((), gone)):
+            for one in (*more, *less):
+                name = names.selector(selector, one.version)
+                if name in ruleset.sets:
+                    text = [str(one)]
+                    ruleset = ruleset.changed(name, text if more else (), text if less else ())
+        return ruleset
+
+
+def _groups(plan: Plan) -> dict[tuple[Signature, Signature], frozenset[str]]:
+    """The links that have the same signatures. Endpoints that were placed together share these as
+    objects, so that most are told apart without being compared."""
+    by_id: dict[tuple[int, int], tuple[Placed, list[str]]] = {}
+    for placed in plan.endpoints.values():
+        key = id(placed.ingress), id(placed.egress)
+        by_id.setdefault(key, (placed, []))[1].append(placed.link)
+    found: dict[tuple[Signature, Signature], frozenset[str]] = {}
+    for placed, links in by_id.values():
+        pair = placed.ingress, placed.egress
+        found[pair] = found.get(pair, frozenset()) | frozenset(links)
+    return found
+
+
+def _walked(plan: Plan, signature: Signature, place: Place) -> Signature:
+    """What of a signature is walked there: without what is staged, or, on trial, with all of it
+    if anything is."""
+    staged = any(plan.policies[name].staged for step in signature for name in step.policies)
+    if not place.real:
+        return signature if staged else ()
+    if not staged:
+        return signature
+    rest = (
+        replace(step, policies=tuple(n for n in step.policies if not plan.policies[n].staged))
+        for step in signature
+    )
+    return tuple(step for step in rest if step.policies)
+
+
+def _state(policy: Policy, known: Membership, direction: Direction) -> tuple[object, ...]:
+    """What of members decides on its rules: whether they were told, and whether there are nets."""
+    found: list[object] = []
+    for rule in policy.rules[direction]:
+        for end in (rule.source, rule.destination):
+            for text in (end.selector, end.not_selector):
+                if text is not None:
+                    one = known.selectors.get(text)
+                    found.append(None if one is None else tuple(has_nets(one).values()))
+            for port in (*end.ports, *end.not_ports):
+                if isinstance(port, str):
+                    found.append((port, end.selector or "") in known.ports)
+    return tuple(found)
+
+
+def _link_sets(
+    groups: dict[tuple[Signature, Signature], frozenset[str]], bits: int
+) -> dict[str, Set]:
+    found = {dispatch.bit_set(place): Set(LINKS) for place in range(bits)}
+    for (ingress, egress), links in groups.items():
+        for name in dispatch.sets_of(names.group(ingress, egress), bits):
+            before = found.get(name, Set(LINKS))
+            found[name] = replace(before, elements=before.elements | links)
+    return found
+
+
+def _dispatching(place: Place, targets: dict[str, str], bits: int) -> Iterator[tuple[str, Chain]]:
+    """The base chains, and those from there to the endpoints'."""
+    key, root = KEYS[place.direction], place.name("links")
+    last = [("counter drop", place.label("", "", "unknown link", counts=True))]
+    for name, lines in dispatch.chains(
+        root, f"{key}name", targets, bits, last if place.real else []
+    ):
+        yield name, chain(lines)
+    for (name, direction, walk), hook in BASES.items():
+        if (direction, walk) == (place.direction, place.walk):
+            first = [(f"{key}group != {LINK_GROUP} accept", "not ours"), _ANSWERS]
+            more = [_NEIGHBOURS] if "input" in hook else []
+            lines = [*first, *more, (f"goto {root}", "links")]
+            yield name, chain(lines, f"type filter hook {hook}; policy accept;")
+
+
+def compiled(plan: Plan, known: Membership) -> Ruleset:
+    """`Compiler().compile`, for once."""
+    return Compiler().compile(plan, known)

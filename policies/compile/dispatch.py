@@ -1,0 +1,70 @@
+"""From a link to the chain of its endpoint.
+
+Links with the same signatures in both directions are one group, and a set holds the links of each:
+who comes and goes is one element. Packets are sent on by the first set that has their link. Beyond
+some groups that would take too long, so further sets hold the links by the bits of their group's
+digest, and chains that ask for one bit each lead to few groups: what it costs grows with the
+logarithm of the number of groups, not with that of links. A link of ours that is in no set meets
+`last`.
+
+The kernel follows at most 16 chains, those that are gone to among them (NFT_JUMP_STACK_SIZE): of
+these, 5 are for what comes after the groups' and one is the base chain. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from policies.compile.chains import Line
+from policies.compile.names import links
+
+LINEAR = 16  # groups asked for one after the other, about
+DEEPEST = 9  # bits
+
+
+def depth(groups: int) -> int:
+    """How many bits are asked for."""
+    bits = 0
+    while groups > LINEAR << bits and bits < DEEPEST:
+        bits += 1
+    return bits
+
+
+def bit(group: str, place: int) -> bool:
+    """One of the digest that a group is called by, the first ones first."""
+    return bool(int(group, 16) >> (63 - place) & 1)
+
+
+def sets_of(group: str, bits: int) -> list[str]:
+    """The sets that links of the group are in, where `bits` are asked for."""
+    return [links(group), *(bit_set(place) for place in range(bits) if bit(group, place))]
+
+
+def bit_set(place: int) -> str:
+    return f"bit-{place}"
+
+
+def chains(
+    root: str, key: str, targets: Mapping[str, str], bits: int, last: list[Line]
+) -> Iterator[tuple[str, list[Line]]]:
+    """Chains by name, from `root` on. `key` is iifname or oifname; `targets`: by group, where its
+    packets go."""
+    yield from _node(root, key, sorted(targets.items()), 0, bits, last)
+
+
+def _node(
+    name: str, key: str, targets: list[tuple[str, str]], place: int, bits: int, last: list[Line]
+) -> Iterator[tuple[str, list[Line]]]:
+    if place == bits:
+        asked = [
+            (f"{key} @{links(group)} {target}", f"links of {group}") for group, target in targets
+        ]
+        yield name, [*asked, *last]
+        return
+    dash = "" if place else "-"
+    one, zero = f"{name}{dash}1", f"{name}{dash}0"
+    label = f"bit {place}"
+    yield name, [(f"{key} @{bit_set(place)} goto {one}", label), (f"goto {zero}", label)]
+    for child, wanted in ((one, True), (zero, False)):
+        some = [item for item in targets if bit(item[0], place) is wanted]
+        yield from _node(child, key, some, place + 1, bits, last)

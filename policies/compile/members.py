@@ -1,0 +1,63 @@
+"""The sets that rules ask for. Elements are texts as nftables takes them; a protocol is its number,
+for which some hosts have no name. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from policies.compile import names
+from policies.compile.matches import WORDS, collapsed
+from policies.compile.ruleset import ADDRESSES, NETS, PORTS, Set
+from policies.model import Members, Membership, PortMembers
+
+NOTE = 100  # characters of a set's comment
+
+
+def sets(asked: Iterable[str], known: Membership) -> dict[str, Set]:
+    """Those of the `asked` names that are of members."""
+    wanted = frozenset(asked)
+    found = {}
+    for text, members in known.selectors.items():
+        for version in WORDS:
+            if (name := names.selector(text, version)) in wanted:
+                found[name] = Set(ADDRESSES[version], _addresses(members)[version], note(text))
+            if (name := names.nets(text, version)) in wanted:
+                found[name] = Set(NETS[version], _nets(members)[version], note(text))
+    for key, ports in known.ports.items():
+        for version in WORDS:
+            if (name := names.named(key, version)) in wanted:
+                said = f"{key[0]} {key[1]}".strip()
+                found[name] = Set(PORTS[version], _ports(ports)[version], note(said))
+    return found
+
+
+def note(text: str) -> str:
+    """A selector as a comment, in which no character means anything to nft."""
+    plain = text.replace('"', "'").replace("\\", "/")
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in plain)[:NOTE]
+
+
+@lru_cache(maxsize=1024)
+def _addresses(members: Members) -> dict[int, frozenset[str]]:
+    return {
+        version: frozenset(str(one) for one in members.addresses if one.version == version)
+        for version in WORDS
+    }
+
+
+@lru_cache(maxsize=256)
+def _nets(members: Members) -> dict[int, frozenset[str]]:
+    return {version: frozenset(map(str, collapsed(members.nets, version))) for version in WORDS}
+
+
+@lru_cache(maxsize=1024)
+def _ports(members: PortMembers) -> dict[int, frozenset[str]]:
+    return {
+        version: frozenset(
+            f"{one} . {protocol} . {port}"
+            for one, protocol, port in members
+            if one.version == version
+        )
+        for version in WORDS
+    }
