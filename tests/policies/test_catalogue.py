@@ -1,0 +1,27 @@
+"""Every case of the catalogue: the reference evaluator and what is compiled agree with the verdicts
+that were written by hand from docs/policy.md."""
+
+from __future__ import annotations
+
+import pytest
+from support.catalogue import Case, cases
+from support.oracles import by_reference
+
+CASES = cases()
+BY_NAME = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+
+
+def test_there_are_enough_cases_and_each_is_there_once() -> None:
+    names = [case.name for case in CASES]
+    assert len(names) == len(set(names)) >= 230
+    assert {verdict for case in CASES for _, _, verdict in case.packets} == {
+        "allow",
+        "deny",
+        "reject",
+    }
+
+
+@BY_NAME
+def test_the_reference_evaluator_agrees(case: Case) -> None:
+    found = {text: by_reference(case.scene, sent) for text, sent, _ in case.packets}
+    assert found == {text: verdict for text, _, verdict in case.packets}

@@ -1,0 +1,194 @@
+"""A scene: what is declared, seen from one host, and packets in it, for the oracles of policies.
+
+The same scene is put to the reference evaluator (`world`) and to the compiler (`endpoints`,
+`membership`); a packet is put to the evaluator (`asked`) and to an interpreter of rulesets, as each
+hook of the host sees it (`seen`). Members are worked out here, naively: nothing of the compiler's
+or of the service's is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from api.resources.hostendpoint import HostEndpoint
+from api.resources.net import IPAddress
+from api.resources.policy import NetworkPolicy, NetworkSet, Tier
+from api.resources.selectors import parse
+from api.resources.workload import Workload
+from policies.model import Default, Endpoint, Members, Membership, Needs, PortKey, PortMembers
+from policies.reference import World
+from policies.reference_world import Packet as AskedPacket
+from support.rulesets import Packet as SeenPacket
+from support.rulesets.packets import ICMP, ICMPV6, PORTED
+
+HERE, THERE = "here", "there"  # the host in question, and any other
+LINK_GROUP, UPLINK = 0x7264, "up0"
+NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP", 136: "UDPLite"}
+NUMBERS = {name: number for number, name in NAMES.items()}
+PASSING = ("established", "related")  # states that no policy is asked about
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A packet: `first` and `second` are its ports, or type and code of its ICMP."""
+
+    source: IPAddress
+    destination: IPAddress
+    protocol: int
+    first: int | None = None
+    second: int | None = None
+    state: str = "new"
+
+    def __str__(self) -> str:
+        what = NAMES.get(self.protocol, str(self.protocol))
+        numbers = "" if self.first is None else f" {self.first}/{self.second}"
+        state = "" if self.state == "new" else f" {self.state}"
+        return f"{self.source} > {self.destination} {what}{numbers}{state}"
+
+    @property
+    def is_pinged(self) -> bool:
+        return self.protocol == (ICMP if self.source.version == 4 else ICMPV6)
+
+    @property
+    def asked(self) -> AskedPacket:
+        """For the reference evaluator."""
+        ports = (self.first, self.second) if self.protocol in PORTED else (None, None)
+        icmp = (self.first, self.second) if self.is_pinged else (None, None)
+        return AskedPacket(self.source, self.destination, self.protocol, *ports, *icmp)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`host`: the addresses of the host `HERE`. `untold`, `untold_ports`: of what selectors and
+    names its agent was never told the members."""
+
+    tiers: tuple[Tier, ...] = ()
+    policies: tuple[NetworkPolicy, ...] = ()
+    sets: tuple[NetworkSet, ...] = ()
+    hosts: tuple[HostEndpoint, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    host: frozenset[IPAddress] = field(default_factory=frozenset)
+    default: Default = "Allow"
+    untold: frozenset[str] = field(default_factory=frozenset)
+    untold_ports: frozenset[PortKey] = field(default_factory=frozenset)
+
+    @property
+    def world(self) -> World:
+        """For the reference evaluator. Elsewhere is another world: it judges nothing there."""
+        return World(
+            self.tiers,
+            self.policies,
+            self.sets,
+            self.hosts,
+            self.workloads,
+            {HERE: self.host},
+            self.default,
+            self.untold,
+            self.untold_ports,
+        )
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """For the compiler: those of the host `HERE`."""
+        return [
+            Endpoint(
+                one.metadata.name,
+                one.metadata.labels,
+                frozenset(one.status.addresses),
+                tuple(one.spec.ports),
+                link_of(one),
+            )
+            for one in self._local()
+        ]
+
+    def _local(self) -> list[Workload]:
+        return [one for one in self.workloads if one.spec.node == HERE]
+
+    def at(self, address: IPAddress) -> Workload | None:
+        """The workload of the host `HERE` that has it."""
+        return next((one for one in self._local() if address in one.status.addresses), None)
+
+    def membership(self, needs: Needs) -> Membership:
+        """For the compiler: what was told of what it needs."""
+        return Membership(
+            {text: self._members(text) for text in needs.selectors - self.untold},
+            {key: self._ports(*key) for key in needs.ports - self.untold_ports},
+        )
+
+    def _members(self, text: str) -> Members:
+        chosen = parse(text)
+        workloads = (one for one in self.workloads if chosen.matches(one.metadata.labels))
+        hosts = (one for one in self.hosts if chosen.matches(one.metadata.labels))
+        sets = (one for one in self.sets if chosen.matches(one.metadata.labels))
+        return Members(
+            frozenset(address for one in workloads for address in one.status.addresses)
+            | frozenset(address for one in hosts for address in one.spec.expected_ips),
+            frozenset(net for one in sets for net in one.spec.nets),
+        )
+
+    def _ports(self, name: str, text: str) -> PortMembers:
+        chosen = parse(text or "all()")
+        found = [
+            (one.metadata.labels, one.status.addresses, one.spec.ports) for one in self.workloads
+        ]
+        owners = [
+            *found,
+            *((o.metadata.labels, o.spec.expected_ips, o.spec.ports) for o in self.hosts),
+        ]
+        return frozenset(
+            (address, NUMBERS[port.protocol], port.port)
+            for labels, addresses, ports in owners
+            if chosen.matches(labels)
+            for port in ports
+            if port.name == name
+            for address in addresses
+        )
+
+    def seen(self, sent: Sent) -> Iterator[tuple[str, SeenPacket]]:
+        """(hook, the packet there), in order, on the host `HERE`."""
+        sender, receiver = self.at(sent.source), self.at(sent.destination)
+        to_host, from_host = sent.destination in self.host, sent.source in self.host
+        ported = sent.protocol in PORTED
+        packet = {
+            "saddr": sent.source,
+            "daddr": sent.destination,
+            "protocol": sent.protocol,
+            "sport": sent.first if ported else None,
+            "dport": sent.second if ported else None,
+            "type": sent.first if sent.is_pinged else None,
+            "code": sent.second if sent.is_pinged else None,
+            "state": sent.state,
+            "routed_back": True,
+            "daddr_type": "local" if to_host else "unicast",
+        }
+        come = _side("i", None if from_host else sender, there=not from_host)
+        gone = _side("o", receiver, there=not to_host)
+        nowhere = _side("o", None, there=False)
+        if not from_host:
+            yield "prerouting", SeenPacket(**packet, **come, **nowhere)  # type: ignore[arg-type]
+        if to_host:
+            yield "input", SeenPacket(**packet, **come, **nowhere)  # type: ignore[arg-type]
+            return
+        hook = "output" if from_host else "forward"
+        yield hook, SeenPacket(**packet, **come, **gone)  # type: ignore[arg-type]
+        yield "postrouting", SeenPacket(**packet, **come, **gone)  # type: ignore[arg-type]
+
+
+def _side(which: str, workload: Workload | None, *, there: bool) -> dict[str, object]:
+    """The link by which a packet comes or goes: a workload's, the uplink, or none."""
+    if not there:
+        return {f"{which}ifname": "", f"{which}ifgroup": None}
+    if workload is None:
+        return {f"{which}ifname": UPLINK, f"{which}ifgroup": 0}
+    return {f"{which}ifname": link_of(workload), f"{which}ifgroup": LINK_GROUP}
+
+
+def link_of(workload: Workload) -> str:
+    """The name of its link on the host's side."""
+    return f"rt{workload.metadata.name}"
+
+
+def addresses(*texts: str) -> frozenset[IPAddress]:
+    return frozenset(ip_address(text) for text in texts)
