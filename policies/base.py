@@ -1,7 +1,9 @@
 """The base table: what holds for every link of ours before any policy.
 
-Rendered purely from constants, and beside them what is to be translated (`policies/nat.py`). The
-filter needs no entry per workload: our links are told by their group
+Rendered purely from constants, and beside them what is to be translated (`policies/nat.py`) and
+what policies are compiled to (`policies/compile`), whose chains and sets are told by their names.
+Whatever somebody has done to the table, it is made right in one transaction: there is no moment
+with some of it. The filter needs no entry per workload: our links are told by their group
 (IFLA_GROUP, set in the very message that makes a link), and who may use which address is asked of
 the routing table. So the filter is there before the link is, and a link without a host route can
 send nothing.
@@ -23,12 +25,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from policies import nat
+from policies.compile import transaction
+from policies.compile.hooks import closed
+from policies.compile.ruleset import NO_POLICIES, Ruleset
+from policies.marks import LINK_GROUP, REAP_GROUPS, TABLE
 from policies.nat import Nat
 
-TABLE = "routed"
-LINK_GROUP = 0x7264
-REAP_GROUPS = "{ 0x7265, 0x7266 }"  # on their way out, and just being deleted
-
+WHOLE = f"inet {TABLE}"  # with its family
 _BODY = f"""
   chain antispoof {{
     type filter hook prerouting priority raw; policy accept;
@@ -55,15 +58,51 @@ _BODY = f"""
 """
 
 
-def commands(entries: Iterable[Mapping[str, Any]] | None, wanted: Nat | None) -> list[str]:
+def commands(
+    entries: Iterable[Mapping[str, Any]] | None, wanted: Nat | None, policies: Ruleset | None = None
+) -> list[str]:
     """What makes the table right; nothing if it is. `entries` is what nft lists of it, None if it
-    is not there. `wanted` None: it is not known yet, and what is there of it stays."""
+    is not there. What is None of `wanted` and `policies` is not known yet, and what is there of it
+    stays; where it cannot, because all is made anew, nothing is translated, and no flow begins."""
     listed = list(entries or ())
+    held = transaction.listed(listed)
     body = nat.body(wanted) if wanted else ""
     contents = nat.elements(wanted) if wanted else {}
-    if not _is(listed, body, whole=wanted is not None):
-        return [_render(body), *nat.filling(f"inet {TABLE}", contents, {})]
-    return nat.filling(f"inet {TABLE}", contents, nat.held(listed))
+    if policies is None:
+        rules, change = (closed() if held else NO_POLICIES), []
+    else:
+        rules, change = policies, transaction.commands(WHOLE, held, policies)
+    base = [entry for entry in listed if not _is_of_policies(entry)]
+    misfit = policies is not None and not transaction.fits(held, rules)
+    if misfit or not _is(base, body, whole=wanted is not None):
+        filling = nat.filling(WHOLE, contents, {})
+        whole = _render(body, transaction.body(rules))
+        return [whole, *filling, *transaction.filling(WHOLE, rules)]
+    return [*nat.filling(WHOLE, contents, nat.held(listed)), *change]
+
+
+def changes(
+    before: tuple[Nat | None, Ruleset], wanted: Nat | None, policies: Ruleset
+) -> list[str] | None:
+    """What makes the table right that has what was put there `before`, and nothing else; None: it
+    has to be read."""
+    held, rules = before
+    filling = []
+    if wanted is not None and wanted != held:
+        if not wanted or not held or nat.body(wanted) != nat.body(held):
+            return None
+        filling = nat.filling(WHOLE, nat.elements(wanted), nat.elements(held))
+    return [*filling, *transaction.commands(WHOLE, rules, policies)]
+
+
+def _is_of_policies(entry: Mapping[str, Any]) -> bool:
+    rule = entry.get("rule")
+    if rule is not None:
+        return transaction.is_ours("chain", rule["chain"])
+    return any(
+        kind in entry and transaction.is_ours(kind, entry[kind]["name"])
+        for kind in ("chain", "set")
+    )
 
 
 def _marks(body: str) -> dict[str, str]:
@@ -76,10 +115,10 @@ def _marks(body: str) -> dict[str, str]:
     }
 
 
-def _render(body: str) -> str:
+def _render(body: str, rules: str) -> str:
     """The commands that make the table so, whatever was there before."""
     marks = "".join(f'  chain {mark} {{ comment "which rules"; }}\n' for mark in _marks(body))
-    whole = f"{_BODY}{body}{marks}"
+    whole = f"{_BODY}{body}{marks}{rules}"
     return f"table inet {TABLE} {{ }}\ndelete table inet {TABLE}\ntable inet {TABLE} {{{whole}}}"
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from policies.base import LINK_GROUP, TABLE
+from policies.marks import LINK_GROUP, TABLE
 
 DOCKER_CHAIN = "DOCKER-USER"  # Docker's, for other people's rules
 LINK_NAMES = "rt*"  # of our links on the host's side

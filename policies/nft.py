@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterable
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import base, docker, legacy, nat
+from policies.compile import transaction
+from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking, blocking
+from policies.marks import TABLE
 from policies.nat import Nat, PortMapping
 from policies.slaves import NO_SLAVES, Slaves
 from policies.slaves import blocking as blocking_slaves
@@ -26,6 +32,9 @@ from policies.watch import changes
 NFT_CTX_OUTPUT_JSON, NFT_CTX_OUTPUT_NUMERIC_PROTO = 1 << 4, 1 << 7
 NFT_CTX_OUTPUT_TERSE = 1 << 11  # without the elements of sets
 ENOTSUP, ENOENT = 95, 2
+BULK = 1 << 19  # characters of commands, of which libnftables takes a hundred times the memory
+
+log = logging.getLogger("routed.policies")
 
 
 class Nft:
@@ -46,6 +55,7 @@ class Nft:
             getattr(self._lib, name).argtypes = [ctypes.c_void_p]
         self._lib.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         self._lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        self._made: tuple[Nat | None, Ruleset] | None = None  # what is there, as of the last sync
         before = _sockets()
         self._context = self._lib.nft_ctx_new(0)
         self._descriptors = _sockets() - before
@@ -59,7 +69,7 @@ class Nft:
         self._lib.nft_ctx_free(self._context)
         self._context = None
 
-    def run(self, commands: str, of: str = f"table inet {base.TABLE}") -> str:
+    def run(self, commands: str, of: str = f"table inet {TABLE}") -> str:
         """Run `commands` as one transaction; its output. ApplyError, of what `of` names, if
         refused."""
         failed = self._lib.nft_run_cmd_from_buffer(self._context, commands.encode())
@@ -70,23 +80,56 @@ class Nft:
             raise ApplyError(key, "change", ENOENT if "No such file" in said else ENOTSUP)
         return output.decode(errors="replace")
 
-    def sync(self, wanted: Nat | None = None) -> bool:
-        """Make the base table so, with `wanted`, which None leaves as it is; whether it had
-        to be changed. ApplyError."""
-        commands = base.commands(self._table(), wanted)
-        if not commands:
+    def sync(
+        self, wanted: Nat | None = None, policies: Ruleset | None = None, *, trusted: bool = False
+    ) -> bool:
+        """Make the table so, with `wanted` and `policies`, which None leaves as they are; whether
+        it had to be changed. `trusted`: nobody else has changed it since the last call, so it is
+        not read, and only what is wanted otherwise is changed. One transaction, or none.
+        ApplyError."""
+        made, self._made = self._made, None
+        if trusted and made is not None and policies is not None:
+            commands = base.changes(made, wanted, policies)
+            if commands is not None and self._changed(commands):
+                self._made = made[0] if wanted is None else wanted, policies
+                return bool(commands)
+        size = transaction.size(policies)
+        commands = base.commands(self._table(size), wanted, policies)
+        if commands:
+            self._load("\n".join(commands))
+            if base.commands(self._table(size), wanted, policies):
+                raise ApplyError(f"table inet {TABLE}", "read back", ENOENT)
+        if policies is not None:
+            self._made = wanted, policies
+        return bool(commands)
+
+    def _changed(self, commands: list[str]) -> bool:
+        """Whether these could be carried out; the table has to be read where they could not."""
+        try:
+            if commands:
+                self._load("\n".join(commands))
+        except ApplyError as error:
+            log.info("filter table is read again: %s", error)
             return False
-        self.run("\n".join(commands))
-        if base.commands(self._table(), wanted):
-            raise ApplyError(f"table inet {base.TABLE}", "read back", ENOENT)
         return True
+
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """Packets and bytes of each rule of policies, by its label (`policies/compile/names.py`),
+        since its chain was last written. ApplyError."""
+        return transaction.counters(self._entries(f"list table inet {TABLE}", terse=True))
 
     def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
         """Put these into the table that is there, or take them out, and nothing else. ApplyError,
         also where some were there already, or were not."""
+        ports = frozenset(ports)
         some, none = nat.mapped(ports), nat.mapped(())
         now, then = (none, some) if add else (some, none)
-        self.run("\n".join(nat.filling(f"inet {base.TABLE}", then, now)))
+        made, self._made = self._made, None
+        self.run("\n".join(nat.filling(f"inet {TABLE}", then, now)))
+        if made is not None and made[0] is not None:
+            held = made[0].ports
+            both = held | ports if add else held - ports
+            self._made = replace(made[0], ports=both), made[1]
 
     def open_docker(self) -> bool:
         """Keep our pair of rules in Docker's chain, where that is; whether that changed anything.
@@ -104,9 +147,15 @@ class Nft:
 
     def _ruleset(self) -> list[dict[str, Any]]:
         """Everybody's chains and rules; nobody asks for the elements of sets here."""
-        self._lib.nft_ctx_output_set_flags(self._context, self._flags | NFT_CTX_OUTPUT_TERSE)
+        return self._entries("list ruleset", "ruleset", terse=True)
+
+    def _entries(
+        self, command: str, of: str = f"table inet {TABLE}", *, terse: bool = False
+    ) -> list[dict[str, Any]]:
+        flags = self._flags | (NFT_CTX_OUTPUT_TERSE if terse else 0)
+        self._lib.nft_ctx_output_set_flags(self._context, flags)
         try:
-            said = self.run("list ruleset", "ruleset")
+            said = self.run(command, of)
         finally:
             self._lib.nft_ctx_output_set_flags(self._context, self._flags)
         listed: list[dict[str, Any]] = json.loads(said)["nftables"]
@@ -121,14 +170,37 @@ class Nft:
         """Those of netlink that changes of ours come by, once there were some."""
         return set(map(_port, self._descriptors)) - {0}
 
-    def _table(self) -> list[dict[str, Any]] | None:
-        """What is in our table; None: there is none."""
+    def _load(self, commands: str) -> None:
+        """Carry them out: in a process of its own where they are many, whose memory goes with it.
+        ApplyError."""
+        if len(commands) < BULK or child(("-f", "-"), commands) is None:
+            self.run(commands)
+
+    def _table(self, size: int = 0) -> list[dict[str, Any]] | None:
+        """What is in our table, of which about `size` bytes are known; None: there is none."""
+        listing = f"list table inet {TABLE}"
         try:
-            listed = self.run(f"list table inet {base.TABLE}")
+            if size >= BULK and (said := child(("-j", "-p", *listing.split()))) is not None:
+                entries: list[dict[str, Any]] = json.loads(said)["nftables"]
+                return entries
+            return self._entries(listing)
         except ApplyError:
             return None
-        entries: list[dict[str, Any]] = json.loads(listed)["nftables"]
-        return entries
+
+
+def child(arguments: Sequence[str], given: str = "", of: str = f"table inet {TABLE}") -> str | None:
+    """What nft says, as a process in the namespace of this thread; None: there is no such program.
+    ApplyError, if it refuses."""
+    try:
+        done = subprocess.run(
+            ["nft", *arguments], input=given, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    if done.returncode:
+        key = f"{of} ({' '.join(done.stderr.split())[:200]})"
+        raise ApplyError(key, "change", ENOENT if "No such file" in done.stderr else ENOTSUP)
+    return done.stdout
 
 
 def _sockets() -> set[int]:

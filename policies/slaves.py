@@ -13,8 +13,8 @@ from ipaddress import ip_network
 from typing import Any
 
 from api.resources.net import IPNetwork
-from policies.base import TABLE
 from policies.firewall import FAMILIES, Blocking, Listed, Rule, is_comment, program_of
+from policies.marks import TABLE
 
 FIELDS = {"input": ("daddr", "-d"), "output": ("saddr", "-s")}
 WHAT = {"input": "what comes to ipvlan workloads", "output": "what ipvlan workloads send"}

@@ -16,7 +16,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Container
 
 from policies import legacy
-from policies.base import TABLE
+from policies.marks import TABLE
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1

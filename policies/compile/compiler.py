@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from api.resources.net import IPAddress
-from policies.base import LINK_GROUP
 from policies.compile import dispatch, members, names
 from policies.compile.chains import (
     Line,
@@ -23,27 +22,12 @@ from policies.compile.chains import (
     tier_chain,
     tier_lines,
 )
+from policies.compile.hooks import KEYS, base_chains
 from policies.compile.matches import has_nets
 from policies.compile.ruleset import LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
 from policies.model import Direction, Membership, Placed, Plan, Policy, Signature, Step
 
 _SET = re.compile(r"@([-\w.]+)")
-_ANSWERS = ("ct state established,related accept", "answers")
-# neighbour discovery with the host itself (RFC 4861), without which there is no IPv6
-_NEIGHBOURS = (
-    "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept",
-    "neighbours",
-)
-KEYS = {Direction.INGRESS: "oif", Direction.EGRESS: "iif"}
-# egress comes first; the allow-list towards the host itself is at priority 0 of input
-BASES = {
-    ("trial-egress", Direction.EGRESS, Walk.TRIAL): "forward priority -1",
-    ("policy-egress", Direction.EGRESS, Walk.REAL): "forward priority 0",
-    ("trial-ingress", Direction.INGRESS, Walk.TRIAL): "forward priority 1",
-    ("policy-ingress", Direction.INGRESS, Walk.REAL): "forward priority 2",
-    ("trial-tohost", Direction.EGRESS, Walk.TRIAL): "input priority -2",
-    ("policy-tohost", Direction.EGRESS, Walk.REAL): "input priority -1",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,18 +214,12 @@ def _link_sets(
 
 def _dispatching(place: Place, targets: dict[str, str], bits: int) -> Iterator[tuple[str, Chain]]:
     """The base chains, and those from there to the endpoints'."""
-    key, root = KEYS[place.direction], place.name("links")
+    root = place.name("links")
     last = [("counter drop", place.label("", "", "unknown link", counts=True))]
-    for name, lines in dispatch.chains(
-        root, f"{key}name", targets, bits, last if place.real else []
-    ):
+    parts = dispatch.chains(root, f"{KEYS[place.direction]}name", targets, bits, last * place.real)
+    for name, lines in parts:
         yield name, chain(lines)
-    for (name, direction, walk), hook in BASES.items():
-        if (direction, walk) == (place.direction, place.walk):
-            first = [(f"{key}group != {LINK_GROUP} accept", "not ours"), _ANSWERS]
-            more = [_NEIGHBOURS] if "input" in hook else []
-            lines = [*first, *more, (f"goto {root}", "links")]
-            yield name, chain(lines, f"type filter hook {hook}; policy accept;")
+    yield from base_chains(place, [(f"goto {root}", "links")])
 
 
 def compiled(plan: Plan, known: Membership) -> Ruleset:

@@ -11,7 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from policies.compile.ruleset import CHAIN_NAMES, LINKS, SET_NAMES, Chain, Ruleset, Set, address
+from policies.compile.ruleset import (
+    CHAIN_NAMES,
+    LINKS,
+    SET_NAMES,
+    Chain,
+    Ruleset,
+    Set,
+    address,
+    label_of,
+)
 
 ODD = "?"  # an element that is none of ours, whatever it is
 AT_ONCE = 2_000  # elements of one command
@@ -156,3 +165,25 @@ def _elements(
     for start in range(0, len(texts), AT_ONCE):
         some = ", ".join(texts[start : start + AT_ONCE])
         yield f"{verb} element {table} {name} {{ {some} }}"
+
+
+def size(wanted: Ruleset | None) -> int:
+    """About how many characters it is."""
+    if wanted is None:
+        return 0
+    elements = sum(len(one.elements) for one in wanted.sets.values())
+    return 20 * elements + sum(len(text) for one in wanted.chains.values() for text in one.rules)
+
+
+def counters(entries: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Packets and bytes by label; what one rule of a policy became several of is added up."""
+    found: dict[str, tuple[int, int]] = {}
+    for entry in entries:
+        one = entry.get("rule")
+        if one is None or not is_ours("chain", one["chain"]):
+            continue
+        for part in one.get("expr", ()):
+            if isinstance(part, dict) and isinstance(held := part.get("counter"), dict):
+                packets, octets = found.get(label := label_of(one.get("comment", "")), (0, 0))
+                found[label] = packets + held["packets"], octets + held["bytes"]
+    return found

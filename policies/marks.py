@@ -1,0 +1,7 @@
+"""What is ours, as nftables sees it: our table, and the groups of our links (IFLA_GROUP)."""
+
+from __future__ import annotations
+
+TABLE = "routed"
+LINK_GROUP = 0x7264
+REAP_GROUPS = "{ 0x7265, 0x7266 }"  # on their way out, and just being deleted
