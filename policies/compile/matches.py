@@ -22,7 +22,7 @@ from policies.compile import names
 from policies.model import Members, Membership, port_names, rule_needs
 
 NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
-FAMILY_OF = {"ICMP": 4, "ICMPv6": 6}
+FAMILY_OF = {NUMBERS["ICMP"]: 4, NUMBERS["ICMPv6"]: 6}
 WORDS = {4: "ip", 6: "ip6"}
 
 Alternatives = list[str]  # of which one has to be true; none: it never is
@@ -57,7 +57,7 @@ def matches(rule: Rule, known: Membership, *, exclusive: bool = False) -> list[s
 
 def _versions(rule: Rule, known: Membership) -> list[int]:
     """The families that rules are needed for; 0: one rule for both."""
-    only = FAMILY_OF.get(str(rule.protocol))
+    only = None if rule.protocol is None else FAMILY_OF.get(number(rule.protocol))
     if None not in (rule.ip_version, only) and rule.ip_version != only:
         return []
     only = rule.ip_version or only

@@ -3,12 +3,22 @@ that were written by hand from docs/policy.md."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from support.catalogue import Case, cases
-from support.oracles import by_reference
+from support.oracles import by_reference, by_ruleset
+from support.tables import Table
 
 CASES = cases()
 BY_NAME = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    made = Table()
+    yield made
+    made.close()
 
 
 def test_there_are_enough_cases_and_each_is_there_once() -> None:
@@ -25,3 +35,12 @@ def test_there_are_enough_cases_and_each_is_there_once() -> None:
 def test_the_reference_evaluator_agrees(case: Case) -> None:
     found = {text: by_reference(case.scene, sent) for text, sent, _ in case.packets}
     assert found == {text: verdict for text, _, verdict in case.packets}
+
+
+@pytest.mark.root
+@BY_NAME
+def test_what_is_compiled_agrees(case: Case, table: Table) -> None:
+    ruleset = table.put(case.scene)
+    told = [one for one in case.packets if not one[1].is_odd]  # others: test_real_verdicts.py
+    found = {text: by_ruleset(case.scene, ruleset, sent) for text, sent, _ in told}
+    assert found == {text: verdict for text, _, verdict in told}

@@ -41,7 +41,7 @@ def found(exclusive: bool = False, /, **fields: Any) -> list[str]:
         ({"protocol": "TCP"}, [TCP]),
         ({"protocol": 132}, ["meta l4proto 132"]),
         ({"protocol": "ICMP"}, [f"{V4} meta l4proto 1"]),
-        ({"protocol": 1}, ["meta l4proto 1"]),
+        ({"protocol": 1}, ["meta nfproto ipv4 meta l4proto 1"]),
         ({"protocol": "ICMPv6"}, [f"{V6} meta l4proto 58"]),
         ({"notProtocol": "ICMP"}, ["meta l4proto != 1"]),
         ({"protocol": "TCP", "notProtocol": "UDP"}, [TCP]),

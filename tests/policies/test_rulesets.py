@@ -93,6 +93,8 @@ HOLDS = [
     ("meta l4proto { 6, 17 } th dport 80 accept", six(UDP), YES, ""),
     ("meta l4proto { 6, 17 } th dport 80 accept", packet(protocol=132), NO, ""),
     ("meta l4proto != 17 accept", packet(), YES, ""),
+    ("meta l4proto != 1 accept", six(ICMP), NO, ""),
+    ("meta l4proto { 1, 6 } accept", six(ICMP), YES, ""),
     ("meta l4proto 136 th dport 80 accept", packet(protocol=136), YES, ""),
     ("sctp dport 80 accept", packet(protocol=132), YES, ""),
     ("meta nfproto ipv6 tcp dport 80 accept", six(), YES, ""),
@@ -207,6 +209,7 @@ def test_what_was_logged_and_which_rules_held_is_told() -> None:
         ("th dport 80 accept", packet(protocol=ICMP)),  # the kernel reads a checksum there
         ("th dport != 80 accept", packet(protocol=ICMP)),
         ("icmp type 8 accept", six(ICMP)),  # listed alike whether it looks at IPv6 or not
+        ("meta l4proto 1 accept", six(ICMP)),  # and whether a family was before it
         ("fib saddr . iif oif missing drop", packet()),  # nothing was said of the way back
         ("fib daddr type local accept", packet()),
         ("meta skuid 0 accept", packet()),

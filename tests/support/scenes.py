@@ -21,7 +21,7 @@ from policies.model import Default, Endpoint, Members, Membership, Needs, PortKe
 from policies.reference import World
 from policies.reference_world import Packet as AskedPacket
 from support.rulesets import Packet as SeenPacket
-from support.rulesets.packets import ICMP, ICMPV6, PORTED
+from support.rulesets.packets import ICMP, ICMPV6, PINGED, PORTED
 
 HERE, THERE = "here", "there"  # the host in question, and any other
 LINK_GROUP, UPLINK = 0x7264, "up0"
@@ -50,6 +50,11 @@ class Sent:
     @property
     def is_pinged(self) -> bool:
         return self.protocol == (ICMP if self.source.version == 4 else ICMPV6)
+
+    @property
+    def is_odd(self) -> bool:
+        """ICMP in the other family: listings do not tell what is done with it (support.rulesets)."""
+        return self.protocol in PINGED and not self.is_pinged
 
     @property
     def asked(self) -> AskedPacket:

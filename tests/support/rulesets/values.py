@@ -1,8 +1,9 @@
 """What the left sides of matches are worth, and whether a right side holds that.
 
 nft leaves conditions out of what it lists where another says them already: `ip saddr` holds for
-IPv4 alone, `tcp dport` for TCP alone. `icmp type` is the exception that cannot be told: written
-after `meta l4proto icmp` it looks at IPv6 as well, and is listed alike; so it is Unknown there.
+IPv4 alone, `tcp dport` for TCP alone. Two cannot be told from their listing, and are Unknown for
+ICMP in the other family: `meta l4proto icmp` is listed alike with and without a family before it,
+and `icmp type` after that looks at IPv6 too (nft 1.0.6).
 """
 
 from __future__ import annotations
@@ -165,12 +166,16 @@ def _group(side: str) -> Callable[[Packet], int]:
     return value
 
 
+def _l4proto(packet: Packet) -> int:
+    return packet.protocol
+
+
 META = {
     "iifname": Field(lambda packet: packet.iifname, _text),
     "oifname": Field(lambda packet: packet.oifname, _text),
     "iifgroup": Field(_group("iifgroup"), _number({"default": 0})),
     "oifgroup": Field(_group("oifgroup"), _number({"default": 0})),
-    "l4proto": Field(lambda packet: packet.protocol, _number(PROTOCOLS)),
+    "l4proto": Field(_l4proto, _number(PROTOCOLS)),
     "nfproto": Field(lambda packet: NFPROTO[packet.version], _one_of(NFPROTO.values())),
     "protocol": Field(lambda packet: packet.version, _ether),
     "mark": Field(lambda packet: packet.mark, _number({})),
@@ -249,6 +254,12 @@ def holds(element: Any, fields: list[Field], values: list[Any]) -> bool:
     if None in found:
         raise Unknown(f"{element}: the packet has another header there")
     return True
+
+
+def is_ambiguous(fields: list[Field], right: Any, packet: Packet) -> bool:
+    """Whether that match, which holds, may have had a family with it that is not listed."""
+    odd = packet.protocol in PINGED and packet.type is None
+    return odd and fields[0].of is _l4proto and not isinstance(right, dict)
 
 
 def _spans(part: Any, field: Field, value: Any) -> bool | None:

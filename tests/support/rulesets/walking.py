@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from support.rulesets.packets import TCP, Packet
-from support.rulesets.values import Break, Unknown, holds
+from support.rulesets.values import Break, Unknown, holds, is_ambiguous
 from support.rulesets.values import field as fields_of
 
 FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
@@ -196,6 +196,8 @@ class _Course:
         if op not in ("==", "!="):
             raise Unknown(f"operator {op}")
         found = any(holds(one, fields, values) for one in self._elements(right))
+        if found and op == "==" and is_ambiguous(fields, right, self.packet):
+            raise Unknown(f"ICMP of the other family: {match}")
         return found is (op == "==")
 
     def _elements(self, right: Any) -> list[Any]:
