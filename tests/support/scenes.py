@@ -53,7 +53,7 @@ class Sent:
 
     @property
     def is_odd(self) -> bool:
-        """ICMP in the other family: listings do not tell what is done with it (support.rulesets)."""
+        """ICMP in the other family, of which listings do not tell all (support.rulesets)."""
         return self.protocol in PINGED and not self.is_pinged
 
     @property
