@@ -93,16 +93,8 @@ def judge(world: World, packet: Packet) -> Judgement:
     """What becomes of `packet`, at both of its ends."""
     sender = _workload(world, packet.sender, packet.source)
     receiver = _workload(world, packet.receiver, packet.destination)
-    to_host = (
-        sender is not None
-        and receiver is None
-        and _is_host(world, sender.spec.node, packet.destination)
-    )
-    from_host = (
-        sender is None
-        and receiver is not None
-        and _is_host(world, receiver.spec.node, packet.source)
-    )
+    to_host = sender is not None and _is_host(world, sender.spec.node, packet.destination)
+    from_host = receiver is not None and _is_host(world, receiver.spec.node, packet.source)
     if to_host and _discovery(packet):
         return Judgement(egress=Decision(Verdict.ALLOW, By.DISCOVERY))
     if from_host:

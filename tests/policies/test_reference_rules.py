@@ -210,3 +210,13 @@ def test_an_address_of_two_things_is_a_member_if_either_is_selected() -> None:
     assert member(two, "app == 'web'", address)
     assert member(two, "site == 'office'", address)
     assert not member(two, "app == 'web' && site == 'office'", address)
+
+
+def test_a_ports_name_is_of_what_the_selector_beside_it_selects() -> None:
+    same = WORLD.host_endpoints[0]
+    spec = same.spec.model_copy(update={"expected_ips": [packet(WEB, DB).source]})
+    both = replace(WORLD, host_endpoints=(same.model_copy(update={"spec": spec}),))
+    for selector, true in (("", True), ("selector: role == 'host', ", True),
+                           ("selector: app == 'web', ", False)):  # fmt: skip
+        held = rule(f"{{protocol: TCP, destination: {{{selector}ports: [ssh]}}}}")
+        assert fits(both, held, packet(DB, WEB, "TCP/22")) is true, selector
