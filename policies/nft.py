@@ -32,7 +32,7 @@ from policies.watch import changes
 NFT_CTX_OUTPUT_JSON, NFT_CTX_OUTPUT_NUMERIC_PROTO = 1 << 4, 1 << 7
 NFT_CTX_OUTPUT_TERSE = 1 << 11  # without the elements of sets
 ENOTSUP, ENOENT = 95, 2
-BULK = 1 << 19  # characters of commands, of which libnftables takes a hundred times the memory
+BULK = 1 << 18  # characters of commands, of which libnftables takes a hundred times the memory
 
 log = logging.getLogger("routed.policies")
 
