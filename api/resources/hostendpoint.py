@@ -25,15 +25,23 @@ class HostEndpointSpec(Model):
     interface_name: Annotated[str, AfterValidator(one_or_all)] | None = None
     """The interface, or * for all of them."""
     expected_ips: list[Address] = Field(default_factory=list, alias="expectedIPs", max_length=100)
-    """Addresses that it is known by, where no interface is named."""
+    """Addresses that selectors of rules mean by it; where no interface is named, its interface is
+    the one that has one of them."""
     ports: list[Port] = Field(default_factory=list, max_length=256)
     """Names for its ports, which policies may use."""
 
     def causes(self) -> list[Cause]:
+        found = []
+        if len(set(self.expected_ips)) != len(self.expected_ips):
+            found.append(Cause("spec.expectedIPs", "names an address twice", "FieldValueDuplicate"))
+        names = [(port.name, port.protocol) for port in self.ports if port.name]
+        if len(set(names)) != len(names):
+            said = "gives a name twice for one protocol"
+            found.append(Cause("spec.ports", said, "FieldValueDuplicate"))
         if self.interface_name is None and not self.expected_ips:
             said = "interfaceName or expectedIPs must say which interface"
-            return [Cause("spec", said, "FieldValueRequired")]
-        return []
+            found.append(Cause("spec", said, "FieldValueRequired"))
+        return found
 
 
 @resource(

@@ -16,12 +16,16 @@ from api.resources.selectors import SelectorText
 
 PORTED = ("TCP", "UDP", "SCTP", "UDPLite")
 PINGED = ("ICMP", "ICMPv6")
+NUMBERS = {"TCP": 6, "UDP": 17, "SCTP": 132, "UDPLite": 136, "ICMP": 1, "ICMPv6": 58}  # the IANA's
+NAMES = {number: name for name, number in NUMBERS.items()}
 _RANGE = re.compile(r"(\d{1,5}):(\d{1,5})\Z")
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 
 def port(value: int | str) -> int | str:
-    """A number, FIRST:LAST, or the name of a workload's port."""
+    """A number, FIRST:LAST, or the name of a workload's port. A number in a string is one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value) if len(value) <= 5 else 65_536
     if isinstance(value, bool) or (isinstance(value, int) and not 1 <= value <= 65_535):
         raise ValueError(f"{value!r} is no port: 1 to 65535")
     if isinstance(value, str):
@@ -42,6 +46,15 @@ def protocol(value: int | str) -> int | str:
     return value
 
 
+def not_empty(value: str) -> str:
+    """In a rule an empty selector could mean everybody that is known, or nothing said."""
+    if not value.strip():
+        raise ValueError("must not be empty: all() is all that is known here; else leave it out")
+    return value
+
+
+EntitySelector = Annotated[SelectorText, AfterValidator(not_empty)]
+Order = Annotated[float, Field(allow_inf_nan=False)]
 Port = Annotated[int | str, AfterValidator(port)]
 Protocol = Annotated[int | str, AfterValidator(protocol)]
 
@@ -66,15 +79,16 @@ class Entity(Model):
     """One end of what a rule is about: everything, or what all of these are true of."""
 
     nets: list[Cidr] = Field(default_factory=list, max_length=1000)
-    """Inside one of these."""
+    """Inside one of these; of one family, they make the rule one of that family."""
     not_nets: list[Cidr] = Field(default_factory=list, max_length=1000)
     """Inside none of these."""
-    selector: SelectorText | None = None
-    """A workload, network set or host endpoint with such labels."""
-    not_selector: SelectorText | None = None
-    """None with such labels."""
+    selector: EntitySelector | None = None
+    """An address of a workload, network set or host endpoint with such labels."""
+    not_selector: EntitySelector | None = None
+    """An address of none with such labels."""
     ports: list[Port] = Field(default_factory=list, max_length=100)
-    """One of these: numbers, FIRST:LAST, or names of workloads' ports."""
+    """One of these: numbers, FIRST:LAST, or names of ports, where `selector` is of those that it
+    selects."""
     not_ports: list[Port] = Field(default_factory=list, max_length=100)
     """None of these."""
 
@@ -98,9 +112,9 @@ class Rule(Model):
     ip_version: Literal[4, 6] | None = None
     """4 or 6; both by default."""
     protocol: Protocol | None = None
-    """A name such as TCP, or a number."""
+    """TCP, UDP, SCTP, UDPLite, ICMP (of IPv4), ICMPv6 (of IPv6), or a number."""
     not_protocol: Protocol | None = None
-    """Any but this."""
+    """Any but this, in either family."""
     icmp: ICMP | None = None
     """Of ICMP only this."""
     not_icmp: ICMP | None = Field(default=None, alias="notICMP")
@@ -112,34 +126,48 @@ class Rule(Model):
 
     def causes(self, path: str) -> list[Cause]:
         found = []
+        protocol = NAMES.get(self.protocol) if isinstance(self.protocol, int) else self.protocol
         if self.reject and self.action is not Action.DENY:
             found.append(Cause(f"{path}.reject", "is for the action Deny"))
         for name, end in (("source", self.source), ("destination", self.destination)):
             found += end.causes(f"{path}.{name}", self.ip_version)
-            if (end.ports or end.not_ports) and self.protocol not in PORTED:
+            if (end.ports or end.not_ports) and protocol not in PORTED:
                 found.append(
                     Cause(f"{path}.protocol", f"must be one of {', '.join(PORTED)} where ports are")
                 )
         for name, icmp in (("icmp", self.icmp), ("notICMP", self.not_icmp)):
             if icmp is None:
                 continue
-            if self.protocol not in PINGED:
+            if protocol not in PINGED:
                 found.append(Cause(f"{path}.protocol", f"must be ICMP or ICMPv6 where {name} is"))
             if icmp.type is None:
                 found.append(Cause(f"{path}.{name}.type", "is required", "FieldValueRequired"))
-        wrong = {"ICMP": 6, "ICMPv6": 4}.get(str(self.protocol))
+        wrong = {"ICMP": 6, "ICMPv6": 4}.get(str(protocol))
         if self.ip_version is not None and self.ip_version == wrong:
-            found.append(Cause(f"{path}.ipVersion", f"{self.protocol} is not of IPv{wrong}"))
-        return found
+            found.append(Cause(f"{path}.ipVersion", f"{protocol} is not of IPv{wrong}"))
+        return found or self._nowhere(path, wrong)
+
+    def _nowhere(self, path: str, wrong: int | None) -> list[Cause]:
+        """What can be true of no packet, so that the rule would do nothing without a word."""
+        source = {net.version for net in self.source.nets} or {4, 6}
+        destination = {net.version for net in self.destination.nets} or {4, 6}
+        if not source & destination:
+            said = "are of the other family than source.nets: no packet is of both"
+            return [Cause(f"{path}.destination.nets", said)]
+        if source & destination == {wrong}:
+            name = "source" if source == {wrong} else "destination"
+            return [Cause(f"{path}.{name}.nets", f"are of IPv{wrong}, which the protocol is not")]
+        return []
 
 
 class TierSpec(Model):
     """Tiers are tried in order; each says what becomes of what its policies do not decide."""
 
-    order: float | None = None
+    order: Order | None = None
     """The lowest first; those without come last, by name."""
     default_action: Literal["Deny", "Pass"] = "Deny"
-    """Of what is selected by a policy of the tier and decided by none."""
+    """What becomes of a packet to or from an endpoint that a policy of the tier selects, when none
+    of its rules decides."""
 
 
 @resource("tiers", columns=(Column("ORDER", "spec.order"), Column("DEFAULT", "spec.defaultAction")))
@@ -160,7 +188,7 @@ class NetworkPolicySpec(Model):
 
     tier: DNSSubdomain = "default"
     """The tier that it is of. Immutable."""
-    order: float | None = None
+    order: Order | None = None
     """The lowest first; those without come last, by name."""
     selector: SelectorText = "all()"
     """Whom it is for."""
@@ -171,7 +199,7 @@ class NetworkPolicySpec(Model):
     egress: list[Rule] = Field(default_factory=list, max_length=1000)
     """For what goes out."""
     staged: bool = False
-    """Decide nothing, only count what it would have denied."""
+    """Decide nothing; what it would have denied, were all staged policies in effect, is counted."""
 
     def causes(self) -> list[Cause]:
         found: list[Cause] = []

@@ -1,4 +1,4 @@
-"""Kinds that are kept and not yet carried out: what is wrong with one is told as for all others."""
+"""Kinds of policies and others: what is wrong with one is told with its field."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from support.service import Service
 
 from api.resources.decode import decode
 from api.resources.errors import Invalid
+from api.resources.policy import NetworkPolicy
 from api.resources.registry import KINDS
 
 
@@ -44,8 +45,20 @@ RULE: dict[str, Any] = {"action": "Allow"}
         ({"source": {"nets": ["10.0.0.1/8"]}}, "source.nets[0]", "10.0.0.0/8 would be right"),
         ({"source": {"selector": "a =="}}, "source.selector", "column"),
         ({"reject": True}, "reject", "for the action Deny"),
+        ({"protocol": 47, "destination": {"ports": [80]}}, "protocol", "where ports are"),
+        ({"protocol": 6, "icmp": {"type": 8}}, "protocol", "must be ICMP or ICMPv6"),
+        ({"protocol": 1, "ipVersion": 6}, "ipVersion", "ICMP is not of IPv6"),
+        ({"protocol": "TCP", "source": {"ports": ["70000"]}}, "source.ports[0]", "65535"),
+        ({"protocol": "TCP", "source": {"ports": ["9" * 40]}}, "source.ports[0]", "65535"),
+        ({"protocol": "TCP", "source": {"ports": ["0000080"]}}, "source.ports[0]", "65535"),
+        ({"source": {"selector": " "}}, "source.selector", "must not be empty"),
+        ({"destination": {"notSelector": ""}}, "destination.notSelector", "leave it out"),
+        ({"source": {"nets": ["10.0.0.0/8"]}, "destination": {"nets": ["fd00::/8"]}},
+         "destination.nets", "no packet is of both"),
+        ({"protocol": "ICMPv6", "source": {"nets": ["10.0.0.0/8"]}}, "source.nets", "of IPv4"),
+        ({"protocol": "ICMP", "destination": {"nets": ["fd00::/8"]}}, "destination.nets", "IPv6"),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_with_a_rule(rule: dict[str, Any], field: str, says: str) -> None:
     found = fields("networkpolicies", {"ingress": [RULE, {**RULE, **rule}]})
     assert says in found.get(f"spec.ingress[1].{field}", ""), found
@@ -57,6 +70,13 @@ def test_what_is_wrong_with_a_rule(rule: dict[str, Any], field: str, says: str) 
         ("networkpolicies", {"types": ["Egress"], "ingress": [RULE]}, "spec.ingress", "lacks"),
         ("networkpolicies", {"types": ["Egress", "Egress"]}, "spec.types", "twice"),
         ("networkpolicies", {"selector": "a in"}, "spec.selector", "column"),
+        ("networkpolicies", {"order": float("nan")}, "spec.order", "finite"),
+        ("tiers", {"order": float("inf")}, "spec.order", "finite"),
+        ("hostendpoints", {"node": "h1", "expectedIPs": ["10.0.0.1"] * 2}, "spec.expectedIPs",
+         "twice"),
+        ("hostendpoints",
+         {"node": "h1", "interfaceName": "*", "ports": [{"name": "a", "port": 1}] * 2},
+         "spec.ports", "twice"),
         ("tiers", {"defaultAction": "Allow"}, "spec.defaultAction", "Deny"),
         ("networksets", {"nets": ["x"]}, "spec.nets[0]", "no prefix length"),
         ("hostendpoints", {"node": "h1"}, "spec", "interfaceName or expectedIPs"),
@@ -83,6 +103,34 @@ def test_what_is_wrong_with_an_object(
 ) -> None:
     found = fields(plural, spec)
     assert says in found.get(field, ""), found
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"protocol": 6, "destination": {"ports": [80]}},
+        {"protocol": 136, "source": {"notPorts": ["1:9"]}},
+        {"protocol": 1, "icmp": {"type": 8}},
+        {"protocol": 58, "notICMP": {"type": 128}},
+        {"source": {"nets": ["10.0.0.0/8", "fd00::/8"]}, "destination": {"nets": ["fd00::/8"]}},
+        {"protocol": "ICMPv6", "source": {"nets": ["10.0.0.0/8", "fd00::/8"]}},
+        {"protocol": "ICMP", "source": {"notNets": ["fd00::/8"]}},
+    ],
+)
+def test_what_is_right_with_a_rule(rule: dict[str, Any]) -> None:
+    decode(
+        KINDS["networkpolicies"],
+        {"metadata": {"name": "x"}, "spec": {"ingress": [{**RULE, **rule}]}},
+    )
+
+
+def test_a_port_in_quotes_is_a_number_all_the_same() -> None:
+    rule = {**RULE, "protocol": "TCP", "destination": {"ports": ["80", "8080:8090", "http"]}}
+    held = decode(
+        KINDS["networkpolicies"], {"metadata": {"name": "x"}, "spec": {"ingress": [rule]}}
+    )
+    assert isinstance(held, NetworkPolicy)
+    assert held.spec.ingress[0].destination.ports == [80, "8080:8090", "http"]
 
 
 def test_what_they_refer_to_has_to_be_there(service: Service) -> None:
