@@ -53,6 +53,7 @@ class Nft:
             function.restype = ctypes.c_char_p
         for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
             getattr(self._lib, name).argtypes = [ctypes.c_void_p]
+        self._lib.nft_ctx_set_dry_run.argtypes = [ctypes.c_void_p, ctypes.c_bool]
         self._lib.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         self._lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self._made: tuple[Nat | None, Ruleset] | None = None  # what is there, as of the last sync
@@ -112,6 +113,15 @@ class Nft:
             log.info("filter table is read again: %s", error)
             return False
         return True
+
+    def check(self, rules: Ruleset) -> None:
+        """ApplyError if the kernel would not take these rules of policies, by themselves: a part of
+        it that they need is missing. Nothing is changed."""
+        self._lib.nft_ctx_set_dry_run(self._context, True)
+        try:
+            self.run(f"table inet {TABLE}-check {{\n{transaction.body(rules)}}}", "rules")
+        finally:
+            self._lib.nft_ctx_set_dry_run(self._context, False)
 
     def counters(self) -> dict[str, tuple[int, int]]:
         """Packets and bytes of each rule of policies, by its label (`policies/compile/names.py`),

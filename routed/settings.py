@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -87,6 +87,14 @@ class AgentSettings(Model):
         pattern=r"^[^/\s]{0,15}$",
         description="the link whose slaves ipvlan workloads get; default: the first by name of "
         "those that lead off this host",
+    )
+    policy_default: Literal["Allow", "Deny"] = Field(
+        default="Allow", description="what becomes of packets that no tier of policies decides on"
+    )
+    allow_unenforced_policies: bool = Field(
+        default=False,
+        description="attach workloads of the ipvlan modes also where policies select them, which "
+        "nobody enforces there",
     )
     low_water: int = Field(
         default=16, ge=0, le=4096, description="free addresses to hold ready for an outage"

@@ -52,7 +52,8 @@ class HostEndpointSpec(Model):
     immutable=("spec.node",),
 )
 class HostEndpoint(Resource):
-    """An interface of a host, for policies that protect the host itself. Not in effect yet."""
+    """An interface of a host, whose addresses rules of policies select; that policies protect the
+    host itself by it is not in effect yet."""
 
     KIND: ClassVar[str] = "HostEndpoint"
 

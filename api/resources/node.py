@@ -72,4 +72,4 @@ class Node(Resource):
     """What it is to be."""
     status: NodeStatus = Field(default_factory=NodeStatus)
     """What its agent says: Ready, BGPEstablished, ForwardBlocked, ForwardIPv6Refused,
-    RouteFlapping, ParentModeSwitched, VersionSkew, AddressesConsistent."""
+    RouteFlapping, ParentModeSwitched, VersionSkew, AddressesConsistent, PoliciesEnforced."""

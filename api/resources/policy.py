@@ -172,7 +172,7 @@ class TierSpec(Model):
 
 @resource("tiers", columns=(Column("ORDER", "spec.order"), Column("DEFAULT", "spec.defaultAction")))
 class Tier(Resource):
-    """A group of policies that are tried together. Not in effect yet."""
+    """A group of policies that are tried together."""
 
     KIND: ClassVar[str] = "Tier"
 
@@ -226,7 +226,7 @@ class NetworkPolicySpec(Model):
     immutable=("spec.tier",),
 )
 class NetworkPolicy(Resource):
-    """Who may talk to whom. Not in effect yet."""
+    """Who may talk to whom."""
 
     KIND: ClassVar[str] = "NetworkPolicy"
 
@@ -246,7 +246,7 @@ class NetworkSetSpec(Model):
 
 @resource("networksets", short=("netset",), columns=(Column("NETS", "spec.nets", 1),))
 class NetworkSet(Resource):
-    """Prefixes under labels, for rules of policies to select. Not in effect yet."""
+    """Prefixes under labels, for rules of policies to select."""
 
     KIND: ClassVar[str] = "NetworkSet"
 

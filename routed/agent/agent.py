@@ -39,8 +39,9 @@ from routed.agent.control import Control
 from routed.agent.cooling import CoolingLog, boot_of
 from routed.agent.declared import Declared
 from routed.agent.filtering import Filter, Filtering
+from routed.agent.guard import Guard
 from routed.agent.imports import Imports
-from routed.agent.intent import Intent, only_more_blocks
+from routed.agent.intent import Intent, only_more_blocks, only_policies
 from routed.agent.metrics import Metrics
 from routed.agent.own import Own
 from routed.agent.plan import Facts, announce, peers_of, plan
@@ -92,6 +93,7 @@ class Agent:
         self.conflicts = Conflicts()
         self.agreement = Agreement(self)
         self.declared = Declared(self)
+        self.guard = Guard(self)
         self.blocks = BlockKeeper(self)
         self.switched = modes.Switched()
         self.own = Own(settings)
@@ -108,6 +110,7 @@ class Agent:
         stored = self.control.stored_intent()
         self.intent, reports = stored if stored is not None else (None, {})
         self.book.restore(self.records.all(), self.intent, reports)
+        self.guard.members.load()
 
     async def serve(self) -> None:
         """Run every task of the agent; one that ends ends all."""
@@ -123,6 +126,7 @@ class Agent:
             tasks.create_task(self.speech.serve(self.writer.wake), name="speech")
             tasks.create_task(self.control.serve(self), name="control")
             tasks.create_task(self.agreement.serve(), name="agreement")
+            tasks.create_task(self.guard.serve(), name="guard")
 
     async def _watch_kernel(self) -> None:
         async for _ in self.kernel.watch():
@@ -154,6 +158,9 @@ class Agent:
             loop = asyncio.get_running_loop()
             loop.call_later(BLOCK_SECONDS, self._blocks_changed, loop.time() + BLOCK_MOST)
             return
+        if before is not None and only_policies(before, intent):
+            self.guard.changed()
+            return
         self.declared.wake()
         self.writer.wake()
 
@@ -180,6 +187,7 @@ class Agent:
     async def _round(self) -> None:
         """Bring kernel and speaker to what is wanted now, whatever was there before."""
         stuck = await self._detach_undeclared()
+        self.declared.relabel()
         touched = self.speech.take_touched()
         self.imports.update(self.intent, self.speech.paths, touched)
         self.conflicts.update(self.intent, self.speech.paths, touched)
@@ -189,6 +197,7 @@ class Agent:
         before, ready = self.report, self.ready
         self.filtering.nat = nat_of(facts, self.settings.nat_addresses)
         self.filtering.regard(slaves(facts))
+        self.guard.work_out()
         refused = await self.filtering.keep()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))
@@ -330,7 +339,8 @@ class Agent:
         record = self.records.get(name)
         local = Local(record, name in self.ready, self.declared.failures.get(name))
         if record is not None and record.parent:
-            local = replace(local, uplinks=tuple(self.kernel.uplinks()))
+            uplinks, policies = self.kernel.uplinks(), self.guard.unenforced(record)
+            local = replace(local, uplinks=tuple(uplinks), policies=tuple(policies))
         return workload_writes(name, local, known.declared.get(name) or known.reports.get(name))
 
     def count_writes(self) -> list[Write]:

@@ -142,8 +142,10 @@ async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
             sharing.check(agent.records, candidate)
         if agent.filtering.nat is None:
             agent.filtering.nat = nat_of(agent.facts(), agent.settings.nat_addresses)
-        if not agent.filtering.ready and (refused := await agent.filtering.keep()) is not None:
-            raise refused
+        if not agent.filtering.ready:
+            agent.guard.work_out()
+            if (refused := await agent.filtering.keep()) is not None:
+                raise refused
         _check_ports(agent, candidate)
         return await _put(agent, candidate), True
 
@@ -174,6 +176,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         or modes.unlimited(record.name, record.mode, record.limits)
         or sizes.too_small(record.name, mtu, addresses)
         or against(record, agent.records.in_namespace(record.netns_id))
+        or agent.guard.against(record)
     )
     if refused is not None:
         agent.book.forget(record.id)
@@ -184,6 +187,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         agent.records.put(record)
         reached(Point.RECORDED)
         await agent.filtering.map_ports(ports, add=True)
+        await agent.guard.admit(record)
         if not record.shared_with:
             await agent.kernel.attach(record.endpoint())
         reached(Point.READ_BACK)
@@ -192,6 +196,7 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         agent.book.forget(record.id)
         agent.kernel.forget(addresses)
         await _unmap(agent, ports)
+        await agent.guard.leave(record)
         if isinstance(error, OSError):
             raise _unrecorded(record, error) from error
         raise
@@ -279,6 +284,7 @@ async def _take_away(agent: Agent, record: Attachment) -> None:
         log.error("cool-down not recorded workload=%s: %s", record.id, error)
     reached(Point.COOLED)
     agent.records.remove(record.id)
+    await agent.guard.leave(record)
     reached(Point.FORGOTTEN)
     agent.ready.pop(record.id, None)
     agent.report_due({record.id})

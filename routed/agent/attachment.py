@@ -177,7 +177,12 @@ class Attachment(Model):
         )
 
     def status(
-        self, *, ready: bool, message: str = "", uplinks: Sequence[str] = ()
+        self,
+        *,
+        ready: bool,
+        message: str = "",
+        uplinks: Sequence[str] = (),
+        policies: Sequence[str] = (),
     ) -> WorkloadStatus:
         """The status to report: Ready once link, addresses and routes were read back."""
         condition = Condition(
@@ -187,7 +192,7 @@ class Attachment(Model):
             message=message,
         )
         return WorkloadStatus(
-            conditions=[condition, *modes.conditions(self.mode, self.parent, uplinks)],
+            conditions=[condition, *modes.conditions(self.mode, self.parent, uplinks, policies)],
             phase=Phase.READY if ready else Phase.PENDING,
             addresses=self.addresses,
             host_interface=self.host_interface,

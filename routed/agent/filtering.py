@@ -6,7 +6,7 @@ of ours is kept there; elsewhere it can only be said, with what would help.
 
 All that is asked of the table is done in one thread, one after the other: reading and changing a
 table of thousands of entries takes longer than the loop may be kept from its other work, and a
-context of libnftables is for one user at a time. Who has gone away meanwhile changes nothing about
+`Nft` is for one user at a time. Who has gone away meanwhile changes nothing about
 that: what was begun is finished before the next begins. What is to be in the table is decided in
 the loop, and handed over as values.
 
@@ -18,16 +18,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from api.resources.errors import ApplyError
+from policies.compile.compiler import Compiler
+from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
+from policies.model import Plan, Policy
 from policies.nat import Nat, PortMapping
 from policies.slaves import NO_SLAVES, Slaves
+from routed.agent.enforcing import Arrival, Wanted
 
 log = logging.getLogger("routed.agent")
 T = TypeVar("T")
@@ -36,9 +40,13 @@ T = TypeVar("T")
 class Filter(Protocol):
     """The base table of policies: in place before any link is."""
 
-    def sync(self, nat: Nat | None) -> bool:
-        """Make it so, with `nat`, which None leaves as it is; whether that changed anything.
-        ApplyError."""
+    def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
+        """Make it so, with `nat` and with these rules of policies, either of which None leaves as
+        it is; whether that changed anything. `trusted`: nobody else has changed it since the last
+        call, so that it need not be read. ApplyError."""
+
+    def check(self, rules: Ruleset) -> None:
+        """ApplyError if the kernel would not take these, by themselves; nothing is changed."""
 
     def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
         """Put these into the table that is there, or take them out, and nothing else. ApplyError,
@@ -57,17 +65,27 @@ class Filter(Protocol):
 
 
 class Filtering:
-    """`nat` is to be translated; None: it is not known yet. `ready`: the filter was read back.
-    `blocking`: other people's chains that cut workloads off,
-    as of the last look."""
+    """`nat` is to be translated, and policies as they are `wanted`; None: it is not known, and what
+    is there stays. `ready`: the filter was read back. `policies` are in effect. `refused`: why they
+    are not as they are wanted, but as they were before; `blamed`: those that the kernel does not
+    take even alone. `blocking`: other people's chains that cut workloads off, as of the last look.
+    """
 
     def __init__(self, table: Filter) -> None:
         self.table = table
         self.nat: Nat | None = None
+        self.wanted: Wanted | None = None
         self.ready = False
+        self.refused: ApplyError | None = None
+        self.blamed: list[str] = []
+        self.policies: Mapping[str, Policy] = {}
         self.blocking: list[Blocking] = []
         self._thread = ThreadPoolExecutor(1, "nftables")
-        self._made: Nat | None = None  # as it was read back last
+        self._compiler = Compiler()  # for the thread alone
+        self._made_nat: Nat | None = None  # as it was made last
+        self._made: Wanted | None = None
+        self._judged_plan: Plan | None = None
+        self._rules: Ruleset | None = None  # what policies have in the table
         self._touched = True
         self._due = True
         self._slaves = NO_SLAVES
@@ -90,20 +108,86 @@ class Filtering:
             wake()
 
     async def keep(self) -> ApplyError | None:
-        """Make the base table so; why it cannot be. Where the kernel refuses the translation, the
-        filter is made without it, and is `ready`."""
-        refused = None
-        if self._touched or not self.ready or self.nat != self._made:
+        """Make the table so; why it cannot be. Where the kernel refuses the translation, or
+        policies, the filter is made with these as they were before, and is `ready`."""
+        refused, trusted = None, self.ready and not self._touched
+        news = self.wanted is not None and self.wanted is not self._made
+        if not trusted or news or self.nat != self._made_nat:
             self._touched = False  # what is changed from now on is heard of
-            refused = await self._sync(self.nat)
-            alone = await self._sync(None) if refused is not None and self.nat else refused
-            self.ready = alone is None
-            self._made = self.nat
+            refused = await self._make(trusted=trusted)
             self._touched = self._touched or refused is not None
+        self._made_nat = self.nat
+        if self.wanted is not None:
+            self._made = self.wanted
+        if self.refused is None and self.wanted is not None:
+            self.policies = self.wanted.plan.policies
+        await self._blame()
         if self.ready and self._due:
             self._due = False
             self._judged(*await self._do(_judge, self.table, self._slaves))
         return refused
+
+    async def _make(self, *, trusted: bool) -> ApplyError | None:
+        """All of it, or as much as is not refused."""
+        before, rules = self._rules, self._rules
+        if self.wanted is not None:
+            rules = await self._do(self._compiled, self.wanted)
+        refused = await self._sync(self.nat, rules, trusted=trusted)
+        self.ready, self.refused = refused is None, None
+        if refused is None:
+            self._rules = rules
+            return None
+        for nat, some in ((self.nat, before), (None, rules), (None, before), (None, None)):
+            if await self._sync(nat, some) is None:
+                self.ready, self._rules = True, some if some is not None else before
+                self.refused = refused if some is not rules else None
+                break
+        return refused
+
+    async def join(self, one: Arrival) -> bool:
+        """Have a workload among those that policies are for, before its link is there. False: it
+        takes more than elements of sets, and nothing has been done. ApplyError."""
+        return await self._alone(one, self._compiler.joined)
+
+    async def part(self, one: Arrival) -> bool:
+        """No more; its link is gone. False, ApplyError: as for `join`."""
+        return await self._alone(one, self._compiler.parted)
+
+    async def _alone(self, one: Arrival, step: Callable[..., Ruleset | None]) -> bool:
+        rules = self._rules
+        if rules is None or self.refused is not None or not self.ready or self._touched:
+            return False
+        if not rules:
+            return not (one.placed.ingress or one.placed.egress)
+        after = await self._do(step, rules, one.placed)
+        if after is None:
+            return False
+        for selector, add, gone in one.moves:
+            after = await self._do(self._compiler.moved, after, selector, add, gone)
+        await self._do(self.table.sync, self.nat, after, trusted=True)
+        self._rules = after
+        self.wanted = None  # what was worked out before does not have it
+        return True
+
+    async def _blame(self) -> None:
+        """Find out which policies the kernel does not take, once for each ruleset."""
+        if self.refused is None or self.wanted is None:
+            self.blamed, self._judged_plan = [], None
+        elif self.wanted.plan is not self._judged_plan:
+            self._judged_plan = self.wanted.plan
+            self.blamed = await self._do(self._refused_alone, self.wanted)
+
+    def _refused_alone(self, wanted: Wanted) -> list[str]:
+        found = []
+        for name, alone in wanted.each():
+            try:
+                self.table.check(self._compiler.compile(alone.plan, alone.membership))
+            except ApplyError:
+                found.append(name)
+        return found
+
+    def _compiled(self, wanted: Wanted) -> Ruleset:
+        return self._compiler.compile(wanted.plan, wanted.membership)
 
     async def map_ports(self, ports: frozenset[PortMapping], *, add: bool) -> None:
         """Have these among what is translated, or no more: elements of sets that are there; where
@@ -115,17 +199,20 @@ class Filtering:
         try:
             if before and self.nat:
                 await self._do(self.table.map_ports, ports, add=add)
-                if self._made == before:
-                    self._made = self.nat
+                if self._made_nat == before:
+                    self._made_nat = self.nat
                 return
         except ApplyError as error:
             log.info("ports not mapped alone: %s", error)
-        await self._do(self.table.sync, self.nat)
-        self._made = self.nat
+        await self._do(self.table.sync, self.nat, self._rules)
+        self._made_nat = self.nat
 
-    async def _sync(self, nat: Nat | None) -> ApplyError | None:
+    async def _sync(
+        self, nat: Nat | None, rules: Ruleset | None, *, trusted: bool = False
+    ) -> ApplyError | None:
         try:
-            if await self._do(self.table.sync, nat):
+            changed = await self._do(self.table.sync, nat, rules, trusted=trusted)
+            if changed and not trusted:
                 log.info("filter table made")
         except ApplyError as error:
             return error

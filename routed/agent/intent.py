@@ -245,3 +245,8 @@ def only_more_blocks(before: Intent, after: Intent) -> bool:
         for name, block in before.blocks.items()
     )
     return kept and replace(after, blocks=before.blocks) == before
+
+
+def only_policies(before: Intent, after: Intent) -> bool:
+    """Whether nothing but policies and tiers has changed: no link and no route."""
+    return replace(after, tiers=before.tiers, policies=before.policies) == before

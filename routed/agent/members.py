@@ -60,9 +60,11 @@ class Own:
         return Membership(selectors, ports)
 
     def _members(self, text: str, known: Known) -> Members:
-        mine = (address for one in self._matching(text) for address in one.addresses)
-        others = known.entries.addresses - self.held
-        return Members(others.union(mine), known.entries.nets)
+        mine = {address for one in self._matching(text) for address in one.addresses}
+        told = known.entries.addresses
+        if not mine <= told or not self.held & told <= mine:
+            told = (told - self.held) | mine
+        return Members(told, known.entries.nets)
 
     def _ports(self, key: PortKey, known: Known) -> PortMembers:
         name, text = key

@@ -28,8 +28,11 @@ def unlimited(name: str, mode: Mode, limits: object) -> Invalid | None:
     return Invalid(f"cannot attach {name}: {said}", causes=[Cause("bandwidth", said)])
 
 
-def conditions(mode: Mode, parent: str, uplinks: Sequence[str]) -> list[Condition]:
-    """Of a Workload; `uplinks` are the links that lead off its host now."""
+def conditions(
+    mode: Mode, parent: str, uplinks: Sequence[str], policies: Sequence[str] = ()
+) -> list[Condition]:
+    """Of a Workload; `uplinks` are the links that lead off its host now, `policies` those that
+    select it."""
     if mode not in IPVLAN:
         return []
     others = [name for name in uplinks if name != parent]
@@ -50,7 +53,8 @@ def conditions(mode: Mode, parent: str, uplinks: Sequence[str]) -> list[Conditio
         status="False",
         reason="BesideTheHost",
         message=f"{seen}, and nothing of what it and other workloads on {parent} say to each "
-        "other: use mode veth where that has to be filtered",
+        "other: use mode veth where that has to be filtered"
+        + (f"; not enforced: {', '.join(policies)}" if policies else ""),
     )
     return [egress, policy]
 

@@ -57,6 +57,10 @@ class Local:
     ready: bool = False
     failure: WorkloadStatus | None = None
     uplinks: tuple[str, ...] = ()  # those of the host, where its conditions tell of them
+    policies: tuple[str, ...] = ()  # those that select it and are not enforced
+
+    def status(self, record: Attachment) -> WorkloadStatus:
+        return record.status(ready=self.ready, uplinks=self.uplinks, policies=self.policies)
 
 
 def workload_writes(name: str, local: Local, seen: Workload | None) -> list[Write]:
@@ -67,15 +71,13 @@ def workload_writes(name: str, local: Local, seen: Workload | None) -> list[Writ
         record = None
     if seen is not None and seen.spec.origin is Origin.API:
         if record is not None:
-            return _status_write(
-                "workloads", seen, record.status(ready=local.ready, uplinks=local.uplinks)
-            )
+            return _status_write("workloads", seen, local.status(record))
         if local.failure is None:
             return []
         return _status_write("workloads", seen, local.failure)
     if record is None or record.origin is not Origin.NODE:
         return [] if seen is None else [Delete("workloads", name, seen.metadata.uid)]
-    status = record.status(ready=local.ready, uplinks=local.uplinks)
+    status = local.status(record)
     if seen is None:
         metadata = ObjectMeta(name=name, labels=record.labels)
         return [Create(Workload(metadata=metadata, spec=record.spec(), status=status))]

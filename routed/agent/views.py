@@ -34,7 +34,7 @@ def not_ready(agent: Agent) -> list[str]:
 
 def conditions(agent: Agent) -> list[Condition]:
     """The Node's conditions: Ready when attaching works, BGPEstablished when all sessions are,
-    AddressesConsistent when nothing differs."""
+    AddressesConsistent when nothing differs, PoliciesEnforced when they are as declared."""
     missing = not_ready(agent)
     ready = Condition(
         type="Ready",
@@ -75,7 +75,8 @@ def conditions(agent: Agent) -> list[Condition]:
     removed = flapping.condition(agent.kernel.removals, time.monotonic())
     switched = agent.switched.condition(time.monotonic())
     agreed = agent.agreement.condition()
-    return [ready, speaking, blocked, forwarding, removed, switched, skewed, agreed]
+    policed = agent.guard.condition()
+    return [ready, speaking, blocked, forwarding, removed, switched, skewed, agreed, policed]
 
 
 def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:

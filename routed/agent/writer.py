@@ -23,7 +23,7 @@ class Writer:
     def __init__(self, sync: Callable[[], Awaitable[None]], *, patience: int = 64) -> None:
         self._sync = sync
         self._patience = patience  # jobs in a row before a wanted sync gets its turn
-        self._jobs: deque[tuple[Job, asyncio.Future[Any]]] = deque()
+        self._jobs: deque[tuple[Job, asyncio.Future[Any] | None]] = deque()
         self._dirty = False
         self._busy = False
         self.last_job = 0.0  # when the last one came, by the loop's clock
@@ -57,6 +57,12 @@ class Writer:
         result: T = await done
         return result
 
+    def hand_in(self, job: Job) -> None:
+        """Have `job` run in its turn, by the writer's task; nobody waits for it. What it raises
+        ends the writer, as a sync's does."""
+        self._jobs.append((job, None))
+        self._something.set()
+
     async def synced(self) -> None:
         """Return after a full sync that began after this call."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -84,7 +90,10 @@ class Writer:
         turns = 0
         while self._jobs and turns < self._patience:
             job, done = self._jobs.popleft()
-            await _settle(job, done)
+            if done is None:
+                await job()
+            else:
+                await _settle(job, done)
             turns += 1
         if self._dirty:
             self._dirty = False

@@ -11,6 +11,7 @@ import pytest
 from support.agents import agent_on
 
 from api.resources.errors import ApplyError
+from policies.compile.ruleset import Ruleset
 from policies.nat import Nat
 from routed.agent.filtering import Filtering
 from routed.agent.request import AttachRequest
@@ -27,7 +28,7 @@ class Refusing(HollowFilter):
         self.whole = whole
         self.made: list[Nat | None] = []
 
-    def sync(self, nat: Nat | None) -> bool:
+    def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
         if nat or self.whole:
             raise ApplyError("table inet routed", "change", errno.EOPNOTSUPP)
         self.made.append(nat)

@@ -89,6 +89,7 @@ async def test_a_port_that_somebody_has_is_refused(
     agent: Agent, kernel: FakeKernel, first: Any, second: Any, free: bool
 ) -> None:
     await agent.attach(wanted("web", {**EIGHTY, **first}))
+    await agent.writer.synced()
     before, had = str(kernel), mapped(agent)
     asked = wanted("db", {"port": 1}, {**EIGHTY, **second})
     if free:

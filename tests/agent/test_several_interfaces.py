@@ -27,6 +27,7 @@ def test_one_default_route_and_any_number_of_others(tmp_path: Path) -> None:
         agent = agent_on(kernel, tmp_path)
         serving = asyncio.create_task(agent.writer.serve())
         await agent.attach(wanted("web", "eth0"))
+        await agent.writer.synced()
         before = str(kernel)
         with pytest.raises(Conflict) as refused:
             await agent.attach(wanted("two", "eth1"))

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from support.netns import in_fresh_namespace
 
+from policies.compile.ruleset import Ruleset
 from policies.nat import Nat, PortMapping
 from policies.nft import Nft
 from routed.agent.filtering import Filtering
@@ -58,7 +59,7 @@ class Slow(HollowFilter):
         self.busy = 0
         self.most = 0
 
-    def sync(self, nat: Nat | None) -> bool:
+    def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
         self.threads.add(threading.current_thread().name)
         self.busy += 1
         self.most = max(self.most, self.busy)
@@ -98,7 +99,7 @@ class Counting(HollowFilter):
         self.asked: list[Nat | None] = []
         self.changes: asyncio.Queue[bool] = asyncio.Queue()
 
-    def sync(self, nat: Nat | None) -> bool:
+    def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
         self.asked.append(nat)
         return False
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from api.resources.net import IPAddress, IPNetwork
 from bgp.seam import Advertisement, Peer
+from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
 from policies.nat import Nat, PortMapping
 from policies.slaves import Slaves
@@ -75,8 +76,11 @@ class HollowKernel:
 class HollowFilter:
     """`Filter`: in place, and nobody else has one."""
 
-    def sync(self, nat: Nat | None) -> bool:
+    def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
         return False
+
+    def check(self, rules: Ruleset) -> None:
+        pass
 
     def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
         pass

@@ -1,0 +1,232 @@
+"""Policies in effect on this host: what is to be in the filter, worked out of intent, of what is
+attached here and of what was told of members; and what is said of it. No I/O.
+
+Policies and tiers are intent, so they hold while the service is away, from the first round of a new
+agent on. A rule whose members were never told fails closed (docs/policy.md), and the Node says
+which policy waits for what. A policy that selects a workload of an ipvlan mode cannot be enforced:
+such a workload is refused, unless the settings allow it, and one that is attached already says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from api.client.selections import Subject
+from api.resources import Condition, NetworkPolicy, Tier
+from api.resources.errors import Cause, Conflict
+from api.resources.net import IPAddress
+from api.resources.selectors import parse
+from api.resources.workload import IPVLAN
+from policies.model import (
+    NOTHING_TOLD,
+    Direction,
+    Membership,
+    Needs,
+    Placed,
+    Plan,
+    Step,
+    rule_needs,
+)
+from policies.plan import Order
+from routed.agent.attachment import Attachment
+from routed.agent.intent import Intent
+from routed.agent.members import Own, endpoint_of, enforced, unknown
+from routed.agent.modes import GATEWAYS
+from routed.agent.told import Known
+
+MOST = 5  # policies named in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Who passes which policies, and whom these are about."""
+
+    plan: Plan = field(default_factory=Plan)
+    membership: Membership = NOTHING_TOLD
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to filter."""
+        plan = self.plan
+        placed = any(one.ingress or one.egress for one in plan.endpoints.values())
+        return placed or (plan.default == "Deny" and bool(plan.endpoints))
+
+    def each(self) -> Iterator[tuple[str, Wanted]]:
+        """Each policy that is for somebody here, as if it were the only one."""
+        for name in sorted(_used(self.plan)):
+            policy = self.plan.policies[name]
+            step = (Step(policy.tier, (name,)),)
+            ingress, egress = (step if one in policy.rules else () for one in Direction)
+            alone = {name: Placed("rt", ingress, egress)}
+            yield name, replace(self, plan=replace(self.plan, endpoints=alone))
+
+
+Move = tuple[str, frozenset[IPAddress], frozenset[IPAddress]]  # a selector; come, and gone
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A workload that comes or goes: which policies it passes, and what its addresses are to the
+    selectors that are needed."""
+
+    placed: Placed
+    moves: tuple[Move, ...] = ()
+
+
+class Enforcement:
+    """`wanted` is what has to be in effect as of the last look; `missing` what was never told of
+    what it needs."""
+
+    def __init__(self, default: Literal["Allow", "Deny"], *, allow_unenforced: bool) -> None:
+        self.default = default
+        self.allow_unenforced = allow_unenforced
+        self.wanted = Wanted()
+        self.needs = Needs()
+        self.missing = Needs()
+        self._order = Order((), ())
+        self._tiers: Mapping[str, Tier] = {}
+        self._policies: Mapping[str, NetworkPolicy] = {}
+
+    def order(self, intent: Intent | None) -> Order:
+        """Tiers and policies as they are declared now."""
+        if intent is not None and (
+            intent.tiers != self._tiers or intent.policies != self._policies
+        ):
+            self._tiers, self._policies = intent.tiers, intent.policies
+            self._order = Order(intent.tiers.values(), intent.policies.values())
+        return self._order
+
+    def anything(self, intent: Intent | None) -> bool:
+        """Whether there is anything that could have to be filtered here."""
+        return self.default == "Deny" or (intent is not None and bool(intent.policies))
+
+    def look(
+        self,
+        intent: Intent,
+        records: Mapping[str, Attachment],
+        told: Mapping[Subject, Known],
+    ) -> None:
+        """Work it out anew."""
+        held = records.values() if self.anything(intent) else ()
+        plan = self.order(intent).plan(enforced(held), self.default)
+        self.needs = plan.needs()
+        self.missing = unknown(self.needs, told)
+        own = Own(held if self.needs.selectors or self.needs.ports else ())
+        self.wanted = Wanted(plan, own.membership(self.needs, told))
+
+    def arrival(
+        self,
+        intent: Intent,
+        record: Attachment,
+        told: Mapping[Subject, Known],
+        *,
+        leaving: bool = False,
+    ) -> Arrival | None:
+        """What its coming, or its leaving, changes; None: more than can be said so."""
+        names = {port.name for port in record.ports} - {""}
+        if names & {name for name, _ in self.needs.ports} or record.mode not in GATEWAYS:
+            return None
+        addresses, moves = frozenset(record.addresses), []
+        for text in self.needs.selectors & told.keys():
+            others = told[text].entries.addresses
+            mine = addresses & others if leaving else frozenset[IPAddress]()
+            if not leaving and parse(text).matches(record.labels):
+                mine = addresses
+            moves.append((text, mine, addresses - mine))
+        return Arrival(self.order(intent).place(endpoint_of(record)), tuple(moves))
+
+    def selecting(self, intent: Intent | None, record: Attachment) -> list[str]:
+        """The policies, not staged, that select it, by name."""
+        order = self.order(intent)
+        placed = order.place(endpoint_of(record))
+        return sorted(
+            {
+                name
+                for step in (*placed.ingress, *placed.egress)
+                for name in step.policies
+                if not order.policies[name].staged
+            }
+        )
+
+    def unenforced(self, intent: Intent | None, record: Attachment) -> list[str]:
+        """The policies that select it and that nobody can enforce."""
+        return self.selecting(intent, record) if record.mode in IPVLAN else []
+
+    def against(self, intent: Intent | None, record: Attachment) -> Conflict | None:
+        """Why it is not attached, if policies are why."""
+        names = [] if self.allow_unenforced else self.unenforced(intent, record)
+        if not names:
+            return None
+        said = (
+            f"mode {record.mode}: {', '.join(names[:MOST])} would not be enforced; use mode veth, "
+            "or set allowUnenforcedPolicies in the agent's settings"
+        )
+        return Conflict(f"cannot attach {record.name}: {said}", causes=[Cause("mode", said)])
+
+    def waiting(self) -> dict[str, list[str]]:
+        """What was never told of what each policy in effect here needs, by its name."""
+        if not (self.missing.selectors or self.missing.ports):
+            return {}
+        found: dict[str, list[str]] = {}
+        for name in sorted(_used(self.wanted.plan)):
+            for rules in self.wanted.plan.policies[name].rules.values():
+                for needs in map(rule_needs, rules):
+                    lacks = [repr(one) for one in needs.selectors & self.missing.selectors]
+                    lacks += [f"port {port!r}" for port, _ in needs.ports & self.missing.ports]
+                    found.setdefault(name, []).extend(lacks)
+        return {name: sorted(set(lacks)) for name, lacks in found.items() if lacks}
+
+
+def _used(plan: Plan) -> set[str]:
+    """The policies that are for somebody here."""
+    signatures = {one.of(direction) for one in plan.endpoints.values() for direction in Direction}
+    return {name for signature in signatures for step in signature for name in step.policies}
+
+
+def condition(
+    refused: object,
+    blamed: list[str],
+    waiting: Mapping[str, list[str]],
+    problem: str,
+    unenforced: Mapping[str, list[str]],
+    unread: Mapping[tuple[str, str], str],
+) -> Condition:
+    """Of the Node: what is not in effect as it is declared. `refused`: why the rules stay as they
+    were, `blamed`: because of which policies; `problem`: why nothing is told; `unenforced`:
+    policies by workload."""
+    because = f" ({problem})" if problem else ""
+    waits = [
+        f"{name} waits for the members of {', '.join(lacks)}" for name, lacks in waiting.items()
+    ]
+    kinds = ("tiers", "networkpolicies")
+    reasons = [
+        (
+            "RulesRefused",
+            [f"{', '.join(blamed)}: {refused}; the rules before stay"] if refused else [],
+        ),
+        (
+            "PoliciesUnread",
+            [f"{name}: {why}" for (kind, name), why in unread.items() if kind in kinds],
+        ),
+        ("MembersUnknown", [f"{_some(waits)}{because}"] if waits else []),
+        (
+            "NotEnforceable",
+            [
+                f"{workload} is selected by {', '.join(names[:MOST])}, which its mode leaves out"
+                for workload, names in unenforced.items()
+            ],
+        ),
+    ]
+    found = [(reason, _some(said)) for reason, said in reasons if said]
+    return Condition(
+        type="PoliciesEnforced",
+        status="False" if found else "True",
+        reason=found[0][0] if found else "AllEnforced",
+        message="; ".join(said for _, said in found),
+    )
+
+
+def _some(said: list[str]) -> str:
+    more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
+    return "; ".join([*said[:MOST], *more])

@@ -1,0 +1,127 @@
+"""Policies on this host, in the writer's turn: worked out, applied, and in place before a link is.
+
+What decides comes from three sides: intent (policies, tiers), what is attached here, and what was
+told of members. A change of what is attached is applied by the step that makes it: a workload's
+element is in the set of its signature before its link is made, and taken out after its link is
+gone; a link that is in none is dropped by. A change of the others is a job of its own, or part of
+the next round; however many come meanwhile are one.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from api.resources import Condition
+from api.resources.errors import ApplyError, Conflict
+from routed.agent.attachment import Attachment
+from routed.agent.enforcing import Enforcement, condition
+from routed.agent.told import Members
+
+if TYPE_CHECKING:
+    from routed.agent.agent import Agent
+
+log = logging.getLogger("routed.agent")
+
+
+class Guard:
+    """`members` are what was told, `enforcement` what follows from all that is known."""
+
+    def __init__(self, agent: Agent) -> None:
+        settings = agent.settings
+        self.agent = agent
+        self.enforcement = Enforcement(
+            settings.policy_default, allow_unenforced=settings.allow_unenforced_policies
+        )
+        path = settings.state_dir / "members.json"
+        self.members = Members(path, settings.node, agent.control.client)
+        self._pending = False
+
+    async def serve(self) -> None:
+        """Hear what members there are."""
+        await self.members.serve(self.changed)
+
+    def changed(self) -> None:
+        """Have it applied soon, without a round."""
+        if not self._pending:
+            self._pending = True
+            self.agent.writer.hand_in(self._apply)
+
+    def work_out(self) -> None:
+        """From what is known now: what the filter is to have. Nobody knows it without intent."""
+        agent = self.agent
+        self._pending = False
+        if agent.intent is None:
+            return
+        before = self.enforcement.wanted
+        self.enforcement.look(agent.intent, agent.records.held, self.members.known)
+        self.members.need(self.enforcement.needs)
+        agent.filtering.wanted = self.enforcement.wanted
+        if before.plan.policies != self.enforcement.wanted.plan.policies:
+            agent.report_due(set(self._unenforced()))
+
+    async def _apply(self) -> None:
+        self.work_out()
+        error = await self.agent.filtering.keep()
+        if error is not None:
+            log.warning("policies not applied: %s", error)
+            self.agent.writer.wake()  # says so, and tries again
+        self.agent.control.wake()
+
+    async def admit(self, record: Attachment) -> None:
+        """Before its link is there: its policies are in place. ApplyError."""
+        await self._step(record, leaving=False)
+
+    async def leave(self, record: Attachment) -> None:
+        """After its link, and its record, is gone."""
+        try:
+            await self._step(record, leaving=True)
+        except ApplyError as error:  # the next round tries again
+            log.error("policies not taken away: %s", error)
+
+    async def _step(self, record: Attachment, *, leaving: bool) -> None:
+        """What the coming or leaving of one changes, and no more, where that can be."""
+        intent, filtering = self.agent.intent, self.agent.filtering
+        policed = self.enforcement.anything(intent) or self.enforcement.wanted
+        if intent is None or not policed or not record.addresses:
+            return
+        told = self.members.known
+        one = self.enforcement.arrival(intent, record, told, leaving=leaving)
+        if one is not None and await (filtering.part(one) if leaving else filtering.join(one)):
+            return
+        self.work_out()
+        if (error := await filtering.keep()) is not None:
+            raise error
+
+    def _unenforced(self) -> dict[str, list[str]]:
+        """The policies that select a workload which they are not enforced for, by workload."""
+        found = {}
+        for name, record in self.agent.records.held.items():
+            if names := self.unenforced(record):
+                found[name] = names
+        return found
+
+    def unenforced(self, record: Attachment) -> list[str]:
+        """The policies that select it and are not enforced."""
+        return self.enforcement.unenforced(self.agent.intent, record)
+
+    def _news(self) -> list[str]:
+        """The policies that have changed since the rules that are in effect."""
+        now, before = self.enforcement.wanted.plan.policies, self.agent.filtering.policies
+        return sorted(name for name, one in now.items() if before.get(name) != one)
+
+    def against(self, record: Attachment) -> Conflict | None:
+        """Why policies keep it from being attached."""
+        return self.enforcement.against(self.agent.intent, record)
+
+    def condition(self) -> Condition:
+        """Of the Node."""
+        agent = self.agent
+        return condition(
+            agent.filtering.refused,
+            agent.filtering.blamed or self._news(),
+            self.enforcement.waiting(),
+            self.members.problem,
+            self._unenforced(),
+            agent.control.known.unread,
+        )

@@ -1,0 +1,321 @@
+"""Policies on one host, on a kernel and a filter that are not: in place before a link is, changed
+with labels, kept over a restart, and what is said of those that are not in effect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agents import agent_on
+from support.policing import KeptFilter, allow_from, declare, declared, policy
+
+from api.client.selections import Entries
+from api.resources import Condition, ObjectMeta, Workload
+from api.resources.errors import ApplyError, Conflict
+from api.resources.net import parse_address
+from api.resources.workload import WorkloadSpec
+from routed.agent.agent import Agent
+from routed.agent.attachment import Attachment
+from routed.agent.request import AttachRequest
+from routed.agent.told import Known
+from routed.agent.views import conditions
+from routed.kernel.fake import FakeKernel
+from routed.state import Endpoint
+
+WEB = "app == 'web'"
+SHUT = policy("shut", selector="app == 'db'", ingress=allow_from(WEB))
+Body = Callable[[Agent, FakeKernel, KeptFilter], Awaitable[None]]
+
+
+def play(directory: Path, body: Body, *, told: bool = True) -> None:
+    """An agent whose writer runs, and who knows of webs that there are none elsewhere."""
+
+    async def whole() -> None:
+        kernel, table = FakeKernel(), KeptFilter()
+        for name in ("web", "db", "other"):
+            kernel.add_namespace(name)
+        agent = agent_on(kernel, directory)
+        agent.filtering.table = table
+        if told:
+            agent.guard.members.known[WEB] = Known(Entries(), "1")
+        serving = asyncio.create_task(agent.writer.serve())
+        await agent.writer.synced()
+        await body(agent, kernel, table)
+        assert not serving.done()
+        serving.cancel()
+
+    asyncio.run(whole())
+
+
+async def attach(agent: Agent, name: str, app: str = "", **more: Any) -> Attachment:
+    labels = {"app": app or name}
+    wanted = {"name": name, "netns": name, "labels": labels, **more}
+    return (await agent.attach(AttachRequest.model_validate(wanted)))[0]
+
+
+async def applied(agent: Agent) -> None:
+    """What was handed to the writer before is done."""
+
+    async def nothing() -> None:
+        pass
+
+    await asyncio.sleep(0)
+    await agent.writer.run(nothing)
+
+
+def said(agent: Agent) -> Condition:
+    return next(one for one in conditions(agent) if one.type == "PoliciesEnforced")
+
+
+def test_without_policies_nothing_is_asked_of_the_filter(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        table.steps.clear()
+        await attach(agent, "web")
+        await agent.detach("web")
+        assert (table.steps, bool(table.rules)) == ([], False)
+        assert agent.guard.enforcement.wanted.plan.endpoints == {}
+        assert (said(agent).status, said(agent).reason) == ("True", "AllEnforced")
+
+    play(tmp_path, body)
+
+
+def test_the_filter_is_in_place_before_the_link_and_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await applied(agent)
+        assert not table.rules, "there is nobody whom it is for"
+        seen: list[tuple[str, bool, bool]] = []
+        attaching, detaching = kernel.attach, kernel.detach
+
+        async def attach_link(endpoint: Endpoint) -> None:
+            rules = table.links()
+            seen.append((endpoint.workload, endpoint.host_interface in rules, True))
+            await attaching(endpoint)
+
+        async def detach_link(workloads: Any, known: Any = None) -> None:
+            await detaching(workloads, known)
+            links = {one.host_interface for one in (known or {}).values()}
+            seen.append((workloads[0], links <= table.links(), False))
+
+        monkeypatch.setattr(kernel, "attach", attach_link)
+        monkeypatch.setattr(kernel, "detach", detach_link)
+        db = await attach(agent, "db")
+        web = await attach(agent, "web")
+        assert table.links() == {db.host_interface, web.host_interface}
+        assert table.members(WEB) == {str(web.addresses[0])}, "known without the service"
+        await agent.detach("web")
+        assert table.links() == {db.host_interface}
+        assert table.members(WEB) == set()
+        await agent.detach("db")
+        assert not table.rules
+        assert seen == [
+            ("db.h1", True, True),
+            ("web.h1", True, True),
+            ("web.h1", True, False),
+            ("db.h1", True, False),
+        ]
+
+    play(tmp_path, body)
+
+
+def test_one_more_of_a_kind_is_elements_alone_and_a_round_agrees(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        await attach(agent, "web")
+        table.steps.clear()
+        await attach(agent, "other", "web")
+        assert table.steps == ["trusted"]
+        before = table.rules
+        await agent.writer.synced()
+        assert (table.steps, table.rules) == (["trusted"], before), "it says the same"
+        await agent.detach("other")
+        assert table.steps == ["trusted", "trusted"]
+        await agent.writer.synced()
+        assert table.steps == ["trusted", "trusted"]
+
+    play(tmp_path, body)
+
+
+def test_what_somebody_flushes_is_back_with_the_next_round(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        await agent.writer.synced()
+        before = table.rules
+        assert before
+        table.flush()
+        agent.filtering.look()
+        await agent.writer.synced()
+        assert table.rules == before
+        table.flush()  # and nobody has heard of it yet
+        web = await attach(agent, "web")
+        assert web.host_interface in table.links()
+        assert set(before.chains) == set(table.rules.chains)
+
+    play(tmp_path, body)
+
+
+def test_policies_and_members_change_without_a_round(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        await attach(agent, "db")
+        await agent.writer.synced()
+        rounds = agent.rounds
+        declare(agent, SHUT)
+        await applied(agent)
+        assert table.members(WEB) == set()
+        agent.guard.members.known[WEB] = Known(Entries(frozenset([parse_address("10.9.9.9")])), "2")
+        agent.guard.changed()
+        agent.guard.changed()
+        await applied(agent)
+        assert table.members(WEB) == {"10.9.9.9"}
+        declare(agent)
+        await applied(agent)
+        assert not table.rules
+        assert agent.rounds == rounds
+
+    play(tmp_path, body)
+
+
+def test_a_label_declared_anew_counts(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        def workload(app: str) -> Workload:
+            metadata = ObjectMeta(name="web", labels={"app": app})
+            return Workload(metadata=metadata, spec=WorkloadSpec(node="h1", netns="web"))
+
+        await attach(agent, "db")
+        declare(agent, SHUT, declared=declared(workload("other")))
+        serving = asyncio.create_task(agent.declared.serve())
+        async with asyncio.timeout(5):
+            while "web" not in agent.ready:
+                await asyncio.sleep(0.01)
+        record = agent.records.held["web"]
+        assert table.members(WEB) == set()
+        declare(agent, SHUT, declared=declared(workload("web")))
+        await agent.writer.synced()
+        assert table.members(WEB) == {str(record.addresses[0])}
+        agent.records.load()
+        assert agent.records.held["web"].labels == {"app": "web"}, "the next agent knows it"
+        serving.cancel()
+
+    play(tmp_path, body)
+
+
+def test_the_next_agent_has_it_all_without_the_service(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        await attach(agent, "web")
+        following = agent_on(kernel, agent.settings.run_dir)
+        following.guard.members.known = dict(agent.guard.members.known)
+        following.filtering.table = other = KeptFilter()
+        declare(following, SHUT)
+        serving = asyncio.create_task(following.writer.serve())
+        await following.writer.synced()
+        assert other.rules == table.rules
+        serving.cancel()
+
+    play(tmp_path, body)
+
+
+def test_members_that_were_never_told_are_waited_for_and_said(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        db = await attach(agent, "db")
+        await attach(agent, "web")
+        assert db.host_interface in table.links()
+        assert not [name for name in table.rules.sets if name.startswith("selector")]
+        texts = [text for chain in table.rules.chains.values() for text in chain.rules]
+        assert not [text for text in texts if "saddr" in text], "allows nothing"
+        condition = said(agent)
+        assert (condition.status, condition.reason) == ("False", "MembersUnknown")
+        assert f"shut waits for the members of {WEB!r}" in condition.message
+        agent.guard.members.known[WEB] = Known(Entries(), "1")
+        agent.guard.changed()
+        await applied(agent)
+        assert said(agent).status == "True"
+        assert len(table.members(WEB)) == 1
+
+    play(tmp_path, body, told=False)
+
+
+def test_rules_that_are_refused_leave_the_old_ones_and_are_said(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        before = table.rules
+        table.refuses = "odd"
+        odd = policy("odd", selector="app == 'db'", ingress=[{"action": "Deny"}])
+        declare(agent, SHUT, odd)
+        await applied(agent)
+        await agent.writer.synced()
+        assert table.rules == before
+        assert agent.filtering.ready, "the base table is"
+        condition = said(agent)
+        assert (condition.status, condition.reason) == ("False", "RulesRefused")
+        assert condition.message.startswith("odd: cannot change table inet routed")
+        with pytest.raises(ApplyError):
+            await attach(agent, "other", "db")
+        assert "other.h1" not in agent.records.held
+        assert table.rules == before
+        table.refuses = ""
+        await agent.writer.synced()
+        assert said(agent).status == "True"
+        assert [name for name in table.rules.chains if "odd" in name]
+
+    play(tmp_path, body)
+
+
+def test_an_attach_that_fails_leaves_no_element(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        before = table.rules
+        kernel.refuse["web.h1"] = 1
+        with pytest.raises(ApplyError):
+            await attach(agent, "web")
+        await agent.writer.synced()
+        assert table.rules == before
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("mode", ["ipvlan-l3", "ipvlan-l3s"])
+def test_what_cannot_be_enforced_is_refused_unless_it_is_allowed(tmp_path: Path, mode: str) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        staged = policy("staged", staged=True, ingress=[{"action": "Deny"}])
+        declare(agent, SHUT, staged)
+        await attach(agent, "web", mode=mode)
+        with pytest.raises(Conflict, match="shut would not be enforced") as refused:
+            await attach(agent, "db", mode=mode)
+        assert [cause.field for cause in refused.value.causes] == ["mode"]
+        agent.guard.enforcement.allow_unenforced = True
+        await attach(agent, "db", mode=mode)
+        await agent.writer.synced()
+        status = agent.workload_writes("db.h1")[0].object.status  # type: ignore[union-attr]
+        told = {one.type: one for one in status.conditions}["PolicyEnforceable"]
+        assert told.status == "False"
+        assert told.message.endswith("; not enforced: shut")
+        condition = said(agent)
+        assert (condition.status, condition.reason) == ("False", "NotEnforceable")
+        assert "db.h1 is selected by shut" in condition.message
+
+    play(tmp_path, body)
+
+
+def test_who_shares_a_namespace_is_its_holder(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        db = await attach(agent, "db")
+        before = table.rules
+        await attach(agent, "other", "web", netns="", mode="shared", sharedWith="db")
+        assert table.rules == before
+        assert table.links() == {db.host_interface}
+        assert table.members(WEB) == set()
+
+    play(tmp_path, body)
