@@ -13,8 +13,9 @@ the request's body.
     others     the rules of the Role of that name
 
 Beside the kinds there are ``certificates``, ``bootstraps`` and ``heartbeats`` of nodes,
-``credentials`` (of nodes and of people), ``renewals`` (the next certificate of a user: his own) and
-``metrics``.
+``credentials`` (of nodes and of people), ``renewals`` (the next certificate of a user: his own),
+``metrics``, and ``selections``: the addresses that a selector stands for. Every node may follow any
+of these, as any may be in a rule of a policy of its workloads; a Role gives no part of it.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def grant(who: Identity, verb: str, plural: str, *, status: bool = False) -> Gra
         return ALL
     if (verb, plural) == ("create", "renewals") and who.role not in (NODE, BOOTSTRAP):
         return Grant(name=who.user) if who.role in (OPERATOR, VIEWER) or who.rules else None
+    if (verb, plural) == ("watch", "selections"):
+        return ALL if who.role in (OPERATOR, VIEWER, NODE) else None
     if who.role in (OPERATOR, VIEWER):
         return ALL if _of_people(who.role, verb, plural) else None
     if who.role == NODE:

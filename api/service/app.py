@@ -49,6 +49,8 @@ from api.service.listing import Streamed
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
 from api.service.reading import Reading
+from api.service.selections import PLURAL as SELECTIONS
+from api.service.selections import Selections
 from api.service.state import State
 from api.service.throttle import Rates, Throttle
 from api.service.writing import Writing
@@ -102,6 +104,8 @@ def application(
     route = Routes(app, objects, metrics, audit, throttle).add
     _add_kinds(route, objects, metrics)
     route(f"{BASE}/nodes/{{name}}/heartbeat", "POST", heartbeats.answer, "Say that a node lives")
+    follow = Selections(objects.mirror, metrics).answer
+    route(f"{BASE}/{SELECTIONS}", "POST", follow, "Follow what selectors stand for")
     if authority is not None:
         _add_identities(route, Identities(objects, authority, server_url))
         _add_open(app, "/ca.crt", authority.pem)
@@ -145,7 +149,7 @@ class Routes:
         resource, _, rest = within.removeprefix("/").partition("/")
         whole = "/".join([resource, *rest.split("/")[1:]])  # as nodes/status
         verb = VERBS.get(method, "") if path.startswith(BASE) else ""  # a review writes nothing,
-        if rest.endswith("/heartbeat"):  # and neither does this
+        if rest.endswith("/heartbeat") or resource == SELECTIONS:  # and neither do these
             verb = ""
         if verb == "delete" and "{name}" not in path:
             verb = "deletecollection"

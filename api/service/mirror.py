@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import TypeVar
 
 from api.auth.identity import Identity
@@ -37,6 +38,7 @@ class Mirror:
         self._holders: dict[
             tuple[str, str], set[Feed]
         ] = {}  # by what their readers' rights rest on
+        self._listeners: list[Callable[[Change], None]] = []
         self._following: asyncio.Task[None] | None = None
         self._reminders = Reminders(BOOKMARK_SECONDS)
 
@@ -65,6 +67,10 @@ class Mirror:
     def revision(self) -> int:
         """Up to which every feed has been told everything."""
         return self._state.revision if self._state else 0
+
+    def listen(self, listener: Callable[[Change], None]) -> None:
+        """Call it with every change, before any watcher can be told that it was published."""
+        self._listeners.append(listener)
 
     def feed(
         self,
@@ -118,6 +124,8 @@ class Mirror:
             self.end_watches()
 
     def _publish(self, change: Change) -> None:
+        for listener in self._listeners:
+            listener(change)
         plural, telling = change.plural, Telling(change)
         for feed in self._holders.get((plural, change.name), ()):
             feed.end()

@@ -13,7 +13,7 @@ from typing import Any
 from api.resources.event import CORE_VERSION, EVENTS
 from api.resources.meta import API_VERSION
 from api.resources.registry import KINDS, Kind
-from api.service import schemas
+from api.service import schemas, selections_schema
 from api.service.options import VALIDATION
 from api.service.patches import KNOWN, OPERATIONS_MOST
 from api.service.schemas import Schema, gvk, reference
@@ -69,7 +69,7 @@ def v3(version: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for kind in KINDS.values():
         paths |= _paths(kind)
-    return _document(version, paths)
+    return _document(version, paths | selections_schema.paths(BASE, _ERRORS, _ALWAYS))
 
 
 @cache

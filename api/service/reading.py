@@ -67,7 +67,7 @@ class Reading:
                 after=after,
                 bookmarks=options.boolean(query, "allowWatchBookmarks"),
                 mark_initial=initial,
-                seconds=_seconds(options.number(query, "timeoutSeconds"), who),
+                seconds=seconds_of(options.number(query, "timeoutSeconds"), who),
                 reader=request.scope.get(READER),
             )
             if tabular:
@@ -85,7 +85,7 @@ class Reading:
         )
 
 
-def _seconds(asked: int, who: Identity) -> float | None:
+def seconds_of(asked: int, who: Identity) -> float | None:
     """How long a watch may go on: as asked, and no longer than what was shown of `who` is good."""
     ends = [float(asked)] if asked else []
     if who.until < math.inf:
