@@ -1,9 +1,10 @@
 # make demo: set up, then show the main job. make test: set up, then every check and test.
 # make test-faults: the tests of tests/faults for as long as docs/reliability.md says (an hour).
 # make test-ipam-long: a million operations of IPAM under two hundred faults, judged (a quarter of an hour).
+# make test-policy-long: thirty thousand random sets of policies, evaluated and compiled (a quarter of an hour).
 # make bench: every figure of docs/performance.md, beside its peer and its floor (half an hour).
 # make deb: build/routed_VERSION_ARCH.deb for the system that it is made on.
-.PHONY: setup setup-tests demo test test-faults test-ipam-long bench check deb clean
+.PHONY: setup setup-tests demo test test-faults test-ipam-long test-policy-long bench check deb clean
 
 setup:
 	scripts/setup
@@ -26,6 +27,9 @@ test-faults: setup-tests
 
 test-ipam-long: setup-tests
 	.venv/bin/python -m pytest --faults=long tests/faults/test_owner_histories.py
+
+test-policy-long: setup-tests
+	.venv/bin/python -m pytest --policy-sets=30000 tests/policies/test_random_policies.py
 
 bench:
 	scripts/setup bench

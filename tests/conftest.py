@@ -22,6 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how long the tests of tests/faults go on; long: those of histories only",
     )
 
+    parser.addoption(
+        "--policy-sets",
+        type=int,
+        default=600,
+        help="how many random sets of policies tests/policies/test_random_policies.py tries",
+    )
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of figures of the fault tests."""
@@ -46,6 +53,12 @@ def full(request: pytest.FixtureRequest) -> bool:
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether histories are a million operations long."""
     return bool(request.config.getoption("--faults") == "long")
+
+
+@pytest.fixture(scope="session")
+def policy_sets(request: pytest.FixtureRequest) -> int:
+    """How many random sets of policies are tried."""
+    return int(request.config.getoption("--policy-sets"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,7 +3,8 @@
 A case says what it has beside world.yaml: `policies` (fields of the spec, and the name), `tiers`,
 `workloads`, `networksets`, `default`, `untold`, `untold_ports`; for short, `in` are the ingress
 rules of app == 'db', `out` the egress rules of app == 'web'. `allow`, `deny` and `reject` are
-packets: SOURCE > DESTINATION PROTOCOL [[SPORT>]DPORT | TYPE/CODE] [STATE].
+packets: SOURCE > DESTINATION PROTOCOL [[SPORT>]DPORT | TYPE/CODE] [STATE]. `logs` and `staged` say
+of some packets what is logged, and which staged rules would deny it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "policies" / "catalogue"
 VERDICTS = ("allow", "deny", "reject")
 KEYS = {
     *VERDICTS, "case", "policies", "tiers", "workloads", "networksets", "default", "untold",
-    "untold_ports", "in", "out",
+    "untold_ports", "in", "out", "logs", "staged",
 }  # fmt: skip
 PACKET = re.compile(
     r"(?P<source>\S+) > (?P<destination>\S+) (?P<protocol>\w+)"
@@ -39,11 +40,14 @@ World = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """`packets`: the text, the packet, and the verdict that it has to get."""
+    """`packets`: the text, the packet, and the verdict that it has to get; `logs` and `staged` are
+    of some of these, by the text."""
 
     name: str
     scene: Scene
     packets: list[tuple[str, Sent, str]]
+    logs: dict[str, list[str]]
+    staged: dict[str, list[str]]
 
 
 def cases() -> list[Case]:
@@ -92,7 +96,10 @@ def _case(name: str, raw: World, world: World) -> Case:
         for verdict in VERDICTS
         for text in raw.get(verdict, [])
     ]
-    return Case(name, scene, packets)
+    logs, staged = raw.get("logs", {}), raw.get("staged", {})
+    if not {*logs, *staged} <= {text for text, _, _ in packets}:
+        raise ValueError(f"{name}: logs and staged are of packets that have a verdict")
+    return Case(name, scene, packets, logs, staged)
 
 
 def _short(name: str, app: str, kind: str, **rules: Any) -> World:

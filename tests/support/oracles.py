@@ -1,52 +1,149 @@
 """What becomes of a packet: asked of the reference evaluator, and of a ruleset.
 
-Both answer for one host: what an end elsewhere says is not asked.
+Both answer for one host: what an end elsewhere says is not asked. Beside the verdict they say what
+is logged, and what would deny the packet if all that is staged were in effect.
 """
 
 from __future__ import annotations
 
-from policies.reference import Decision, Verdict, judge
+from dataclasses import replace
+from functools import cached_property
+
+from policies.reference import By, Decision, Judgement, Verdict, judge
+from policies.reference_rules import incomplete
+from support.catalogue import Case
 from support.rulesets import Outcome, Ruleset
 from support.scenes import PASSING, Scene, Sent
 
 WORDS = {"accept": "allow", "drop": "deny", "reject": "reject"}
 # what is answered with: RST, or "administratively prohibited" of either family (docs/policy.md)
 RESET, PROHIBITED = "tcp reset", "admin-prohibited"
+TRIAL = "trial-"  # what base chains begin with that only count what is staged
 
 
-def by_reference(scene: Scene, sent: Sent) -> str:
-    """allow, deny or reject."""
-    if sent.state in PASSING:
-        return "allow"  # the evaluator is asked about first packets only
-    return next(
-        (one.verdict.lower() for one in decisions(scene, sent) if one.verdict is not Verdict.ALLOW),
-        "allow",
-    )
+class Evaluated:
+    """By the reference evaluator."""
+
+    def __init__(self, scene: Scene, sent: Sent) -> None:
+        self.scene, self.sent = scene, sent
+        self.sender, self.receiver = scene.at(sent.source), scene.at(sent.destination)
+        self.passing = sent.state in PASSING  # the evaluator is asked about first packets only
+
+    @cached_property
+    def judged(self) -> Judgement:
+        """Of the ends elsewhere too."""
+        sender, receiver = (
+            "" if one is None else one.metadata.name for one in (self.sender, self.receiver)
+        )
+        return judge(self.scene.world, replace(self.sent.asked, sender=sender, receiver=receiver))
+
+    @property
+    def decisions(self) -> list[tuple[str, Decision]]:
+        """(direction, what it says) of each end that is here, in order, up to one that does not
+        allow it; the allow-list of the host is an end too."""
+        if self.passing:
+            return []
+        asked = [("egress", self.judged.egress), ("host", self.judged.own_host)]
+        asked = asked if self.sender is not None else []
+        asked += [("ingress", self.judged.ingress)] if self.receiver is not None else []
+        found = []
+        for direction, one in asked:
+            if one is not None:
+                found.append((direction, one))
+                if one.verdict is not Verdict.ALLOW:
+                    break
+        return found
+
+    @property
+    def verdict(self) -> str:
+        """allow, deny or reject."""
+        return self.decisions[-1][1].verdict.lower() if self.decisions else "allow"
+
+    @property
+    def logged(self) -> list[str]:
+        """The prefixes of all that is logged, in order: rules with the action Log, the denial."""
+        tiers = {one.metadata.name: one.spec.tier for one in self.scene.policies}
+        found = []
+        for direction, one in self.decisions:
+            found += [f"log {direction} {tiers[name]}/{name} {rule} " for name, rule in one.logged]
+            if one.verdict is not Verdict.ALLOW and direction != "host":
+                found.append(f"deny {direction} {_whose(one)}".strip() + " ")
+        return found
+
+    @property
+    def staged(self) -> list[str]:
+        """The labels of what would deny it: at the sender, and, if it gets there, the receiver."""
+        trials = {"egress": self.judged.staged_egress, "ingress": self.judged.staged_ingress}
+        found = []
+        for direction, _ in self.decisions:
+            one = trials.get(direction)
+            if one is not None:
+                last = one.rule if one.by is By.RULE else "default"
+                found.append(f"{_whose(one)} {direction} {last}")
+        return found
 
 
-def decisions(scene: Scene, sent: Sent) -> list[Decision]:
-    """Of each end that is here, in order."""
-    judged = judge(scene.world, sent.asked)
-    sender, receiver = scene.at(sent.source), scene.at(sent.destination)
-    asked = [judged.egress, judged.own_host] if sender is not None else []
-    asked += [judged.ingress] if receiver is not None else []
-    return [one for one in asked if one is not None]
+def _whose(one: Decision) -> str:
+    return "/".join(part for part in (one.tier, one.policy) if part)
 
 
-def by_ruleset(scene: Scene, ruleset: Ruleset, sent: Sent) -> str:
-    """allow, deny or reject. AssertionError, of an answer that is not the one that it should be."""
-    last = outcomes(scene, ruleset, sent)[-1]
-    if last.verdict == "reject":
-        wanted = RESET if sent.protocol == 6 else PROHIBITED
-        assert last.answer == wanted, f"{sent}: answered with {last.answer}"
-    return WORDS[last.verdict]
+class Interpreted:
+    """By what a ruleset does with it. AssertionError, of an answer that is not the one that it
+    should be."""
+
+    def __init__(self, scene: Scene, ruleset: Ruleset, sent: Sent) -> None:
+        self.scene = scene
+        self.outcomes: list[Outcome] = []  # at each hook, up to the one that does not let it pass
+        for hook, packet in scene.seen(sent):
+            self.outcomes.append(ruleset.walk(packet, hook))
+            if self.outcomes[-1].verdict != "accept":
+                break
+        last = self.outcomes[-1]
+        if last.verdict == "reject":
+            wanted = RESET if sent.protocol == 6 else PROHIBITED
+            assert last.answer == wanted, f"{sent}: answered with {last.answer}"
+        self.verdict = WORDS[last.verdict]
+
+    @property
+    def logged(self) -> list[str]:
+        return [str(one["prefix"]) for outcome in self.outcomes for one in outcome.logged]
+
+    @property
+    def staged(self) -> list[str]:
+        """The labels with which trials ended, of those that deny."""
+        ends: dict[str, str] = {}
+        for outcome in self.outcomes:
+            for base, comment in outcome.held:
+                if base.startswith(TRIAL):
+                    ends[base] = comment.rpartition(" #")[0]
+        return [label for label in ends.values() if self._denies(label)]
+
+    def _denies(self, label: str) -> bool:
+        """Whether the rule or default that it is of denies, be it for want of members."""
+        whose, _, last = label.partition(" ")
+        direction, _, index = last.partition(" ")
+        if not index.isdigit():
+            return index == "default"
+        name = whose.partition("/")[2]
+        (policy,) = (one for one in self.scene.policies if one.metadata.name == name)
+        rules = policy.spec.ingress if direction == "ingress" else policy.spec.egress
+        rule = rules[int(index)]
+        return rule.action == "Deny" or (
+            rule.action == "Pass" and incomplete(self.scene.world, rule)
+        )
 
 
-def outcomes(scene: Scene, ruleset: Ruleset, sent: Sent) -> list[Outcome]:
-    """At each hook, up to the one that does not let it pass."""
+def compared(case: Case, ruleset: Ruleset) -> list[str]:
+    """Where a ruleset does not do what a case of the catalogue says; of ICMP in the other family
+    listings do not tell all, so that is asked of real packets (tests/policies/test_real_verdicts).
+    What is logged and staged also where the case does not say it: as the evaluator has it."""
     found = []
-    for hook, packet in scene.seen(sent):
-        found.append(ruleset.walk(packet, hook))
-        if found[-1].verdict != "accept":
-            break
+    for text, sent, verdict in case.packets:
+        if sent.is_odd:
+            continue
+        said, one = Evaluated(case.scene, sent), Interpreted(case.scene, ruleset, sent)
+        wanted = verdict, case.logs.get(text, said.logged), case.staged.get(text, said.staged)
+        got = one.verdict, one.logged, one.staged
+        if got != wanted:
+            found.append(f"{case.name}: {text}: {got} instead of {wanted}")
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import ip_address
 
 from api.resources.hostendpoint import HostEndpoint
@@ -79,7 +80,7 @@ class Scene:
     untold: frozenset[str] = field(default_factory=frozenset)
     untold_ports: frozenset[PortKey] = field(default_factory=frozenset)
 
-    @property
+    @cached_property
     def world(self) -> World:
         """For the reference evaluator. Elsewhere is another world: it judges nothing there."""
         return World(
@@ -113,7 +114,11 @@ class Scene:
 
     def at(self, address: IPAddress) -> Workload | None:
         """The workload of the host `HERE` that has it."""
-        return next((one for one in self._local() if address in one.status.addresses), None)
+        return self._by_address.get(address)
+
+    @cached_property
+    def _by_address(self) -> dict[IPAddress, Workload]:
+        return {address: one for one in self._local() for address in one.status.addresses}
 
     def membership(self, needs: Needs) -> Membership:
         """For the compiler: what was told of what it needs."""

@@ -7,11 +7,9 @@ import ctypes
 import json
 import os
 import threading
-from collections.abc import Iterable
 from typing import Any
 
-from policies.base import TABLE
-from policies.compile import transaction
+from policies.base import commands
 from policies.compile.compiler import Compiler
 from policies.compile.ruleset import Ruleset as Wanted
 from policies.nft import Nft
@@ -19,8 +17,6 @@ from policies.plan import plan
 from support.netns import CLONE_NEWNET
 from support.rulesets import Ruleset
 from support.scenes import Scene
-
-WHOLE = f"inet {TABLE}"
 
 
 class Table:
@@ -53,26 +49,17 @@ class Table:
         entries: list[dict[str, Any]] = json.loads(self.nft.run("list ruleset"))["nftables"]
         return entries
 
-    def put(self, scene: Scene) -> Ruleset:
+    def put(self, scene: Scene, *, trusted: bool = False) -> Ruleset:
         """What the kernel has of a scene, compiled and applied to whatever was there before."""
-        return self.apply(compiled(scene))
+        return self.apply(compiled(scene), trusted=trusted)
 
-    def apply(self, wanted: Wanted) -> Ruleset:
-        """What the kernel has then."""
-        self.run(transaction.commands(WHOLE, self._held(), wanted))
+    def apply(self, wanted: Wanted, *, trusted: bool = False) -> Ruleset:
+        """What the kernel has then; `trusted` as in `Nft.sync`. AssertionError if it is not what
+        was wanted."""
+        self.nft.sync(None, wanted, trusted=trusted)
         entries = self.listed()
-        held = transaction.listed(entries)
-        assert not transaction.commands(WHOLE, held, wanted), "not as it was wanted"
+        assert not commands(entries, None, wanted), "not as it was wanted"
         return Ruleset(entries)
-
-    def run(self, commands: Iterable[str]) -> None:
-        """As one transaction."""
-        text = "\n".join(commands)
-        if text:
-            self.nft.run(text)
-
-    def _held(self) -> Wanted:
-        return transaction.listed(self.listed())
 
 
 def compiled(scene: Scene) -> Wanted:

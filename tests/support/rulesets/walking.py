@@ -24,14 +24,20 @@ Key = tuple[str, str, str]
 @dataclass(slots=True)
 class Outcome:
     """`verdict`: accept, drop or reject (`answer`: with what, such as "tcp reset"). `logged`: each
-    log statement that was come to. `rules`: the comments of all rules that held to their end, in
-    order; `chains`: those that were entered. A limit is taken as not reached."""
+    log statement that was come to. `held`: (base chain, comment) of all rules with a comment that
+    held to their end, in order; `chains`: those that were entered. A limit is taken as not
+    reached."""
 
     verdict: str = "accept"
     answer: str = ""
     logged: list[dict[str, Any]] = field(default_factory=list)
-    rules: list[str] = field(default_factory=list)
+    held: list[tuple[str, str]] = field(default_factory=list)
     chains: list[str] = field(default_factory=list)
+
+    @property
+    def rules(self) -> list[str]:
+        """The comments of all rules that held."""
+        return [comment for _, comment in self.held]
 
     @property
     def word(self) -> str:
@@ -92,7 +98,7 @@ class _Course:
 
     def __init__(self, ruleset: Ruleset, packet: Packet, outcome: Outcome, base: Key) -> None:
         self.ruleset, self.packet, self.outcome = ruleset, packet, outcome
-        self.table = base[:2]
+        self.table, self.base = base[:2], base[2]
 
     def through(self, name: str, depth: int = 0) -> str:
         """accept, drop, reject; empty: came to the end of the chain, or was sent back."""
@@ -143,7 +149,7 @@ class _Course:
 
     def _held(self, rule: dict[str, Any]) -> None:
         if "comment" in rule:
-            self.outcome.rules.append(rule["comment"])
+            self.outcome.held.append((self.base, rule["comment"]))
 
     def _statement(self, kind: str, value: Any) -> tuple[str, str]:
         if kind == "match":

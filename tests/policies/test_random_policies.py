@@ -1,0 +1,83 @@
+"""Random sets of policies and packets: the reference evaluator and what the kernel has of what is
+compiled say the same, of the verdict, of what is logged, and of what staged policies would deny.
+
+All sets of a run are applied to one table after another, some by what differs from the one before
+and some read anew, so that changes are tried as well. `make test-policy-long` tries 30 000 sets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from support.drawn import NUMBERS, packets, scenes
+from support.oracles import Evaluated, Interpreted
+from support.scenes import Scene
+from support.tables import Table
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(0)]
+AT_ONCE = 600  # sets that one run of Hypothesis draws
+PACKETS = 24  # of each set
+
+
+@pytest.fixture
+def table() -> Iterator[Table]:
+    made = Table()
+    yield made
+    made.close()
+
+
+def test_random_policies_do_in_the_kernel_what_the_evaluator_says(
+    table: Table, policy_sets: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    for number in range(0, policy_sets, AT_ONCE):
+        _try(table, counts, number, min(AT_ONCE, policy_sets - number))
+        seconds = time.monotonic() - began
+        if policy_sets > AT_ONCE:
+            with capsys.disabled():
+                print(f"\n{_told(counts, seconds)}", end="", flush=True)
+    with capsys.disabled():
+        print(f"\n{_told(counts, time.monotonic() - began)}", end=" ")
+    assert counts["sets"] >= policy_sets
+    # nothing is agreed upon where nothing happens
+    for what, part in (("allow", 0.2), ("deny", 0.1), ("reject", 0.004), ("logged", 0.05)):
+        assert counts[what] > counts["packets"] * part, counts
+    assert counts["staged"] > counts["packets"] * 0.01, counts
+
+
+def _told(counts: Counter[str], seconds: float) -> str:
+    said = ", ".join(f"{counts[what]} {what}" for what in ("allow", "deny", "reject", "staged"))
+    return (
+        f"{counts['sets']} sets of policies, {counts['packets']} packets ({said}): {seconds:.0f} s"
+    )
+
+
+def _try(table: Table, counts: Counter[str], number: int, examples: int) -> None:
+    @seed(number)
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(scene=scenes(), which=NUMBERS, trusted=st.booleans())
+    def agree(scene: Scene, which: int, trusted: bool) -> None:
+        ruleset = table.put(scene, trusted=trusted)
+        counts["sets"] += 1
+        for sent in packets(which, PACKETS):
+            said, done = Evaluated(scene, sent), Interpreted(scene, ruleset, sent)
+            assert (done.verdict, done.logged, done.staged) == (
+                said.verdict,
+                said.logged,
+                said.staged,
+            ), str(sent)
+            counts.update(["packets", said.verdict])
+            counts.update(["logged"] * bool(said.logged) + ["staged"] * bool(said.staged))
+
+    agree()
