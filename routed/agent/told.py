@@ -32,7 +32,7 @@ from routed.agent.records import write_atomic
 
 log = logging.getLogger("routed.control")
 
-GATHER_SECONDS = 1.0  # of changes, until they are written down
+GATHER_SECONDS = 1.0  # of changes to what is known already, until they are written down
 LINGER_SECONDS = 600.0  # that something is followed after it was needed last
 RETRY_SECONDS = 5.0  # after a refusal
 
@@ -59,6 +59,7 @@ class Members:
         self._needed: dict[Subject, float] = {}  # when it was needed last
         self._selections: Selections | None = None
         self._outdated = asyncio.Event()
+        self._urgent = asyncio.Event()
 
     def load(self) -> None:
         """What an earlier agent was told; an unreadable copy is moved aside."""
@@ -126,6 +127,8 @@ class Members:
             entries = _changed(before.entries, told)
         self.known[told.of] = Known(entries, told.version)
         self._outdated.set()
+        if before is None:  # the next agent is not to begin without any
+            self._urgent.set()
         return recovered or before is None or before.entries != entries
 
     def _failed(self, why: RoutedError | None) -> bool:
@@ -138,8 +141,11 @@ class Members:
     async def _write(self) -> None:
         while True:
             await self._outdated.wait()
-            await asyncio.sleep(GATHER_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._urgent.wait()
             self._outdated.clear()
+            self._urgent.clear()
             held, revision = dict(self.known), self.revision
             job = asyncio.ensure_future(
                 asyncio.to_thread(write, self.path, self.node, held, revision)
@@ -152,6 +158,7 @@ class Members:
             except OSError as error:
                 log.error("members not saved path=%s: %s", self.path, error)
                 self._outdated.set()
+                await asyncio.sleep(RETRY_SECONDS)
 
 
 def write(path: Path, node: str, known: Mapping[Subject, Known], revision: int) -> None:

@@ -104,9 +104,7 @@ def test_who_has_the_present_version_is_told_nothing_of_it(tmp_path: Path) -> No
             for line in await until("BOOKMARK", lines)
             if "version" in line
         }
-        other = Selections(
-            Mirror(store), ServiceMetrics()
-        )  # another replica
+        other = Selections(Mirror(store), ServiceMetrics())  # another replica
         for asked in (selections, other):
             again = asked.stream({**versions, HTTP: ""})
             assert [one[:2] for one in short(await until("BOOKMARK", again))] == [("WHOLE", "http")]
