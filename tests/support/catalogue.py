@@ -1,10 +1,10 @@
 """The catalogue of cases (tests/policies/catalogue): objects, packets, and verdicts by hand.
 
 A case says what it has beside world.yaml: `policies` (fields of the spec, and the name), `tiers`,
-`workloads`, `networksets`, `default`, `untold`, `untold_ports`; for short, `in` are the ingress
-rules of app == 'db', `out` the egress rules of app == 'web'. `allow`, `deny` and `reject` are
-packets: SOURCE > DESTINATION PROTOCOL [[SPORT>]DPORT | TYPE/CODE] [STATE]. `logs` and `staged` say
-of some packets what is logged, and which staged rules would deny it.
+`workloads`, `networksets`, `default`, `untold`, `untold_ports`, `unready`; for short, `in` are the
+ingress rules of app == 'db', `out` the egress rules of app == 'web'. `allow`, `deny` and `reject`
+are packets: SOURCE > DESTINATION PROTOCOL [[SPORT>]DPORT | TYPE/CODE] [STATE]. `logs` and `staged`
+say of some packets what is logged, and which staged rules would deny it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "policies" / "catalogue"
 VERDICTS = ("allow", "deny", "reject")
 KEYS = {
     *VERDICTS, "case", "policies", "tiers", "workloads", "networksets", "default", "untold",
-    "untold_ports", "in", "out", "logs", "staged",
+    "untold_ports", "in", "out", "logs", "staged", "unready",
 }  # fmt: skip
 PACKET = re.compile(
     r"(?P<source>\S+) > (?P<destination>\S+) (?P<protocol>\w+)"
@@ -88,6 +88,7 @@ def _case(name: str, raw: World, world: World) -> Case:
         raw.get("default", "Allow"),
         frozenset(raw.get("untold", [])),
         frozenset((port, text) for port, text in raw.get("untold_ports", [])),
+        frozenset(raw.get("unready", [])),
     )
     named = {key: one["addresses"] for key, one in {**workloads, **world["hostendpoints"]}.items()}
     named["host"] = world["host"]

@@ -57,6 +57,9 @@ class Evaluated:
     @property
     def verdict(self) -> str:
         """allow, deny or reject."""
+        ends = [one.metadata.name for one in (self.sender, self.receiver) if one is not None]
+        if not self.scene.unready.isdisjoint(ends):
+            return "deny"  # docs/policy.md, "Modes": the evaluator does not know of links
         return self.decisions[-1][1].verdict.lower() if self.decisions else "allow"
 
     @property

@@ -68,7 +68,8 @@ class Sent:
 @dataclass(frozen=True)
 class Scene:
     """`host`: the addresses of the host `HERE`. `untold`, `untold_ports`: of what selectors and
-    names its agent was never told the members."""
+    names its agent was never told the members. `unready`: local workloads that have a link already,
+    and nothing is worked out for it."""
 
     tiers: tuple[Tier, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
@@ -79,6 +80,7 @@ class Scene:
     default: Default = "Allow"
     untold: frozenset[str] = field(default_factory=frozenset)
     untold_ports: frozenset[PortKey] = field(default_factory=frozenset)
+    unready: frozenset[str] = field(default_factory=frozenset)
 
     @cached_property
     def world(self) -> World:
@@ -107,6 +109,7 @@ class Scene:
                 link_of(one),
             )
             for one in self._local()
+            if one.metadata.name not in self.unready
         ]
 
     def _local(self) -> list[Workload]:
