@@ -7,8 +7,9 @@ once (ConfigError, exit code 2), each with its file, document, object and field.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -35,10 +36,15 @@ def validation(text: str) -> str:
 
 
 def read(
-    files: Sequence[Path], unknown: list[str] | None = None, *, recursive: bool = False
+    files: Sequence[Path],
+    unknown: list[str] | None = None,
+    *,
+    recursive: bool = False,
+    aside: Mapping[str, list[tuple[str, Document]]] = MappingProxyType({}),
 ) -> list[tuple[Kind, Document]]:
     """Every object of `files`, checked; `recursive` looks into directories of directories. Fields
-    that are not known are mistakes, or go to `unknown`."""
+    that are not known are mistakes, or go to `unknown`. Documents of a kind in `aside`, which is
+    none of the service's, go there, with where they are from."""
     if not files:
         raise ConfigError("the command line", [Cause("-f", "say which file (or - for stdin)")])
     problems: list[Cause] = []
@@ -46,6 +52,9 @@ def read(
     for source, text in _texts(files, recursive, problems):
         for place, document in enumerate(_documents(source, text, problems), 1):
             where = f"{source}: document {place}"
+            if isinstance(document, dict) and document.get("kind") in aside:
+                aside[document["kind"]].append((where, document))
+                continue
             kind = _kind(where, document, problems)
             if kind is None:
                 continue
@@ -64,7 +73,7 @@ def read(
                 )
             if unknown is not None and strange:
                 unknown += [f"{where}: {text}" for text in strange]
-    if not found and not problems:
+    if not found and not problems and not any(aside.values()):
         problems.append(Cause("", "no objects in it"))
     if problems:
         raise ConfigError(", ".join(map(str, files)), problems)

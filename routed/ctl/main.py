@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from routed.ctl import argv, help
-from routed.ctl.commands import access, host, nodes, people, reading, writing
+from routed.ctl.commands import access, host, nodes, people, policies, reading, writing
 from routed.ctl.connection import Connection
 from routed.ctl.invocation import Said
 
 app = help.group(help.NAME, "Workloads, address pools and BGP peerings of routed.")
-for commands in (reading, writing, host, nodes, access, people):
+for commands in (reading, writing, host, nodes, policies, access, people):
     app.add_typer(commands.app, name=None)
 
 

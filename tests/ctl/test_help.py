@@ -17,14 +17,16 @@ from routed.ctl.main import _flags
 
 ROOT = completion.root()
 REPOSITORY = Path(__file__).resolve().parents[2]
-# DESIGN, section 5; `trace` and `top` come with what they look at
+# DESIGN, section 5; `top` comes with what it looks at
 VERBS = {
     "get", "describe", "create", "apply", "edit", "patch", "label", "annotate", "replace", "diff",
     "delete", "wait", "explain", "api-resources", "attach", "detach", "drain", "cordon",
-    "uncordon", "diags", "login", "logout", "completion", "ipam", "bgp", "token", "auth", "config",
+    "uncordon", "policy", "trace", "diags", "login", "logout", "completion", "ipam", "bgp", "token",
+    "auth", "config",
 }  # fmt: skip
 WITHIN = {
     "ipam": "show check release",
+    "policy": "test",
     "bgp": "status routes",
     "token": "create bearer revoke list",
     "auth": "can-i whoami",

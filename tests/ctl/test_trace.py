@@ -1,0 +1,118 @@
+"""`routectl trace`: what policies that a service has say of a flow, and by which rule."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.ctl import ok
+from support.service import Service, running_service
+
+OBJECTS = """
+apiVersion: routed.dev/v1
+kind: Node
+metadata: {name: h1}
+spec: {addresses: [172.16.0.1]}
+---
+apiVersion: routed.dev/v1
+kind: NetworkPolicy
+metadata: {name: db}
+spec:
+  selector: app == 'db'
+  ingress:
+    - {action: Log, protocol: TCP}
+    - {action: Allow, protocol: TCP, source: {selector: app == 'web'}, destination: {ports: [5432]}}
+---
+apiVersion: routed.dev/v1
+kind: NetworkPolicy
+metadata: {name: web-out}
+spec:
+  selector: app == 'web'
+  staged: true
+  egress: [{action: Deny, reject: true}]
+"""
+Ctl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("server")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def admin(held: Service) -> Path:
+    return held.admin
+
+
+@pytest.fixture(scope="module")
+def declared(held: Service, ctl: Ctl) -> Ctl:
+    ok(ctl("apply", "-f", "-", stdin=OBJECTS))
+    with held.http() as client:
+        for name, labels, addresses in (
+            ("web.h1", {"app": "web"}, ["10.0.0.1", "fd00::1"]),
+            ("db.h1", {"app": "db"}, ["10.0.0.2"]),
+        ):
+            metadata = {"name": name, "labels": labels}
+            spec = {"node": "h1", "origin": "Node", "netns": name}
+            made = client.post("/workloads", json={"metadata": metadata, "spec": spec})
+            assert made.status_code == 201, made.text
+            status = {**made.json(), "status": {"addresses": addresses, "phase": "Ready"}}
+            answer = client.put(f"/workloads/{name}/status", json=status)
+            assert answer.status_code == 200, answer.text
+    return ctl
+
+
+def test_both_ends_are_told_and_what_decided(declared: Ctl) -> None:
+    assert ok(declared("trace", "web", "db", "--port", "5432")).splitlines() == [
+        "web.h1 (10.0.0.1) -> db.h1 (10.0.0.2) TCP/5432: Allow",
+        "  egress of web.h1: Allow (no tier decides: the node's default)",
+        "  ingress of db.h1: Allow (tier default, policy db, spec.ingress[1])",
+        "  ingress of db.h1: logged (policy db, spec.ingress[0])",
+        "  staged: egress of web.h1: Reject (tier default, policy web-out, spec.egress[0])",
+        "routes and BGP: not looked at yet",
+    ]
+    denied = ok(declared("trace", "203.0.113.7", "10.0.0.2", "--port", "5432/udp"))
+    assert denied.splitlines()[:2] == [
+        "203.0.113.7 -> db.h1 (10.0.0.2) UDP/5432: Deny",
+        "  ingress of db.h1: Deny (tier default: no rule of its policies decides, so its "
+        "defaultAction)",
+    ]
+
+
+def test_own_host_and_json(declared: Ctl) -> None:
+    said = json.loads(ok(declared("trace", "web", "h1", "--port", "22/tcp", "-o", "json")))
+    assert [one["verdict"] for one in said] == ["Deny"]
+    assert said[0]["to"] == {"name": "node/h1", "address": "172.16.0.1"}
+    assert said[0]["ownHost"]["by"] == "own host"
+    assert said[0]["egress"]["verdict"] == "Allow"
+    assert said[0]["stagedEgress"] == {
+        "verdict": "Reject", "by": "rule", "tier": "default", "policy": "web-out", "rule": 0,
+        "logged": [],
+    }  # fmt: skip
+
+
+def test_the_nodes_default_is_said_by_the_user(declared: Ctl) -> None:
+    said = ok(declared("trace", "web", "2001:db8::1", "--protocol", "ping",
+                       "--policy-default", "Deny"))  # fmt: skip
+    assert said.startswith("web.h1 (fd00::1) -> 2001:db8::1 ICMPv6/128.0: Deny\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["web", "dbx", "--port", "1"], "there is no workload 'dbx'; there are: db.h1, web.h1"),
+        (["web", "db"], "either --port or --protocol"),
+        (["web", "db", "--port", "x!"], "is not like 443"),
+        (["db", "2001:db8::1", "--port", "1"], "in common"),
+        (["web", "db", "--port", "1", "-o", "yaml"], "is not json"),
+        (["web", "db", "--port", "1", "--policy-default", "Pass"], "neither Allow nor Deny"),
+    ],
+)
+def test_mistakes(declared: Ctl, words: list[str], said: str) -> None:
+    done = declared("trace", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
