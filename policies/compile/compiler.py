@@ -23,7 +23,7 @@ from policies.compile.chains import (
     tier_lines,
 )
 from policies.compile.hooks import KEYS, base_chains
-from policies.compile.matches import has_nets
+from policies.compile.matches import WORDS, has_nets
 from policies.compile.ruleset import LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
 from policies.model import Direction, Membership, Placed, Plan, Policy, Signature, Step
 
@@ -148,12 +148,13 @@ class Compiler:
     ) -> Ruleset:
         """`ruleset` after addresses have come to what a selector stands for, or gone. Where nets
         have, it has to be compiled anew."""
-        for more, less in ((add, ()), ((), gone)):
-            for one in (*more, *less):
-                name = names.selector(selector, one.version)
-                if name in ruleset.sets:
-                    text = [str(one)]
-                    ruleset = ruleset.changed(name, text if more else (), text if less else ())
+        come, left = list(add), list(gone)
+        for version in WORDS:
+            name = names.selector(selector, version)
+            some = [str(one) for one in come if one.version == version]
+            rest = [str(one) for one in left if one.version == version]
+            if (some or rest) and name in ruleset.sets:
+                ruleset = ruleset.changed(name, some, rest)
         return ruleset
 
 

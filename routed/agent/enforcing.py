@@ -9,9 +9,9 @@ such a workload is refused, unless the settings allow it, and one that is attach
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from api.client.selections import Subject
 from api.resources import Condition, NetworkPolicy, Tier
@@ -34,7 +34,7 @@ from routed.agent.attachment import Attachment
 from routed.agent.intent import Intent
 from routed.agent.members import Own, endpoint_of, enforced, unknown
 from routed.agent.modes import GATEWAYS
-from routed.agent.told import Known
+from routed.agent.told import Delta, Known
 
 MOST = 5  # policies named in a message
 
@@ -62,16 +62,22 @@ class Wanted:
             yield name, replace(self, plan=replace(self.plan, endpoints=alone))
 
 
-Move = tuple[str, frozenset[IPAddress], frozenset[IPAddress]]  # a selector; come, and gone
+class Move(NamedTuple):
+    """Addresses that come to what a selector stands for, and that go."""
+
+    selector: str
+    add: frozenset[IPAddress]
+    gone: frozenset[IPAddress]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A workload that comes or goes: which policies it passes, and what its addresses are to the
-    selectors that are needed."""
+    selectors that are needed. `free`: nothing that it sends or is sent is judged."""
 
     placed: Placed
-    moves: tuple[Move, ...] = ()
+    moves: tuple[Move, ...]
+    free: bool
 
 
 class Enforcement:
@@ -113,7 +119,9 @@ class Enforcement:
         self.needs = plan.needs()
         self.missing = unknown(self.needs, told)
         own = Own(held if self.needs.selectors or self.needs.ports else ())
-        self.wanted = Wanted(plan, own.membership(self.needs, told))
+        wanted = Wanted(plan, own.membership(self.needs, told))
+        if wanted != self.wanted:  # one that is the same is known by being the same object
+            self.wanted = wanted
 
     def arrival(
         self,
@@ -129,12 +137,29 @@ class Enforcement:
             return None
         addresses, moves = frozenset(record.addresses), []
         for text in self.needs.selectors & told.keys():
-            others = told[text].entries.addresses
-            mine = addresses & others if leaving else frozenset[IPAddress]()
-            if not leaving and parse(text).matches(record.labels):
-                mine = addresses
-            moves.append((text, mine, addresses - mine))
-        return Arrival(self.order(intent).place(endpoint_of(record)), tuple(moves))
+            others = addresses & told[text].entries.addresses
+            mine = addresses if parse(text).matches(record.labels) else frozenset[IPAddress]()
+            before, after = (mine, others) if leaving else (others, mine)
+            if before != after:
+                moves.append(Move(text, after - before, before - after))
+        placed = self.order(intent).place(endpoint_of(record))
+        free = self.default == "Allow" and not (placed.ingress or placed.egress)
+        return Arrival(placed, tuple(moves), free)
+
+    def moves(
+        self, records: Iterable[Attachment], told: Mapping[Subject, Delta | None]
+    ) -> list[Move] | None:
+        """What was told of changes, as far as it is not about workloads of this host; None: more
+        than can be said so."""
+        records, found = list(records), []
+        held = Own(records).held
+        unsure = {one for record in records for one in record.addresses} - held
+        for subject, delta in told.items():
+            if not isinstance(subject, str) or delta is None or unsure & (delta.add | delta.gone):
+                return None
+            if subject in self.needs.selectors:
+                found.append(Move(subject, delta.add - held, delta.gone - held))
+        return found
 
     def selecting(self, intent: Intent | None, record: Attachment) -> list[str]:
         """The policies, not staged, that select it, by name."""

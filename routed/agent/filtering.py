@@ -31,7 +31,7 @@ from policies.firewall import Blocking
 from policies.model import Plan, Policy
 from policies.nat import Nat, PortMapping
 from policies.slaves import NO_SLAVES, Slaves
-from routed.agent.enforcing import Arrival, Wanted
+from routed.agent.enforcing import Arrival, Move, Wanted
 
 log = logging.getLogger("routed.agent")
 T = TypeVar("T")
@@ -147,27 +147,42 @@ class Filtering:
     async def join(self, one: Arrival) -> bool:
         """Have a workload among those that policies are for, before its link is there. False: it
         takes more than elements of sets, and nothing has been done. ApplyError."""
-        return await self._alone(one, self._compiler.joined)
+        if self._rules is not None and not self._rules:
+            return one.free
+        return await self._alone(one.moves, partial(self._compiler.joined, placed=one.placed))
 
     async def part(self, one: Arrival) -> bool:
         """No more; its link is gone. False, ApplyError: as for `join`."""
-        return await self._alone(one, self._compiler.parted)
+        if self._rules is not None and not self._rules:
+            return one.free
+        return await self._alone(one.moves, partial(self._compiler.parted, placed=one.placed))
 
-    async def _alone(self, one: Arrival, step: Callable[..., Ruleset | None]) -> bool:
+    async def move(self, moves: Iterable[Move]) -> bool:
+        """Have other members. False, ApplyError: as for `join`."""
+        return await self._alone(moves, lambda rules: rules)
+
+    async def _alone(
+        self, moves: Iterable[Move], step: Callable[[Ruleset], Ruleset | None]
+    ) -> bool:
         rules = self._rules
-        if rules is None or self.refused is not None or not self.ready or self._touched:
+        if not rules or self.refused is not None or not self.ready or self._touched:
             return False
-        if not rules:
-            return not (one.placed.ingress or one.placed.egress)
-        after = await self._do(step, rules, one.placed)
+        after = await self._do(self._moved, rules, moves, step)
         if after is None:
             return False
-        for selector, add, gone in one.moves:
-            after = await self._do(self._compiler.moved, after, selector, add, gone)
+        self.wanted = self._made = None  # what was worked out before does not have it
         await self._do(self.table.sync, self.nat, after, trusted=True)
         self._rules = after
-        self.wanted = None  # what was worked out before does not have it
         return True
+
+    def _moved(
+        self, rules: Ruleset, moves: Iterable[Move], step: Callable[[Ruleset], Ruleset | None]
+    ) -> Ruleset | None:
+        after = step(rules)
+        if after is not None:
+            for move in moves:
+                after = self._compiler.moved(after, *move)
+        return after
 
     async def _blame(self) -> None:
         """Find out which policies the kernel does not take, once for each ruleset."""

@@ -36,13 +36,18 @@ class Guard:
         path = settings.state_dir / "members.json"
         self.members = Members(path, settings.node, agent.control.client)
         self._pending = False
+        self._whole = False  # more than members has changed
 
     async def serve(self) -> None:
         """Hear what members there are."""
-        await self.members.serve(self.changed)
+        await self.members.serve(self._told)
 
     def changed(self) -> None:
-        """Have it applied soon, without a round."""
+        """Policies have: have them applied soon, without a round."""
+        self._whole = True
+        self._told()
+
+    def _told(self) -> None:
         if not self._pending:
             self._pending = True
             self.agent.writer.hand_in(self._apply)
@@ -50,7 +55,8 @@ class Guard:
     def work_out(self) -> None:
         """From what is known now: what the filter is to have. Nobody knows it without intent."""
         agent = self.agent
-        self._pending = False
+        self._whole = False
+        self.members.take_changes()
         if agent.intent is None:
             return
         before = self.enforcement.wanted
@@ -61,12 +67,27 @@ class Guard:
             agent.report_due(set(self._unenforced()))
 
     async def _apply(self) -> None:
+        self._pending = False
+        self.agent.control.wake()  # what is waited for may be another
+        if not self._whole and await self._moved():
+            return
         self.work_out()
         error = await self.agent.filtering.keep()
         if error is not None:
             log.warning("policies not applied: %s", error)
             self.agent.writer.wake()  # says so, and tries again
-        self.agent.control.wake()
+
+    async def _moved(self) -> bool:
+        """Whether it was addresses of members only, and is applied."""
+        changes = self.members.take_changes()
+        moves = self.enforcement.moves(self.agent.records.held.values(), changes)
+        if moves is None:
+            return False
+        try:
+            return not moves or await self.agent.filtering.move(moves)
+        except ApplyError as error:
+            log.info("members not changed alone: %s", error)
+            return False
 
     async def admit(self, record: Attachment) -> None:
         """Before its link is there: its policies are in place. ApplyError."""

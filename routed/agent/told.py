@@ -26,7 +26,7 @@ from typing import Any
 from api.client import Client
 from api.client.selections import DELTA, LOST, SYNCED, WHOLE, Entries, Selections, Subject, Told
 from api.resources.errors import RoutedError
-from api.resources.net import parse_address, parse_cidr
+from api.resources.net import IPAddress, parse_address, parse_cidr
 from policies.model import Needs
 from routed.agent.records import write_atomic
 
@@ -45,14 +45,28 @@ class Known:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Of a selector: addresses that have come, and that have gone."""
+
+    add: frozenset[IPAddress]
+    gone: frozenset[IPAddress]
+
+    def then(self, other: Delta) -> Delta:
+        """Both, one after the other."""
+        return Delta((self.add - other.gone) | other.add, (self.gone - other.add) | other.gone)
+
+
 class Members:
-    """`known` has what was told of each subject, whenever that was; `problem` says why nothing can
-    be told now."""
+    """`known` has what was told of each subject, whenever that was; `changes` what has changed of
+    each since these were taken last, None where that is more than addresses. `problem` says why
+    nothing can be told now."""
 
     def __init__(self, path: Path, node: str, client: Client | None) -> None:
         self.path = path
         self.node = node
         self.known: dict[Subject, Known] = {}
+        self.changes: dict[Subject, Delta | None] = {}
         self.problem = ""
         self.revision = 0
         self._client = client
@@ -126,10 +140,30 @@ class Members:
                 return recovered
             entries = _changed(before.entries, told)
         self.known[told.of] = Known(entries, told.version)
+        self._note(told.of, before.entries if before is not None else None, entries)
         self._outdated.set()
         if before is None:  # the next agent is not to begin without any
             self._urgent.set()
         return recovered or before is None or before.entries != entries
+
+    def take_changes(self) -> dict[Subject, Delta | None]:
+        """Of each subject that changed since the last call."""
+        found, self.changes = self.changes, {}
+        return found
+
+    def _note(self, subject: Subject, before: Entries | None, after: Entries) -> None:
+        if before == after:
+            return
+        if before is None or (before.nets, before.ports) != (after.nets, after.ports):
+            self.changes[subject] = None
+            return
+        was, now = before.addresses, after.addresses
+        delta = Delta(now - was, was - now)
+        if subject in self.changes:
+            earlier = self.changes[subject]
+            self.changes[subject] = earlier.then(delta) if earlier is not None else None
+        else:
+            self.changes[subject] = delta
 
     def _failed(self, why: RoutedError | None) -> bool:
         """Whether that was not known before."""

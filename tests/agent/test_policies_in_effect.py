@@ -12,13 +12,14 @@ import pytest
 from support.agents import agent_on
 from support.policing import KeptFilter, allow_from, declare, declared, policy
 
-from api.client.selections import Entries
+from api.client.selections import Entries, Told
 from api.resources import Condition, ObjectMeta, Workload
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import parse_address
 from api.resources.workload import WorkloadSpec
 from routed.agent.agent import Agent
 from routed.agent.attachment import Attachment
+from routed.agent.enforcing import Enforcement
 from routed.agent.request import AttachRequest
 from routed.agent.told import Known
 from routed.agent.views import conditions
@@ -178,6 +179,61 @@ def test_policies_and_members_change_without_a_round(tmp_path: Path) -> None:
         await applied(agent)
         assert not table.rules
         assert agent.rounds == rounds
+
+    play(tmp_path, body)
+
+
+def told(of: object, add: tuple[str, ...] = (), gone: tuple[str, ...] = (), **more: Any) -> Told:
+    come, left = (Entries(frozenset(map(parse_address, some))) for some in (add, gone))
+    return Told("DELTA", of, come, left, **more)  # type: ignore[arg-type]
+
+
+def test_members_that_come_and_go_are_elements_and_nothing_is_worked_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        web = await attach(agent, "web")
+        mine = str(web.addresses[0])
+        await agent.writer.synced()
+        looks: list[object] = []
+        look = Enforcement.look
+        monkeypatch.setattr(Enforcement, "look", lambda *all: looks.append(look(*all)))
+        members = agent.guard.members
+        for add, gone, after in (
+            (("10.9.9.1", "10.9.9.2", mine), (), {"10.9.9.1", "10.9.9.2"}),
+            (("10.9.9.3",), ("10.9.9.1",), {"10.9.9.2", "10.9.9.3"}),
+            (("10.9.9.1",), ("10.9.9.3", mine), {"10.9.9.1", "10.9.9.2"}),
+        ):
+            assert members._take(told(WEB, add, gone))
+            agent.guard._told()
+            await applied(agent)
+            assert table.members(WEB) == after | {mine}, "of its own it knows better"
+        assert members._take(told(WEB, ("10.9.9.5",)))
+        assert members._take(told(WEB, ("10.9.9.6",), ("10.9.9.5",)))
+        agent.guard._told()
+        await applied(agent)
+        assert table.members(WEB) == {"10.9.9.1", "10.9.9.2", "10.9.9.6", mine}
+        assert not looks
+        before = table.rules
+        await agent.writer.synced()
+        assert looks, "a round looks at all"
+        assert table.rules == before, "and finds the same"
+
+    play(tmp_path, body)
+
+
+def test_where_nothing_is_allowed_by_default_the_first_workload_is_no_exception(
+    tmp_path: Path,
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        agent.guard.enforcement.default = "Deny"
+        await agent.writer.synced()
+        assert not table.rules
+        web = await attach(agent, "web")
+        assert table.links() == {web.host_interface}
+        assert [name for name in table.rules.chains if name == "policy-ingress"]
 
     play(tmp_path, body)
 
