@@ -21,7 +21,7 @@ from api.resources.net import IPAddress
 from api.resources.policy import Action, NetworkPolicy, Rule, Tier
 from api.resources.workload import IPVLAN, Mode, Workload
 from policies.reference_rules import NUMBERS, fits, incomplete
-from policies.reference_world import Packet, World, gathered
+from policies.reference_world import Packet, World, counts, gathered
 
 __all__ = ["By", "Decision", "Judgement", "Packet", "Verdict", "World", "gathered", "judge", "walk"]
 
@@ -217,7 +217,7 @@ def _would_deny(
 def _workload(world: World, name: str, address: IPAddress) -> Workload | None:
     """The workload that sends or receives as an endpoint of its own."""
     for workload in world.workloads:
-        if workload.spec.mode in ENFORCED | IPVLAN and (
+        if (counts(workload) and workload.spec.mode in ENFORCED | IPVLAN) and (
             workload.metadata.name == name if name else address in workload.status.addresses
         ):
             return workload
@@ -237,6 +237,7 @@ def _is_host(world: World, node: str, address: IPAddress) -> bool:
         )
         or any(
             (workload.spec.node, workload.spec.mode) == (node, Mode.HOST)
+            and counts(workload)
             and address in workload.status.addresses
             for workload in world.workloads
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from api.resources import selectors
 from api.resources.net import IPAddress
 from api.resources.policy import ICMP, Entity, Rule
-from api.resources.workload import Mode, Port
-from policies.reference_world import Packet, World
+from api.resources.workload import Port
+from policies.reference_world import Packet, World, counts
 
 NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 FAMILY = {NUMBERS["ICMP"]: 4, NUMBERS["ICMPv6"]: 6}
@@ -86,7 +86,7 @@ def member(world: World, selector: str, address: IPAddress) -> bool:
         any(
             address in workload.status.addresses and chosen.matches(workload.metadata.labels)
             for workload in world.workloads
-            if workload.spec.mode is not Mode.SHARED
+            if counts(workload)
         )
         or any(
             address in endpoint.spec.expected_ips and chosen.matches(endpoint.metadata.labels)
@@ -115,9 +115,11 @@ def _port(
     chosen = selectors.parse(entity.selector or "all()")
     ports: list[Port] = []
     for workload in world.workloads:
-        if workload.spec.mode is Mode.SHARED:
-            continue
-        if address in workload.status.addresses and chosen.matches(workload.metadata.labels):
+        if (
+            counts(workload)
+            and address in workload.status.addresses
+            and chosen.matches(workload.metadata.labels)
+        ):
             ports += workload.spec.ports
     for endpoint in world.host_endpoints:
         if address in endpoint.spec.expected_ips and chosen.matches(endpoint.metadata.labels):

@@ -15,7 +15,7 @@ from api.resources.meta import Resource
 from api.resources.net import IPAddress
 from api.resources.node import Node
 from api.resources.policy import NetworkPolicy, NetworkSet, Tier
-from api.resources.workload import Workload
+from api.resources.workload import Mode, Phase, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ class Packet:
     icmp_code: int | None = None
     sender: str = ""
     receiver: str = ""
+
+
+def counts(workload: Workload) -> bool:
+    """Whether its addresses are its own: not if it has failed, nor if it shares another's."""
+    return workload.spec.mode is not Mode.SHARED and workload.status.phase is not Phase.FAILED
 
 
 def gathered(objects: Iterable[Resource], default: Literal["Allow", "Deny"] = "Allow") -> World:

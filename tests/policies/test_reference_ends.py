@@ -18,9 +18,19 @@ metadata: {name: h2}
 spec: {addresses: [172.16.0.2]}
 ---
 kind: Workload
+metadata: {name: broken, labels: {app: broken}}
+spec: {node: h2}
+status: {phase: Failed, addresses: [10.0.0.1]}
+---
+kind: Workload
 metadata: {name: web, labels: {app: web}}
 spec: {node: h1, ports: [{name: http, port: 80, hostPort: 8080}]}
 status: {addresses: [10.0.0.1, "fd00::1"]}
+---
+kind: Workload
+metadata: {name: gone, labels: {app: gone}}
+spec: {node: h1, mode: host}
+status: {phase: Failed, addresses: [10.0.0.7]}
 ---
 kind: Workload
 metadata: {name: db, labels: {app: db}}
@@ -209,6 +219,12 @@ def test_mode_host_is_no_endpoint() -> None:
     held = made("selector: app == 'daemon', types: [Ingress, Egress]")
     assert judge(held, packet(OUT, "10.0.0.8")).decision is None
     assert judge(held, packet("10.0.0.8", OUT)).decision is None
+
+
+def test_who_has_failed_is_no_endpoint() -> None:
+    held = made("selector: app == 'broken'", "selector: app == 'gone'")
+    assert judge(held, packet(OUT, WEB)).verdict is Verdict.ALLOW, "it is web's"
+    assert judge(made(DENY_ALL), packet("10.0.0.7", WEB)).verdict is Verdict.DENY, "no host"
 
 
 def test_mode_shared_is_its_holder() -> None:

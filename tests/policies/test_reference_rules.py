@@ -33,6 +33,11 @@ metadata: {name: daemon, labels: {app: daemon}}
 spec: {node: h1, mode: host}
 status: {addresses: [10.0.0.8]}
 ---
+kind: Workload
+metadata: {name: broken, labels: {app: broken}}
+spec: {node: h1, ports: [{name: broken, port: 8}]}
+status: {phase: Failed, addresses: [10.0.0.2]}
+---
 kind: NetworkSet
 metadata: {name: office, labels: {site: office}}
 spec: {nets: [192.0.2.0/24, "2001:db8::/32"]}
@@ -120,6 +125,7 @@ def test_family_protocol_and_icmp(text: str, source: str, what: str, true: bool)
         ("selector: app == 'web'", DB, False),
         ("selector: app == 'web'", OUT, False),
         ("selector: app == 'sidecar'", WEB, False),
+        ("selector: app == 'broken'", DB, False),
         ("selector: app == 'daemon'", "10.0.0.8", True),
         ("selector: site == 'office'", OFFICE, True),
         ("selector: site == 'office'", "2001:db8::5", True),
@@ -167,6 +173,7 @@ def test_addresses(entity: str, address: str, true: bool, end: str) -> None:
         ("TCP", "ports: [dns]", WEB, "TCP/53", False),
         ("TCP", "ports: [ssh]", HOST, "TCP/22", True),
         ("TCP", "ports: [side]", WEB, "TCP/7", False),
+        ("TCP", "ports: [broken]", DB, "TCP/8", False),
         ("TCP", "{selector: app == 'web', ports: [http]}", WEB, "TCP/8080", True),
         ("TCP", "{selector: app == 'web', ports: [http]}", DB, "TCP/9090", False),
         ("TCP", "notPorts: [80]", WEB, "TCP/81", True),
