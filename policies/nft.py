@@ -22,6 +22,7 @@ from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import base, docker, legacy, nat
 from policies.compile import transaction
 from policies.compile.ruleset import Ruleset
+from policies.elements import Elements
 from policies.firewall import Blocking, blocking
 from policies.marks import TABLE
 from policies.nat import Nat, PortMapping
@@ -57,9 +58,10 @@ class Nft:
         self._lib.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         self._lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self._made: tuple[Nat | None, Ruleset] | None = None  # what is there, as of the last sync
+        self._elements = Elements()
         before = _sockets()
         self._context = self._lib.nft_ctx_new(0)
-        self._descriptors = _sockets() - before
+        self._descriptors = {*(_sockets() - before), self._elements.fileno()}
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
         # names of protocols are those of /etc/protocols, which not every host has
@@ -69,6 +71,7 @@ class Nft:
     def close(self) -> None:
         self._lib.nft_ctx_free(self._context)
         self._context = None
+        self._elements.close()
 
     def run(self, commands: str, of: str = f"table inet {TABLE}") -> str:
         """Run `commands` as one transaction; its output. ApplyError, of what `of` names, if
@@ -90,29 +93,40 @@ class Nft:
         ApplyError."""
         made, self._made = self._made, None
         if trusted and made is not None and policies is not None:
-            commands = base.changes(made, wanted, policies)
-            if commands is not None and self._changed(commands):
+            changed = self._changed(made, wanted, policies)
+            if changed is not None:
                 self._made = made[0] if wanted is None else wanted, policies
-                return bool(commands)
+                return changed
         size = transaction.size(policies)
         commands = base.commands(self._table(size), wanted, policies)
         if commands:
-            self._load("\n".join(commands))
-            if base.commands(self._table(size), wanted, policies):
+            before, text = self._elements.generation(), "\n".join(commands)
+            self._load(text)
+            # nobody else's transaction was between, and ours is the last: it is as we made it
+            alone = len(text) >= BULK and self._elements.generation() == before + 1
+            if not alone and base.commands(self._table(size), wanted, policies):
                 raise ApplyError(f"table inet {TABLE}", "read back", ENOENT)
         if policies is not None:
             self._made = wanted, policies
         return bool(commands)
 
-    def _changed(self, commands: list[str]) -> bool:
-        """Whether these could be carried out; the table has to be read where they could not."""
+    def _changed(
+        self, made: tuple[Nat | None, Ruleset], wanted: Nat | None, policies: Ruleset
+    ) -> bool | None:
+        """Change what differs from what was `made`; whether anything does. None: the table has to
+        be read."""
+        held, rules = made
+        deltas = policies.since(rules) if wanted is None or wanted == held else None
         try:
+            if deltas is not None and self._elements.change(deltas):
+                return any(delta.add or delta.gone for delta in deltas)
+            commands = base.changes(made, wanted, policies)
             if commands:
                 self._load("\n".join(commands))
         except ApplyError as error:
             log.info("filter table is read again: %s", error)
-            return False
-        return True
+            return None
+        return None if commands is None else bool(commands)
 
     def check(self, rules: Ruleset) -> None:
         """ApplyError if the kernel would not take these rules of policies, by themselves: a part of

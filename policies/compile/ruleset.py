@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
+from weakref import ref
 
 from policies.compile.names import digest
 
@@ -20,6 +21,7 @@ ADDRESSES = {4: "type ipv4_addr", 6: "type ipv6_addr"}
 NETS = {version: f"{kind}; flags interval" for version, kind in ADDRESSES.items()}
 PORTS = {version: f"{kind} . inet_proto . inet_service" for version, kind in ADDRESSES.items()}
 # what the names of our chains and sets begin with; the base table has no such names
+ORIGINS = 16  # others that a ruleset remembers to be made of
 CHAIN_NAMES = ("policy-", "trial-", "egress-", "ingress-")
 SET_NAMES = ("links-", "bit-", "selector4-", "selector6-", "nets4-", "nets6-", "named4-", "named6-")
 
@@ -50,11 +52,28 @@ class Set:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """Elements that come to a set, which are not in it, and those that go, which are."""
+
+    name: str
+    kind: str
+    add: frozenset[str]
+    gone: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Ruleset:
-    """All chains and sets of policies; none at all: there are no policies for anybody here."""
+    """All chains and sets of policies; none at all: there are no policies for anybody here.
+
+    One that differs from another by elements remembers by which, so that a change costs what
+    changes and not what there is (`since`). It does not keep the other alive.
+    """
 
     chains: Mapping[str, Chain] = field(default_factory=dict)
     sets: Mapping[str, Set] = field(default_factory=dict)
+    origins: tuple[tuple[ref[Ruleset], tuple[Delta, ...]], ...] = field(
+        default=(), compare=False, repr=False
+    )
 
     def __bool__(self) -> bool:
         return bool(self.chains)
@@ -62,8 +81,24 @@ class Ruleset:
     def changed(self, name: str, add: Iterable[str] = (), gone: Iterable[str] = ()) -> Ruleset:
         """The same with other elements in one set."""
         one = self.sets[name]
-        elements = (one.elements | frozenset(add)) - frozenset(gone)
-        return replace(self, sets={**self.sets, name: replace(one, elements=elements)})
+        elements = one.elements
+        delta = Delta(name, one.kind, frozenset(add) - elements, elements & frozenset(gone))
+        if delta.add:
+            elements |= delta.add
+        if delta.gone:
+            elements -= delta.gone
+        before = ((other, (*deltas, delta)) for other, deltas in self.origins[: ORIGINS - 1])
+        sets = {**self.sets, name: replace(one, elements=elements)}
+        return Ruleset(self.chains, sets, ((ref(self), (delta,)), *before))
+
+    def since(self, other: Ruleset) -> tuple[Delta, ...] | None:
+        """What makes this of the other, one after the other; None: it is not known by that."""
+        if other is self:
+            return ()
+        for origin, deltas in self.origins:
+            if origin() is other:
+                return deltas
+        return None
 
 
 NO_POLICIES = Ruleset()

@@ -1,0 +1,156 @@
+"""Elements of sets, by nfnetlink itself: what comes and goes often.
+
+libnftables asks the kernel for every chain and set that there is before it changes one element,
+which takes tens of milliseconds where there are thousands of them; the kernel needs none of that. A
+batch is one transaction (`nfnetlink_rcv_batch`): all of it, or nothing. Adding an element that is
+there is no error; deleting one that is not there refuses the whole batch.
+
+Messages: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h. A key is what a packet is
+compared with: an interface name has 16 bytes, addresses and ports are in network order, and each
+part of a concatenation is padded to 4 bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+
+from api.resources.errors import ApplyError
+from policies.compile.ruleset import ADDRESSES, LINKS, PORTS, Delta
+from policies.marks import TABLE
+
+NETLINK_NETFILTER = 12
+NFNL_SUBSYS_NFTABLES, NFPROTO_INET = 10, 1
+BATCH_BEGIN, BATCH_END = 0x10, 0x11
+NEWSETELEM, DELSETELEM, NEWGEN, GETGEN = 12, 14, 15, 16
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE = 0x1, 0x4, 0x400
+NLMSG_ERROR = 2
+NESTED = 0x8000
+IFNAMSIZ = 16
+MOST = 500  # elements of one batch; more are for libnftables
+PATIENCE = 10.0  # seconds until the kernel has answered
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr
+_BODY = struct.Struct("!BBH")  # nfgenmsg
+_ATTR = struct.Struct("=HH")  # nlattr
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def key(kind: str, text: str) -> bytes | None:
+    """An element as the kernel has it; None: of sets of this kind, or not this one."""
+    if kind == LINKS:
+        name = text.encode()
+        return name.ljust(IFNAMSIZ, b"\0") if len(name) < IFNAMSIZ else None
+    for version, family in _FAMILIES.items():
+        if kind == ADDRESSES[version]:
+            return socket.inet_pton(family, text)
+        if kind == PORTS[version]:
+            address, protocol, port = text.split(" . ")
+            rest = struct.pack("!B3xH2x", int(protocol), int(port))
+            return socket.inet_pton(family, address) + rest
+    return None
+
+
+class Elements:
+    """A socket for such batches, in the namespace where this is made."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
+        )
+        self._socket.bind((0, 0))
+        self._socket.settimeout(PATIENCE)
+        self._number = 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def change(self, deltas: Iterable[Delta]) -> bool:
+        """Carry them out, one after the other, in one transaction. False: they are none for this
+        way, and nothing has been done. ApplyError."""
+        messages, count = [], 0
+        for delta in deltas:
+            for verb, texts in ((NEWSETELEM, delta.add), (DELSETELEM, delta.gone)):
+                keys = [key(delta.kind, text) for text in texts]
+                count += len(keys)
+                if count > MOST:
+                    return False
+                found = [one for one in keys if one is not None]
+                if len(found) < len(keys):
+                    return False
+                if found:
+                    messages.append((verb, _listed(delta.name, found)))
+        if messages:
+            self._run(messages)
+        return True
+
+    def generation(self) -> int:
+        """Of all tables of the namespace: one more with every transaction."""
+        self._number += 1
+        self._socket.send(_message(NFNL_SUBSYS_NFTABLES << 8 | GETGEN, 0, self._number, b""))
+        while True:
+            for kind, number, body in self._answers():
+                if number == self._number and kind == NFNL_SUBSYS_NFTABLES << 8 | NEWGEN:
+                    start = _BODY.size + _ATTR.size  # NFTA_GEN_ID is the first
+                    return int.from_bytes(body[start : start + 4], "big")
+
+    def _run(self, messages: list[tuple[int, bytes]]) -> None:
+        first = self._number + 1
+        data = [_message(BATCH_BEGIN, 0, first, b"", NFNL_SUBSYS_NFTABLES)]
+        for place, (verb, body) in enumerate(messages, first + 1):
+            flags = NLM_F_ACK | (NLM_F_CREATE if verb == NEWSETELEM else 0)
+            kind = NFNL_SUBSYS_NFTABLES << 8 | verb
+            data.append(_message(kind, flags, place, body))
+        self._number = first + len(messages) + 1
+        data.append(_message(BATCH_END, 0, self._number, b"", NFNL_SUBSYS_NFTABLES))
+        try:
+            self._socket.send(b"".join(data))
+            self._acknowledged(set(range(first + 1, self._number)), first)
+        except OSError as error:
+            number = error.errno or errno.ETIMEDOUT
+            raise ApplyError(f"table inet {TABLE} (elements)", "change", number) from error
+
+    def _acknowledged(self, missing: set[int], first: int) -> None:
+        """Wait until all have been. OSError."""
+        while missing:
+            for kind, number, body in self._answers():
+                if kind == NLMSG_ERROR and number >= first:
+                    code = -int.from_bytes(body[:4], "little", signed=True)
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    missing.discard(number)
+
+    def _answers(self) -> Iterator[tuple[int, int, bytes]]:
+        """Type, sequence number and body of each message of one datagram."""
+        data, place = self._socket.recv(1 << 16), 0
+        while place + _HEADER.size <= len(data):
+            length, kind, _, number, _ = _HEADER.unpack_from(data, place)
+            yield kind, number, data[place + _HEADER.size : place + length]
+            place += max(length + 3 & ~3, _HEADER.size)
+
+
+def _message(kind: int, flags: int, number: int, body: bytes, resource: int = 0) -> bytes:
+    family = NFPROTO_INET if body else 0
+    length = _HEADER.size + _BODY.size + len(body)
+    header = _HEADER.pack(length, kind, NLM_F_REQUEST | flags, number, 0)
+    return header + _BODY.pack(family, 0, resource) + body
+
+
+def _listed(name: str, keys: list[bytes]) -> bytes:
+    """NFTA_SET_ELEM_LIST: the table, the set, and its elements with a key each."""
+    elements = b"".join(
+        _attribute(1 | NESTED, _attribute(1 | NESTED, _attribute(1, one))) for one in keys
+    )
+    texts = (TABLE, name)
+    head = b"".join(_attribute(n, text.encode() + b"\0") for n, text in enumerate(texts, 1))
+    return head + _attribute(3 | NESTED, elements)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTR.pack(_ATTR.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
