@@ -122,7 +122,7 @@ def _rule(number: int) -> Fields:
     if found["action"] == "Deny" and dice.random() < 0.6:
         found["reject"] = True
     protocol = dice.choice(PROTOCOLS)
-    only = {"ICMP": 4, "ICMPv6": 6}.get(str(protocol))
+    only = {"ICMP": 4, "1": 4, "ICMPv6": 6}.get(str(protocol))
     version = dice.choice([None, None, None, only] if only else [None, None, 4, 6])
     if protocol is not None:
         found["protocol"] = protocol
@@ -136,7 +136,7 @@ def _rule(number: int) -> Fields:
             found[kind] = {"type": dice.choice(TYPES), **code}
     for end in ("source", "destination"):
         if dice.random() < 0.5:
-            found[end] = _entity(dice, version, ported=protocol in ("TCP", "UDP", "SCTP"))
+            found[end] = _entity(dice, version, ported=protocol in ("TCP", "UDP", "SCTP", 6))
     return found
 
 

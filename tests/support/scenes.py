@@ -8,7 +8,7 @@ or of the service's is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
@@ -69,7 +69,8 @@ class Sent:
 class Scene:
     """`host`: the addresses of the host `HERE`. `untold`, `untold_ports`: of what selectors and
     names its agent was never told the members. `unready`: local workloads that have a link already,
-    and nothing is worked out for it."""
+    and nothing is worked out for it. `links`: what the links of workloads are called on the host's
+    side, where it matters."""
 
     tiers: tuple[Tier, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
@@ -81,6 +82,7 @@ class Scene:
     untold: frozenset[str] = field(default_factory=frozenset)
     untold_ports: frozenset[PortKey] = field(default_factory=frozenset)
     unready: frozenset[str] = field(default_factory=frozenset)
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def world(self) -> World:
@@ -106,7 +108,7 @@ class Scene:
                 one.metadata.labels,
                 frozenset(one.status.addresses),
                 tuple(one.spec.ports),
-                link_of(one),
+                self.link_of(one),
             )
             for one in self._local()
             if one.metadata.name not in self.unready
@@ -114,6 +116,10 @@ class Scene:
 
     def _local(self) -> list[Workload]:
         return [one for one in self.workloads if one.spec.node == HERE]
+
+    def link_of(self, workload: Workload) -> str:
+        name = workload.metadata.name
+        return self.links.get(name, f"rt{name}")
 
     def at(self, address: IPAddress) -> Workload | None:
         """The workload of the host `HERE` that has it."""
@@ -176,9 +182,9 @@ class Scene:
             "routed_back": True,
             "daddr_type": "local" if to_host else "unicast",
         }
-        come = _side("i", None if from_host else sender, there=not from_host)
-        gone = _side("o", receiver, there=not to_host)
-        nowhere = _side("o", None, there=False)
+        come = self._side("i", None if from_host else sender, there=not from_host)
+        gone = self._side("o", receiver, there=not to_host)
+        nowhere = self._side("o", None, there=False)
         if not from_host:
             yield "prerouting", SeenPacket(**packet, **come, **nowhere)  # type: ignore[arg-type]
         if to_host:
@@ -188,19 +194,13 @@ class Scene:
         yield hook, SeenPacket(**packet, **come, **gone)  # type: ignore[arg-type]
         yield "postrouting", SeenPacket(**packet, **come, **gone)  # type: ignore[arg-type]
 
-
-def _side(which: str, workload: Workload | None, *, there: bool) -> dict[str, object]:
-    """The link by which a packet comes or goes: a workload's, the uplink, or none."""
-    if not there:
-        return {f"{which}ifname": "", f"{which}ifgroup": None}
-    if workload is None:
-        return {f"{which}ifname": UPLINK, f"{which}ifgroup": 0}
-    return {f"{which}ifname": link_of(workload), f"{which}ifgroup": LINK_GROUP}
-
-
-def link_of(workload: Workload) -> str:
-    """The name of its link on the host's side."""
-    return f"rt{workload.metadata.name}"
+    def _side(self, which: str, workload: Workload | None, *, there: bool) -> dict[str, object]:
+        """The link by which a packet comes or goes: a workload's, the uplink, or none."""
+        if not there:
+            return {f"{which}ifname": "", f"{which}ifgroup": None}
+        if workload is None:
+            return {f"{which}ifname": UPLINK, f"{which}ifgroup": 0}
+        return {f"{which}ifname": self.link_of(workload), f"{which}ifgroup": LINK_GROUP}
 
 
 def addresses(*texts: str) -> frozenset[IPAddress]:
