@@ -24,6 +24,7 @@ SCRIPTS = (
     "agent",
     "announced",
     "datapath",
+    "policy",
     "routes",
     "bgp_announce",
     "ipam_claim",
@@ -82,6 +83,9 @@ GOALS = {
     "api.list.node.1m": Goal("value", 10.0),
     "store.start.1m": Goal("value", 60.0),
     "hollow.5xx": Goal("value", 0.0),
+    "policy.dispatch.5000": Goal("ratio", 1.05),
+    "policy.member.p50": Goal("value", 0.3),
+    "policy.load.5000": Goal("ratio", 1.1),
     "ipam.claim.16": Goal("value", 3000.0, least=True),
 }
 

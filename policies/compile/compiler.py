@@ -78,7 +78,7 @@ class Compiler:
                 targets[names.group(ingress, egress)] = f"goto {endpoint_chain(signature, place)}"
             elif place.real:
                 targets[names.group(ingress, egress)] = "accept"
-        if not targets:
+        if not targets and (not place.real or plan.default == "Allow"):
             return
         for signature in signatures:
             yield (
@@ -136,7 +136,9 @@ class Compiler:
         group = names.group(placed.ingress, placed.egress)
         if names.links(group) not in ruleset.sets:
             return None
-        bits = sum(name.startswith("bit-") for name in ruleset.sets)
+        bits = 0
+        while dispatch.bit_set(bits) in ruleset.sets:
+            bits += 1
         return dispatch.sets_of(group, bits)
 
     def moved(
