@@ -15,7 +15,8 @@ from api.client import Client
 from api.resources import HostEndpoint, NetworkPolicy, NetworkSet, Node, Tier, Workload
 from api.resources.errors import Cause, ConfigError
 from api.resources.meta import Resource
-from policies.reference import Decision, Judgement, Packet, gathered, judge
+from policies.reference import Decision, Judgement, Packet, World, gathered, judge
+from policies.reference_rules import NUMBERS
 from routed.ctl import explained, traffic
 from routed.ctl.connection import Connection
 from routed.ctl.traffic import End, What
@@ -53,8 +54,24 @@ def trace(
     if form == "json":
         typer.echo(json.dumps([_document(*one) for one in judged], indent=4))
         return
-    typer.echo("\n".join(line for one in judged for line in _lines(*one)))
+    for one in judged:
+        typer.echo("\n".join(_lines(*one)))
+        if note := mapped(world, one[2]):
+            typer.echo(f"  {note}")
     typer.echo("routes and BGP: not looked at yet")
+
+
+def mapped(world: World, packet: Packet) -> str:
+    """What a port of a node is translated to before policies see it, where that is so; else ""."""
+    at = packet.destination_port, packet.protocol
+    for one in world.workloads:
+        if packet.destination not in world.nodes.get(one.spec.node, ()):
+            continue
+        for port in one.spec.ports:
+            if (port.host_port, NUMBERS[port.protocol]) == at:
+                name = one.metadata.name
+                return f"{one.spec.node} maps it to port {port.port} of {name}: trace that as well"
+    return ""
 
 
 def _lines(source: End, destination: End, packet: Packet, found: Judgement) -> list[str]:

@@ -57,7 +57,8 @@ def declared(held: Service, ctl: Ctl) -> Ctl:
             ("db.h1", {"app": "db"}, ["10.0.0.2"]),
         ):
             metadata = {"name": name, "labels": labels}
-            spec = {"node": "h1", "origin": "Node", "netns": name}
+            ports = [{"port": 5432, "hostPort": 6432}] if name == "db.h1" else []
+            spec = {"node": "h1", "origin": "Node", "netns": name, "ports": ports}
             made = client.post("/workloads", json={"metadata": metadata, "spec": spec})
             assert made.status_code == 201, made.text
             status = {**made.json(), "status": {"addresses": addresses, "phase": "Ready"}}
@@ -93,6 +94,12 @@ def test_own_host_and_json(declared: Ctl) -> None:
         "verdict": "Reject", "by": "rule", "tier": "default", "policy": "web-out", "rule": 0,
         "logged": [],
     }  # fmt: skip
+
+
+def test_a_mapped_port_is_not_taken_for_the_hosts_own(declared: Ctl) -> None:
+    said = ok(declared("trace", "203.0.113.7", "h1", "--port", "6432"))
+    assert "  h1 maps it to port 5432 of db.h1: trace that as well\n" in said
+    assert "maps it" not in ok(declared("trace", "203.0.113.7", "h1", "--port", "6432/udp"))
 
 
 def test_the_nodes_default_is_said_by_the_user(declared: Ctl) -> None:
