@@ -1,6 +1,6 @@
 """Elements of sets, by nfnetlink itself: what comes and goes often.
 
-libnftables asks the kernel for every chain and set that there is before it changes one element,
+nft's library asks the kernel for every chain and set that there is before it changes one element,
 which takes tens of milliseconds where there are thousands of them; the kernel needs none of that. A
 batch is one transaction (`nfnetlink_rcv_batch`): all of it, or nothing. Adding an element that is
 there is no error; deleting one that is not there refuses the whole batch.
@@ -30,7 +30,7 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE = 0x1, 0x4, 0x400
 NLMSG_ERROR = 2
 NESTED = 0x8000
 IFNAMSIZ = 16
-MOST = 500  # elements of one batch; more are for libnftables
+MOST = 500  # elements of one batch; more are for nft's library
 PATIENCE = 10.0  # seconds until the kernel has answered
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
