@@ -79,6 +79,7 @@ class Feed:
     size: int = 0
     ended: bool = False
     reminded: bool = False  # that time has passed
+    over: bool = False  # its time: what has come is told, and no more
     _waiter: asyncio.Future[None] | None = None
 
     def put(self, line: bytes) -> None:
@@ -98,6 +99,10 @@ class Feed:
     def remind(self) -> None:
         self.reminded = True
         self._wake()
+
+    def finish(self) -> None:
+        self.over = True
+        self.remind()
 
     def take(self) -> bytes:
         """All that has come."""

@@ -104,10 +104,9 @@ class Selections:
     ) -> AsyncGenerator[bytes, None]:
         """The lines for a reader who has each of `subjects` as of its version ("": has nothing)."""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + seconds if seconds else None
         made = await self._current()
         feed = self.mirror.feed(PLURAL, Chosen("", "", ()), who, reminded=True)
-        timer = None if ends is None else loop.call_at(ends, feed.remind)
+        timer = loop.call_later(seconds, feed.finish) if seconds else None
         if reader is not None:
             reader.leave = feed.end
             if reader.gone:
@@ -129,7 +128,7 @@ class Selections:
                         told += _bookmark(self.mirror.revision)
                     if told:
                         yield told
-                    if ends is not None and loop.time() >= ends:
+                    if feed.over:
                         return
         finally:
             if timer is not None:

@@ -78,12 +78,11 @@ async def stream(
     """The lines of one watch, of `who`; `after` None: the present state first. It ends after
     `seconds`, and when the `reader` has gone."""
     loop = asyncio.get_running_loop()
-    ends = loop.time() + seconds if seconds else None
     state = await mirror.fresh()
     revision = state.revision
     present = state.table(kind.plural).cursor(selected) if after is None else None
     feed = mirror.feed(kind.plural, selected, who, reminded=bookmarks)
-    timer = None if ends is None else loop.call_at(ends, feed.remind)
+    timer = loop.call_later(seconds, feed.finish) if seconds else None
     if reader is not None:
         reader.leave = feed.end
         if reader.gone:
@@ -108,7 +107,7 @@ async def stream(
                 lines += _bookmark(kind, mirror.revision)
             if lines:
                 yield lines
-            if ends is not None and loop.time() >= ends:
+            if feed.over:
                 return
     except Compacted as error:
         yield line("ERROR", compact(status_of(Expired(str(error)))))

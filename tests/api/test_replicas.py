@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.etcd import Cluster, cluster
-from support.service import Service, process
+from support.service import Service, replica
 
 from api.client import Client, WatchEvent
 from api.resources import Node
@@ -25,20 +24,6 @@ from routed.lab.processes import free_port
 
 SECONDS = 15.0
 NODES = 150
-
-
-@contextlib.contextmanager
-def replica(directory: Path, store: str, ca_of: Path | None = None) -> Iterator[Service]:
-    """A service on `store`, with the CA of another one."""
-    directory.mkdir(exist_ok=True)
-    for name in ("ca.crt", "ca.key") if ca_of else ():
-        shutil.copy(ca_of / name, directory / name)  # type: ignore[operator]
-    port = free_port()
-    words = [sys.executable, "-m", "routed.main", "server", "--data-dir", str(directory)]
-    words += ["--listen", f"127.0.0.1:{port}", "--store", store]
-    admin = directory / "admin.kubeconfig"
-    with process(words, admin, port, directory / "log") as pid:
-        yield Service(directory, admin, pid)
 
 
 @pytest.fixture

@@ -294,3 +294,21 @@ def test_what_a_later_release_may_ask_is_passed_over() -> None:
     asked = {"selectors": [{"selector": "all()", "more": 1, "version": "v"}], "more": 1}
     assert subjects_of(asked) == {Subject("all()"): "v"}
     assert subjects_of({}) == {}
+
+
+def test_a_stream_ends_after_its_time_though_the_clock_is_a_little_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uvloop's, which counts milliseconds: rounding makes a timer come before its time."""
+
+    async def body(store: SqliteStore, selections: Selections) -> None:
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+        monkeypatch.setattr(loop, "call_at", lambda when, *more, **named: call_at(
+            when - 0.01, *more, **named
+        ))  # fmt: skip
+        ended = selections.stream({}, seconds=0.05)
+        async with asyncio.timeout(SECONDS):
+            assert len([part async for part in ended]) == 2, "bookmarks"
+
+    with_selections(tmp_path, body)

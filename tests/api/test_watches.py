@@ -398,3 +398,21 @@ def test_a_watch_that_has_shown_the_present_holds_nothing_of_it(tmp_path: Path) 
             await one.aclose()  # type: ignore[attr-defined]
 
     with_mirror(tmp_path, body)
+
+
+def test_a_watch_ends_after_its_time_though_the_clock_is_a_little_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uvloop's, which counts milliseconds: rounding makes a timer come before its time."""
+
+    async def body(store: SqliteStore, copy: Mirror) -> None:
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+        monkeypatch.setattr(loop, "call_at", lambda when, *more, **named: call_at(
+            when - 0.01, *more, **named
+        ))  # fmt: skip
+        ended = lines(copy, selected(), None, seconds=0.05)
+        async with asyncio.timeout(SECONDS):
+            assert [part async for part in ended] == []
+
+    with_mirror(tmp_path, body)

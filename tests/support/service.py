@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import ssl
 import subprocess
@@ -80,6 +81,20 @@ def running_service(directory: Path, **settings: object) -> Iterator[Service]:
         config = directory / "server.yaml"
         config.write_text(yaml.safe_dump(settings))
         words += ["--config", str(config)]
+    admin = directory / "admin.kubeconfig"
+    with process(words, admin, port, directory / "log") as pid:
+        yield Service(directory, admin, pid)
+
+
+@contextlib.contextmanager
+def replica(directory: Path, store: str, ca_of: Path | None = None) -> Iterator[Service]:
+    """A service on `store`, with the CA of another one."""
+    directory.mkdir(exist_ok=True)
+    for name in ("ca.crt", "ca.key") if ca_of else ():
+        shutil.copy(ca_of / name, directory / name)  # type: ignore[operator]
+    port = free_port()
+    words = [sys.executable, "-m", "routed.main", "server", "--data-dir", str(directory)]
+    words += ["--listen", f"127.0.0.1:{port}", "--store", store]
     admin = directory / "admin.kubeconfig"
     with process(words, admin, port, directory / "log") as pid:
         yield Service(directory, admin, pid)
