@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--policy-sets",
         type=int,
-        default=600,
+        default=300,
         help="how many random sets of policies tests/policies/test_random_policies.py tries",
     )
 
