@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,23 @@ class Case:
 
 def cases() -> list[Case]:
     """All of them, by file and place. ValueError, of what cannot be read."""
-    world = yaml.safe_load((FOLDER / "world.yaml").read_text(encoding="utf-8"))
     return [
-        _case(f"{path.stem}: {raw['case']}", raw, world)
+        case(f"{path.stem}: {raw['case']}", raw)
         for path in sorted(FOLDER.glob("*.yaml"))
         if path.stem != "world"
         for raw in yaml.safe_load(path.read_text(encoding="utf-8"))
     ]
 
 
-def _case(name: str, raw: World, world: World) -> Case:
+@cache
+def _world() -> World:
+    found: World = yaml.safe_load((FOLDER / "world.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def case(name: str, raw: World) -> Case:
+    """As the catalogue has it."""
+    world = _world()
     if not raw.keys() <= KEYS:
         raise ValueError(f"{name}: {raw.keys() - KEYS}")
     workloads = {**world["workloads"], **raw.get("workloads", {})}
