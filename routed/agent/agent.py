@@ -197,7 +197,7 @@ class Agent:
         before, ready = self.report, self.ready
         self.filtering.nat = nat_of(facts, self.settings.nat_addresses)
         self.filtering.regard(slaves(facts))
-        self.guard.work_out()
+        await self.guard.work_out()
         refused = await self.filtering.keep()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))

@@ -143,7 +143,7 @@ async def put(agent: Agent, candidate: Attachment) -> tuple[Attachment, bool]:
         if agent.filtering.nat is None:
             agent.filtering.nat = nat_of(agent.facts(), agent.settings.nat_addresses)
         if not agent.filtering.ready:
-            agent.guard.work_out()
+            await agent.guard.work_out()
             if (refused := await agent.filtering.keep()) is not None:
                 raise refused
         _check_ports(agent, candidate)

@@ -34,6 +34,8 @@ from policies.slaves import NO_SLAVES, Slaves
 from routed.agent.enforcing import Arrival, Move, Wanted
 
 log = logging.getLogger("routed.agent")
+
+SHARE = 50  # times as long as reading the table took are between two that nothing asked for
 T = TypeVar("T")
 
 
@@ -86,6 +88,7 @@ class Filtering:
         self._made: Wanted | None = None
         self._judged_plan: Plan | None = None
         self._rules: Ruleset | None = None  # what policies have in the table
+        self._read_at = self._read_took = 0.0  # when, and for how long, by the loop's clock
         self._touched = True
         self._due = True
         self._slaves = NO_SLAVES
@@ -97,15 +100,22 @@ class Filtering:
             self._due = True
 
     def look(self) -> None:
-        """Look at our table and at other people's firewalls with the next round."""
-        self._touched = self._due = True
+        """Look at other people's firewalls with the next round, and at our table, unless reading it
+        takes so long that it would hardly do anything else."""
+        since = asyncio.get_running_loop().time() - self._read_at
+        self._touched = self._touched or since >= SHARE * self._read_took
+        self._due = True
 
     async def serve(self, wake: Callable[[], None]) -> None:
         """Hear of changes of anybody's rules."""
         async for touched in self.table.watch():
-            self._touched = self._touched or touched
-            self._due = True
+            self.heard(touched=touched)
             wake()
+
+    def heard(self, *, touched: bool) -> None:
+        """Somebody changed rules; `touched`: ours may be among them."""
+        self._touched = self._touched or touched
+        self._due = True
 
     async def keep(self) -> ApplyError | None:
         """Make the table so; why it cannot be. Where the kernel refuses the translation, or
@@ -114,8 +124,12 @@ class Filtering:
         news = self.wanted is not None and self.wanted is not self._made
         if not trusted or news or self.nat != self._made_nat:
             self._touched = False  # what is changed from now on is heard of
+            began = asyncio.get_running_loop().time()
             refused = await self._make(trusted=trusted)
             self._touched = self._touched or refused is not None
+            if not trusted:
+                self._read_at = asyncio.get_running_loop().time()
+                self._read_took = self._read_at - began
         self._made_nat = self.nat
         if self.wanted is not None:
             self._made = self.wanted
@@ -124,14 +138,14 @@ class Filtering:
         await self._blame()
         if self.ready and self._due:
             self._due = False
-            self._judged(*await self._do(_judge, self.table, self._slaves))
+            self._judged(*await self.aside(_judge, self.table, self._slaves))
         return refused
 
     async def _make(self, *, trusted: bool) -> ApplyError | None:
         """All of it, or as much as is not refused."""
         before, rules = self._rules, self._rules
         if self.wanted is not None:
-            rules = await self._do(self._compiled, self.wanted)
+            rules = await self.aside(self._compiled, self.wanted)
         refused = await self._sync(self.nat, rules, trusted=trusted)
         self.ready, self.refused = refused is None, None
         if refused is None:
@@ -167,11 +181,11 @@ class Filtering:
         rules = self._rules
         if not rules or self.refused is not None or not self.ready or self._touched:
             return False
-        after = await self._do(self._moved, rules, moves, step)
+        after = await self.aside(self._moved, rules, moves, step)
         if after is None:
             return False
         self.wanted = self._made = None  # what was worked out before does not have it
-        await self._do(self.table.sync, self.nat, after, trusted=True)
+        await self.aside(self.table.sync, self.nat, after, trusted=True)
         self._rules = after
         return True
 
@@ -190,7 +204,7 @@ class Filtering:
             self.blamed, self._judged_plan = [], None
         elif self.wanted.plan is not self._judged_plan:
             self._judged_plan = self.wanted.plan
-            self.blamed = await self._do(self._refused_alone, self.wanted)
+            self.blamed = await self.aside(self._refused_alone, self.wanted)
 
     def _refused_alone(self, wanted: Wanted) -> list[str]:
         found = []
@@ -213,28 +227,28 @@ class Filtering:
         self.nat = replace(before, ports=held | ports if add else held - ports)
         try:
             if before and self.nat:
-                await self._do(self.table.map_ports, ports, add=add)
+                await self.aside(self.table.map_ports, ports, add=add)
                 if self._made_nat == before:
                     self._made_nat = self.nat
                 return
         except ApplyError as error:
             log.info("ports not mapped alone: %s", error)
-        await self._do(self.table.sync, self.nat, self._rules)
+        await self.aside(self.table.sync, self.nat, self._rules)
         self._made_nat = self.nat
 
     async def _sync(
         self, nat: Nat | None, rules: Ruleset | None, *, trusted: bool = False
     ) -> ApplyError | None:
         try:
-            changed = await self._do(self.table.sync, nat, rules, trusted=trusted)
+            changed = await self.aside(self.table.sync, nat, rules, trusted=trusted)
             if changed and not trusted:
                 log.info("filter table made")
         except ApplyError as error:
             return error
         return None
 
-    async def _do(self, job: Callable[..., T], *arguments: object, **named: object) -> T:
-        """`job`, in its turn."""
+    async def aside(self, job: Callable[..., T], *arguments: object, **named: object) -> T:
+        """`job` in the thread, in its turn."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(job, *arguments, **named))
 

@@ -52,15 +52,20 @@ class Guard:
             self._pending = True
             self.agent.writer.hand_in(self._apply)
 
-    def work_out(self) -> None:
+    async def work_out(self) -> None:
         """From what is known now: what the filter is to have. Nobody knows it without intent."""
         agent = self.agent
         self._whole = False
         self.members.take_changes()
         if agent.intent is None:
             return
-        before = self.enforcement.wanted
-        self.enforcement.look(agent.intent, agent.records.held, self.members.known)
+        before, enforcement = self.enforcement.wanted, self.enforcement
+        held = agent.records.held
+        if enforcement.anything(agent.intent):  # many may be looked at
+            told = dict(self.members.known)  # which goes on changing
+            await agent.filtering.aside(enforcement.look, agent.intent, held, told)
+        else:
+            enforcement.look(agent.intent, held, {})
         self.members.need(self.enforcement.needs)
         agent.filtering.wanted = self.enforcement.wanted
         if before.plan.policies != self.enforcement.wanted.plan.policies:
@@ -71,7 +76,7 @@ class Guard:
         self.agent.control.wake()  # what is waited for may be another
         if not self._whole and await self._moved():
             return
-        self.work_out()
+        await self.work_out()
         error = await self.agent.filtering.keep()
         if error is not None:
             log.warning("policies not applied: %s", error)
@@ -79,8 +84,8 @@ class Guard:
 
     async def _moved(self) -> bool:
         """Whether it was addresses of members only, and is applied."""
-        changes = self.members.take_changes()
-        moves = self.enforcement.moves(self.agent.records.held.values(), changes)
+        changes, held = self.members.take_changes(), self.agent.records.held.values()
+        moves = await self.agent.filtering.aside(self.enforcement.moves, held, changes)
         if moves is None:
             return False
         try:
@@ -110,7 +115,7 @@ class Guard:
         one = self.enforcement.arrival(intent, record, told, leaving=leaving)
         if one is not None and await (filtering.part(one) if leaving else filtering.join(one)):
             return
-        self.work_out()
+        await self.work_out()
         if (error := await filtering.keep()) is not None:
             raise error
 

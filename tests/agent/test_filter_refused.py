@@ -77,7 +77,7 @@ def test_nothing_more_is_attached_or_announced_without_the_filter(tmp_path: Path
         assert told
         assert set(following.ready) == {"web.h1"}
         table.whole = True
-        following.filtering.look()
+        following.filtering.heard(touched=True)
         await following.writer.synced()
         assert set(following.ready) == {"web.h1"}
         assert "table inet routed" in following.report.failed

@@ -132,9 +132,14 @@ def test_only_what_may_have_changed_is_read_again() -> None:
             await woken.wait()
             await filtering.keep()
             assert len(table.asked) == times
+        filtering._read_took = 0.0
         filtering.look()
         await filtering.keep()
         assert len(table.asked) == 4
+        filtering._read_took = 10.0
+        filtering.look()
+        await filtering.keep()
+        assert len(table.asked) == 4, "so soon after one that took long"
         serving.cancel()
 
     asyncio.run(body())
