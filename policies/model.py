@@ -43,7 +43,7 @@ class Endpoint:
     link: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Members:
     """What a selector stands for: the addresses of workloads and host endpoints, and the nets of
     network sets."""

@@ -12,9 +12,9 @@ who asks has to do what is safe then (`unknown`). Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from itertools import product
+from weakref import WeakKeyDictionary
 
 from api.resources.net import IPNetwork
 from api.resources.policy import ICMP, Entity, Rule
@@ -210,7 +210,12 @@ def collapsed(nets: Iterable[IPNetwork], version: int) -> tuple[IPNetwork, ...]:
     return tuple(collapse_addresses(net for net in nets if isinstance(net, IPv6Network)))
 
 
-@lru_cache(maxsize=4096)
+_FAMILIES: WeakKeyDictionary[Members, dict[int, bool]] = WeakKeyDictionary()
+
+
 def has_nets(members: Members) -> dict[int, bool]:
     """Whether there are any nets, by family."""
-    return {version: any(net.version == version for net in members.nets) for version in WORDS}
+    if (found := _FAMILIES.get(members)) is None:
+        versions = {net.version for net in members.nets}
+        found = _FAMILIES[members] = {version: version in versions for version in WORDS}
+    return found

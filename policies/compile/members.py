@@ -4,7 +4,7 @@ for which some hosts have no name. Pure."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from policies.compile import names
 from policies.compile.matches import WORDS, collapsed
@@ -38,26 +38,37 @@ def note(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in plain)[:NOTE]
 
 
-@lru_cache(maxsize=1024)
+# what was worked out before of the same members, as long as these are in use
+_TEXTS: WeakKeyDictionary[Members, dict[int, frozenset[str]]] = WeakKeyDictionary()
+_NETS: WeakKeyDictionary[Members, dict[int, frozenset[str]]] = WeakKeyDictionary()
+_THREES: WeakKeyDictionary[PortMembers, dict[int, frozenset[str]]] = WeakKeyDictionary()
+
+
 def _addresses(members: Members) -> dict[int, frozenset[str]]:
-    return {
-        version: frozenset(str(one) for one in members.addresses if one.version == version)
-        for version in WORDS
-    }
+    if (found := _TEXTS.get(members)) is None:
+        found = _TEXTS[members] = {
+            version: frozenset(str(one) for one in members.addresses if one.version == version)
+            for version in WORDS
+        }
+    return found
 
 
-@lru_cache(maxsize=256)
 def _nets(members: Members) -> dict[int, frozenset[str]]:
-    return {version: frozenset(map(str, collapsed(members.nets, version))) for version in WORDS}
+    if (found := _NETS.get(members)) is None:
+        found = _NETS[members] = {
+            version: frozenset(map(str, collapsed(members.nets, version))) for version in WORDS
+        }
+    return found
 
 
-@lru_cache(maxsize=1024)
 def _ports(members: PortMembers) -> dict[int, frozenset[str]]:
-    return {
-        version: frozenset(
-            f"{one} . {protocol} . {port}"
-            for one, protocol, port in members
-            if one.version == version
-        )
-        for version in WORDS
-    }
+    if (found := _THREES.get(members)) is None:
+        found = _THREES[members] = {
+            version: frozenset(
+                f"{one} . {protocol} . {port}"
+                for one, protocol, port in members
+                if one.version == version
+            )
+            for version in WORDS
+        }
+    return found

@@ -12,10 +12,12 @@ from policies.model import Direction, PortKey, Signature
 LONGEST = 40  # characters of the name of a policy or tier within another name
 
 
-@lru_cache(maxsize=1 << 16)
 def digest(text: str) -> str:
     """16 hexadecimal digits."""
     return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+
+_of_selector = lru_cache(maxsize=4096)(digest)
 
 
 def short(name: str) -> str:
@@ -55,14 +57,14 @@ def links(of: str) -> str:
 
 def selector(text: str, version: int) -> str:
     """The set of addresses that a selector stands for."""
-    return f"selector{version}-{digest(text)}"
+    return f"selector{version}-{_of_selector(text)}"
 
 
 def nets(text: str, version: int) -> str:
     """The set of nets that a selector stands for."""
-    return f"nets{version}-{digest(text)}"
+    return f"nets{version}-{_of_selector(text)}"
 
 
 def named(key: PortKey, version: int) -> str:
     """The set of what a port's name stands for."""
-    return f"named{version}-{key[0]}-{digest(key[1])}"
+    return f"named{version}-{key[0]}-{_of_selector(key[1])}"
