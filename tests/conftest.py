@@ -23,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
     parser.addoption(
+        "--policy-first",
+        type=int,
+        default=0,
+        help="the number of the first of them, to go on where another run ended",
+    )
+    parser.addoption(
         "--policy-sets",
         type=int,
         default=300,
@@ -56,9 +62,10 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def policy_sets(request: pytest.FixtureRequest) -> int:
-    """How many random sets of policies are tried."""
-    return int(request.config.getoption("--policy-sets"))
+def policy_sets(request: pytest.FixtureRequest) -> range:
+    """The numbers of the random sets of policies that are tried."""
+    first = int(request.config.getoption("--policy-first"))
+    return range(first, first + int(request.config.getoption("--policy-sets")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,12 +14,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from support import drawn
 from support.catalogue import Case, cases
+from support.drawn import packets
 from support.netns import in_fresh_namespace
 from support.oracles import Evaluated
-from support.scenes import HERE
+from support.scenes import HERE, Scene
+from support.scenes import addresses as ips
 from support.tables import compiled
-from support.wires import Wires
+from support.wires import HOST, Wires
 
 from policies.nft import Nft
 from routed.kernel import conntrack
@@ -29,8 +33,32 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 Make = Callable[[str], str]
 
 
+def play(
+    namespaces: Make,
+    addresses: dict[str, list[str]],
+    host: tuple[str, str],
+    body: Callable[[Wires, Nft], Counter[str]],
+) -> str:
+    """Run `body` on a host with such workloads; what it counted."""
+    spaces = {name: namespaces(name) for name in addresses}
+    outside = namespaces("outside")
+    read, write = os.pipe()
+
+    async def whole() -> None:
+        wires, table = await Wires.made(spaces, addresses, outside, host), Nft()
+        counts = body(wires, table)
+        os.write(write, f"{sum(counts.values())} packets: {dict(counts)}".encode())
+        wires.close()
+        table.close()
+
+    in_fresh_namespace(whole)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        return pipe.read().decode()
+
+
 def test_real_packets_meet_the_verdicts_of_the_catalogue(
-    namespaces: Make, capfd: pytest.CaptureFixture[str]
+    namespaces: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = cases()
     local = {
@@ -39,28 +67,59 @@ def test_real_packets_meet_the_verdicts_of_the_catalogue(
         for one in case.scene.workloads
         if one.spec.node == HERE
     }
-    spaces = {name: namespaces(name) for name in local}
-    outside = namespaces("outside")
-    read, write = os.pipe()
 
-    async def body() -> None:
-        wires, table = await Wires.made(spaces, local, outside), Nft()
+    def body(wires: Wires, table: Nft) -> Counter[str]:
         counts: Counter[str] = Counter()
         wrong: list[str] = []
         for case in chosen:
             wrong += _wrong(case, wires, table, counts)
-        os.write(write, f"{sum(counts.values())} packets: {dict(counts)}".encode())
-        wires.close()
-        table.close()
         assert not wrong, "\n".join(wrong)
         assert counts["allow"] > 400, counts
         assert counts["deny"] > 400, counts
         assert counts["reject"] > 20, counts
+        return counts
 
-    in_fresh_namespace(body)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe, capfd.disabled():
-        print(f"\n{pipe.read().decode()}", end=" ")
+    told = play(namespaces, local, HOST, body)
+    with capsys.disabled():
+        print(f"\n{told}", end=" ")
+
+
+def test_real_packets_meet_what_the_evaluator_says_of_random_policies(
+    namespaces: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ips(*drawn.FOUR[:4], *drawn.SIX[:4])
+    local = {f"w{place}": [drawn.FOUR[place], drawn.SIX[place]] for place in range(4)}
+
+    def body(wires: Wires, table: Nft) -> Counter[str]:
+        counts: Counter[str] = Counter()
+
+        @seed(0)
+        @settings(
+            max_examples=60,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+        )
+        @given(made=drawn.scenes(), which=drawn.NUMBERS)
+        def agree(made: Scene, which: int) -> None:
+            scene = replace(made, links=wires.links)
+            table.sync(None, compiled(scene))
+            forget_flows()
+            for sent in {str(one): one for one in packets(which, 40)}.values():
+                unborn = {sent.source, sent.destination} & here - scene.here
+                if sent.state == "new" and not unborn:
+                    said, done = Evaluated(scene, sent).verdict, wires.verdict(scene, sent)
+                    assert done == said, f"{sent}: {done} instead of {said}"
+                    counts[said] += 1
+
+        agree()
+        assert min(counts["allow"], counts["deny"], counts["reject"]) > 10, counts
+        return counts
+
+    told = play(namespaces, local, drawn.HOST, body)
+    with capsys.disabled():
+        print(f"\n{told}", end=" ")
 
 
 def _wrong(case: Case, wires: Wires, table: Nft, counts: Counter[str]) -> list[str]:

@@ -125,6 +125,11 @@ class Scene:
         """The workload of the host `HERE` that has it."""
         return self._by_address.get(address)
 
+    @property
+    def here(self) -> frozenset[IPAddress]:
+        """The addresses of workloads of the host `HERE`."""
+        return frozenset(self._by_address)
+
     @cached_property
     def _by_address(self) -> dict[IPAddress, Workload]:
         return {address: one for one in self._local() for address in one.status.addresses}

@@ -14,8 +14,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from routed.kernel.linux import LinuxKernel
@@ -31,6 +31,7 @@ ETH_P_ALL, MARKER = 0x0003, 0x88B5  # MARKER: IEEE 802 local experimental ethert
 PACKET_OUTGOING = 4
 SECONDS = 5.0  # after which a marker that has not come is an error
 OUTSIDE = "outside"
+HOST = ("192.0.2.1", "2001:db8::1")
 GATEWAYS = ("192.0.2.254", "2001:db8::fe")
 QUIET = {  # no limits on answers, and none that nobody asked for
     "net.ipv4.icmp_ratelimit": "0",
@@ -95,9 +96,14 @@ class Wires:
 
     @classmethod
     async def made(
-        cls, namespaces: Mapping[str, str], addresses: Mapping[str, list[str]], outside: str
+        cls,
+        namespaces: Mapping[str, str],
+        addresses: Mapping[str, list[str]],
+        outside: str,
+        host: Sequence[str] = HOST,
     ) -> Wires:
-        """With a workload in each namespace, by name, and all else behind the uplink."""
+        """With a workload in each namespace, by name, and all else behind the uplink; `host`: the
+        host's own addresses."""
         os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
         for key, value in QUIET.items():
             Path("/proc/sys", *key.split(".")).write_text(value, encoding="ascii")
@@ -107,7 +113,7 @@ class Wires:
             for name, netns in namespaces.items()
         }
         await LinuxKernel().sync(HostState(endpoints=points))
-        _outside(outside)
+        _outside(outside, host)
         for name, netns in namespaces.items():
             with entered(netns):
                 self._far[name] = Wire("eth0")
@@ -195,12 +201,13 @@ def _send_from_host(sent: Sent) -> None:
         one.sendto(packet(sent), (str(sent.destination), 0))
 
 
-def _outside(netns: str) -> None:
+def _outside(netns: str, host: Sequence[str]) -> None:
     """The uplink, with all addresses that are nowhere else behind it."""
     run("ip", "link", "add", UPLINK, "type", "veth", "peer", "name", "far0", "netns", netns)
     run("ip", "-n", netns, "link", "set", "far0", "up")
-    for own in ("192.0.2.1/32", "2001:db8::1/128"):
-        run("ip", "addr", "add", own, "dev", UPLINK, *(("nodad",) if ":" in own else ()))
+    for own in host:
+        more = ("nodad",) if ":" in own else ()
+        run("ip", "addr", "add", str(ip_interface(own)), "dev", UPLINK, *more)
     run("ip", "link", "set", UPLINK, "up")
     mac = run("ip", "-n", netns, "-br", "link", "show", "far0").split()[2]
     for via in GATEWAYS:
