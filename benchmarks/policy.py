@@ -29,7 +29,7 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from datapath import ARRIVED, PACKETS, PATIENCE, End, Measured
+from datapath import ARRIVED, PATIENCE, End, Measured
 from figures import figure, say
 from paths import Spaces, Way, attach, in_child
 from programs import command, own_network
@@ -48,6 +48,7 @@ SIZES = (1_000, 5_000)
 PER_APPLICATION = 10
 RULES = 10
 CHANGES = 400
+PACKETS = 10_000
 ONE, OTHER = "10.66.0.1", "10.66.0.2"
 
 

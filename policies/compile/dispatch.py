@@ -18,14 +18,15 @@ from collections.abc import Iterator, Mapping
 from policies.compile.chains import Line
 from policies.compile.names import links
 
-LINEAR = 16  # groups asked for one after the other, about
+LINEAR = 16  # groups asked for one after the other, where these are all
+FEW = 4  # groups that are left when bits were asked for, on the average
 DEEPEST = 9  # bits
 
 
 def depth(groups: int) -> int:
     """How many bits are asked for."""
     bits = 0
-    while groups > LINEAR << bits and bits < DEEPEST:
+    while LINEAR < groups and groups > FEW << bits and bits < DEEPEST:
         bits += 1
     return bits
 
