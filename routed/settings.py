@@ -96,6 +96,11 @@ class AgentSettings(Model):
         description="attach workloads of the ipvlan modes also where policies select them, which "
         "nobody enforces there",
     )
+    flush_conntrack: bool = Field(
+        default=False,
+        description="end flows that policies may not allow any more: after a change those of the "
+        "endpoints that it concerns are judged anew",
+    )
     low_water: int = Field(
         default=16, ge=0, le=4096, description="free addresses to hold ready for an outage"
     )

@@ -199,6 +199,7 @@ class Agent:
         self.filtering.regard(slaves(facts))
         await self.guard.work_out()
         refused = await self.filtering.keep()
+        self.guard.applied()
         with self.metrics.measured("sync"):
             self.report = await self.kernel.sync(plan(facts))
         self.ready = dict(sharing.with_sharers(self.report.ready, self.records.sharers))

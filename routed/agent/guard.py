@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from api.resources import Condition
 from api.resources.errors import ApplyError, Conflict
 from routed.agent.attachment import Attachment
-from routed.agent.enforcing import Enforcement, condition
+from routed.agent.enforcing import Enforcement, Wanted, concerned, condition
 from routed.agent.told import Members
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Guard:
         self.members = Members(path, settings.node, agent.control.client)
         self._pending = False
         self._whole = False  # more than members has changed
+        self._in_effect: Wanted | None = None  # as of the last time that flows were ended
+        self._known: frozenset[str] = frozenset()  # who was here then
 
     async def serve(self) -> None:
         """Hear what members there are."""
@@ -74,13 +76,27 @@ class Guard:
     async def _apply(self) -> None:
         self._pending = False
         self.agent.control.wake()  # what is waited for may be another
-        if not self._whole and await self._moved():
+        exact = self.agent.settings.flush_conntrack
+        if not self._whole and not exact and await self._moved():
             return
         await self.work_out()
         error = await self.agent.filtering.keep()
+        self.applied()
         if error is not None:
             log.warning("policies not applied: %s", error)
             self.agent.writer.wake()  # says so, and tries again
+
+    def applied(self) -> None:
+        """What is wanted is in effect, unless it was refused: flows that it concerns are judged
+        anew, where the settings ask for that. A new agent ends none."""
+        agent, wanted = self.agent, self.agent.filtering.wanted
+        refused = agent.filtering.refused is not None or not agent.filtering.ready
+        if not agent.settings.flush_conntrack or wanted is None or refused:
+            return
+        before, known, held = self._in_effect, self._known, agent.records.held
+        self._in_effect, self._known = wanted, frozenset(held)
+        if before is not None and before is not wanted:
+            agent.kernel.forget(concerned(before, wanted, held, known))
 
     async def _moved(self) -> bool:
         """Whether it was addresses of members only, and is applied."""

@@ -162,8 +162,8 @@ def _agent(settings: AgentSettings) -> Iterator[Part]:
 
 
 def _files(settings: AgentSettings, config: Path | None, logs: Iterable[Path]) -> Iterator[Part]:
-    paths = [settings.state_dir / "intent.json", settings.speaker_state / "peers.json"]
-    paths += [settings.state_dir / "cooling.log"]
+    paths = [settings.state_dir / name for name in ("intent.json", "members.json", "cooling.log")]
+    paths += [settings.speaker_state / "peers.json"]
     paths += sorted((settings.run_dir / "attachments").glob("*.json"))
     paths += [*([config] if config else []), *logs]
     for path in paths:

@@ -375,3 +375,41 @@ def test_who_shares_a_namespace_is_its_holder(tmp_path: Path) -> None:
         assert table.members(WEB) == set()
 
     play(tmp_path, body)
+
+
+def test_flows_are_ended_where_that_is_asked_for_and_only_those_concerned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        ended: list[str] = []
+        monkeypatch.setattr(kernel, "forget", lambda some: ended.extend(sorted(map(str, some))))
+        agent.settings = agent.settings.model_copy(update={"flush_conntrack": True})
+        db, other = await attach(agent, "db"), await attach(agent, "other")
+
+        async def after(*policies: Any) -> list[str]:
+            ended.clear()
+            if policies:
+                declare(agent, *policies)
+            else:
+                agent.guard._told()
+            await applied(agent)
+            return ended
+
+        await agent.writer.synced()
+        assert ended == []
+        address = str(db.addresses[0])
+        assert await after(SHUT) == [address]
+        assert await after(SHUT, policy("far", selector="app == 'far'")) == []
+        wider = policy("shut", selector="app == 'db'", ingress=allow_from(WEB, protocol="TCP"))
+        assert await after(wider) == [address]
+        assert agent.guard.members._take(told(WEB, ("10.9.9.1",)))
+        assert await after() == ["10.9.9.1"]
+        assert agent.guard.members._take(told(WEB, (), ("10.9.9.1",)))
+        assert await after() == ["10.9.9.1"]
+        await attach(agent, "web")
+        await agent.writer.synced()
+        assert await after(wider) == [], "one that has just come has no flows from before"
+        everybody = policy("all", ingress=[{"action": "Deny"}])
+        assert str(other.addresses[0]) in await after(wider, everybody)
+
+    play(tmp_path, body)
