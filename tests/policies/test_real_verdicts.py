@@ -8,7 +8,6 @@ does.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,43 +17,16 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from support import drawn
 from support.catalogue import Case, cases
 from support.drawn import packets
-from support.netns import in_fresh_namespace
 from support.oracles import Evaluated
 from support.scenes import HERE, Scene
 from support.scenes import addresses as ips
 from support.tables import compiled
-from support.wires import HOST, Wires
+from support.wires import HOST, Wires, forget_flows, play
 
 from policies.nft import Nft
-from routed.kernel import conntrack
-from routed.kernel.netlink import Netlink, message
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 Make = Callable[[str], str]
-
-
-def play(
-    namespaces: Make,
-    addresses: dict[str, list[str]],
-    host: tuple[str, str],
-    body: Callable[[Wires, Nft], Counter[str]],
-) -> str:
-    """Run `body` on a host with such workloads; what it counted."""
-    spaces = {name: namespaces(name) for name in addresses}
-    outside = namespaces("outside")
-    read, write = os.pipe()
-
-    async def whole() -> None:
-        wires, table = await Wires.made(spaces, addresses, outside, host), Nft()
-        counts = body(wires, table)
-        os.write(write, f"{sum(counts.values())} packets: {dict(counts)}".encode())
-        wires.close()
-        table.close()
-
-    in_fresh_namespace(whole)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        return pipe.read().decode()
 
 
 def test_real_packets_meet_the_verdicts_of_the_catalogue(
@@ -135,10 +107,3 @@ def _wrong(case: Case, wires: Wires, table: Nft, counts: Counter[str]) -> list[s
         if not done == verdict == Evaluated(scene, sent).verdict:
             found.append(f"{case.name}: {text}: {done} instead of {verdict}")
     return found
-
-
-def forget_flows() -> None:
-    """Every packet is the first of its flow again: a deletion that names none is of all."""
-    with Netlink(protocol=conntrack.NETLINK_NETFILTER) as netlink:
-        failed = netlink.transact([message(conntrack.CT_DELETE, 0, bytes(4))])
-    assert not failed, failed

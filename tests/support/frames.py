@@ -31,6 +31,11 @@ class Heard:
         ends = (self.source, self.destination, self.protocol)
         return ends == (sent.source, sent.destination, sent.protocol) and self.start == start(sent)
 
+    def comes_as(self, sent: Sent) -> bool:
+        """Whether it is for the same destination and port."""
+        ends = (self.destination, self.protocol) == (sent.destination, sent.protocol)
+        return ends and self.start[2:] == start(sent)[2:]
+
     def answers(self, sent: Sent) -> bool:
         """Whether it refuses that packet: a RST in the name of its destination, or an ICMP error
         of its own that says "administratively prohibited"."""

@@ -14,18 +14,24 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
+from policies.nft import Nft
+from routed.kernel import conntrack
 from routed.kernel.linux import LinuxKernel
+from routed.kernel.netlink import Netlink, message
 from routed.state import HOST_MAC, HostState, host_interface_name
 from support.flows import entered
 from support.frames import ETHERTYPES, Heard, packet, read
 from support.kernels import endpoint
-from support.netns import run
+from support.netns import in_fresh_namespace, run
 from support.rulesets.packets import ICMP, ICMPV6
 from support.scenes import PASSING, UPLINK, Scene, Sent
+
+Make = Callable[[str], str]
 
 ETH_P_ALL, MARKER = 0x0003, 0x88B5  # MARKER: IEEE 802 local experimental ethertype
 PACKET_OUTGOING = 4
@@ -124,24 +130,26 @@ class Wires:
         self._host = [*_listening(socket.AF_INET), *_listening(socket.AF_INET6)]
         return self
 
-    def verdict(self, scene: Scene, sent: Sent) -> str:
-        """allow, deny or reject: it came, nothing came, or an answer came that refuses it."""
+    def verdict(self, scene: Scene, sent: Sent, arrives: Sent | None = None) -> str:
+        """allow, deny or reject: it came, nothing came, or an answer came that refuses it.
+        `arrives`: as what it should come, of which the source and its port do not matter."""
         assert sent.state not in PASSING, "is not the first of a flow"
-        sender, receiver = self._end(scene, sent.source), self._end(scene, sent.destination)
+        to = (arrives or sent).destination
+        sender, receiver = self._end(scene, sent.source), self._end(scene, to)
         for wire in (*self._far.values(), *self._near.values()):
             list(wire.come())
         self._drain_host()
         if sender is None:
             _send_from_host(sent)
         else:
-            to = HOST_MAC if sender != OUTSIDE else self._near[OUTSIDE].mac
+            mac = HOST_MAC if sender != OUTSIDE else self._near[OUTSIDE].mac
             wire, near = self._far[sender], self._near[sender]
-            wire.send(to, ETHERTYPES[sent.source.version], packet(sent))
+            wire.send(mac, ETHERTYPES[sent.source.version], packet(sent))
             wire.mark(self._next())
             near.until(self._number)
         heard = {name: self._flushed(name) for name in {sender, receiver} - {None}}
         arrived = self._drain_host() if receiver is None else heard[receiver]
-        if any(one.is_what_was(sent) for one in arrived):
+        if any(one.comes_as(arrives) if arrives else one.is_what_was(sent) for one in arrived):
             return "allow"
         back = heard.get(sender, [])
         return "reject" if any(one.answers(sent) for one in back) else "deny"
@@ -214,3 +222,34 @@ def _outside(netns: str, host: Sequence[str]) -> None:
         six = ("-6",) if ":" in via else ()
         run("ip", *six, "neigh", "add", via, "lladdr", mac, "dev", UPLINK, "nud", "permanent")
         run("ip", *six, "route", "add", "default", "via", via, "dev", UPLINK, "onlink")
+
+
+def forget_flows() -> None:
+    """Every packet is the first of its flow again: a deletion that names none is of all."""
+    with Netlink(protocol=conntrack.NETLINK_NETFILTER) as netlink:
+        failed = netlink.transact([message(conntrack.CT_DELETE, 0, bytes(4))])
+    assert not failed, failed
+
+
+def play(
+    namespaces: Make,
+    addresses: dict[str, list[str]],
+    host: tuple[str, str],
+    body: Callable[[Wires, Nft], Counter[str]],
+) -> str:
+    """Run `body` on a host with such workloads; what it counted."""
+    spaces = {name: namespaces(name) for name in addresses}
+    outside = namespaces("outside")
+    read, write = os.pipe()
+
+    async def whole() -> None:
+        wires, table = await Wires.made(spaces, addresses, outside, host), Nft()
+        counts = body(wires, table)
+        os.write(write, f"{sum(counts.values())} packets: {dict(counts)}".encode())
+        wires.close()
+        table.close()
+
+    in_fresh_namespace(whole)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        return pipe.read().decode()
