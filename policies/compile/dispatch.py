@@ -26,7 +26,7 @@ DEEPEST = 9  # bits
 def depth(groups: int) -> int:
     """How many bits are asked for."""
     bits = 0
-    while LINEAR < groups and groups > FEW << bits and bits < DEEPEST:
+    while groups > LINEAR and groups > FEW << bits and bits < DEEPEST:
         bits += 1
     return bits
 

@@ -86,9 +86,9 @@ def test_what_is_logged_and_counted(namespaces: Callable[[str], str]) -> None:
             "default/trial ingress 0": 1,
             "default ingress default": 1,
             "first/out egress 0": 1,
-            "first egress default": 5,
         }
         assert {label: counted.get(label) for label in wanted} == wanted
+        assert counted["first egress default"] >= 5, "and what it says of itself to its host"
         for _ in range(200):
             sender.sendto(b"x", (ADDRESSES["b.h"], 2))
         table_says = table.counters()["default/in ingress 2"][0]
