@@ -16,6 +16,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 
 from api.resources.errors import ApplyError
@@ -121,7 +122,7 @@ class Elements:
         while missing:
             for kind, number, body in self._answers():
                 if kind == NLMSG_ERROR and number >= first:
-                    code = -int.from_bytes(body[:4], "little", signed=True)
+                    code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
                     if code:
                         raise OSError(code, os.strerror(code))
                     missing.discard(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import Any
 
@@ -25,10 +25,11 @@ from support.compiled import (
 )
 from support.netns import in_fresh_namespace
 
+from api.resources.net import IPNetwork
 from policies.compile import dispatch, transaction
 from policies.compile.compiler import Compiler, compiled
 from policies.compile.ruleset import Ruleset, chain
-from policies.model import Endpoint
+from policies.model import Endpoint, Members, Membership
 from policies.nft import Nft
 from policies.plan import Order, plan
 
@@ -165,3 +166,25 @@ def test_members_come_and_go_by_element() -> None:
         f"add element {TABLE} {S6} {{ fd00::1 }}",
     ]
     assert compiler.moved(more, "app == 'web'", gone=[six, one]) == made
+
+
+def test_prefixes_take_each_others_place_also_where_they_overlap() -> None:
+    texts = ("10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9", "0.0.0.0/0", "10.64.0.0/10 10.192.0.0/10")
+    all_of_them = [frozenset(map(ip_network, text.split())) for text in texts]
+
+    def made(nets: frozenset[IPNetwork]) -> Ruleset:
+        known = Membership({"app == 'web'": Members(nets=nets)})
+        return compiled(plan([], [policy("p", ingress=[WEB])], endpoints(2)), known)
+
+    async def body() -> None:
+        table = Nft()
+        table.sync(None, made(all_of_them[0]))
+        rules = handles()
+        for one in all_of_them:
+            for other in all_of_them:
+                table.sync(None, made(one), trusted=True)
+                table.sync(None, made(other), trusted=True)
+                assert not Nft().sync(None, made(other))
+        assert handles() == rules
+
+    in_fresh_namespace(body)
