@@ -58,6 +58,7 @@ class Nft:
         self._lib.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         self._lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self._made: tuple[Nat | None, Ruleset] | None = None  # what is there, as of the last sync
+        self._generation: int | None = None  # when that was so
         self._elements = Elements()
         before = _sockets()
         self._context = self._lib.nft_ctx_new(0)
@@ -89,8 +90,17 @@ class Nft:
     ) -> bool:
         """Make the table so, with `wanted` and `policies`, which None leaves as they are; whether
         it had to be changed. `trusted`: nobody else has changed it since the last call, so it is
-        not read, and only what is wanted otherwise is changed. One transaction, or none.
-        ApplyError."""
+        not read, and only what is wanted otherwise is changed; so it is where the kernel says that
+        there was no transaction of anybody since. One transaction, or none. ApplyError."""
+        last, self._generation = self._generation, None
+        before = self._elements.generation()
+        changed = self._sync(wanted, policies, trusted=trusted or before == last)
+        after = self._elements.generation()
+        if after - before == int(changed):  # ours was the only one
+            self._generation = after
+        return changed
+
+    def _sync(self, wanted: Nat | None, policies: Ruleset | None, *, trusted: bool) -> bool:
         made, self._made = self._made, None
         if trusted and made is not None and policies is not None:
             changed = self._changed(made, wanted, policies)

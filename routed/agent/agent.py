@@ -38,7 +38,7 @@ from routed.agent.conflicts import Conflicts
 from routed.agent.control import Control
 from routed.agent.cooling import CoolingLog, boot_of
 from routed.agent.declared import Declared
-from routed.agent.filtering import Filter, Filtering
+from routed.agent.filtering import Filtering
 from routed.agent.guard import Guard
 from routed.agent.imports import Imports
 from routed.agent.intent import Intent, only_more_blocks, only_policies
@@ -50,6 +50,7 @@ from routed.agent.reporting import Create, Local, Write, block_writes, node_writ
 from routed.agent.request import AttachRequest
 from routed.agent.slaves import slaves
 from routed.agent.speech import Speech
+from routed.agent.table import Filter
 from routed.agent.translation import nat_of
 from routed.agent.views import conditions
 from routed.agent.writer import Writer

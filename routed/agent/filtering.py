@@ -4,25 +4,18 @@ The base table is in place before any link is; without it nothing is attached (f
 Somebody else's drop beats our accept: where Docker has a chain for other people's rules, a pair
 of ours is kept there; elsewhere it can only be said, with what would help.
 
-All that is asked of the table is done in one thread, one after the other: reading and changing a
-table of thousands of entries takes longer than the loop may be kept from its other work, and a
-`Nft` is for one user at a time. Who has gone away meanwhile changes nothing about
-that: what was begun is finished before the next begins. What is to be in the table is decided in
-the loop, and handed over as values.
-
 Only what somebody else may have changed is read again: whenever the kernel tells of it, and with
-every periodic look.
+every periodic look. What the kernel tells of is put back at once, and looked at with the round that
+follows. All that is done in a thread (`routed/agent/table.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
 
 from api.resources.errors import ApplyError
 from policies.compile.compiler import Compiler
@@ -32,38 +25,11 @@ from policies.model import Plan, Policy
 from policies.nat import Nat, PortMapping
 from policies.slaves import NO_SLAVES, Slaves
 from routed.agent.enforcing import Arrival, Move, Wanted
+from routed.agent.table import Filter, Table
 
 log = logging.getLogger("routed.agent")
 
 SHARE = 50  # times as long as reading the table took are between two that nothing asked for
-T = TypeVar("T")
-
-
-class Filter(Protocol):
-    """The base table of policies: in place before any link is."""
-
-    def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
-        """Make it so, with `nat` and with these rules of policies, either of which None leaves as
-        it is; whether that changed anything. `trusted`: nobody else has changed it since the last
-        call, so that it need not be read. ApplyError."""
-
-    def check(self, rules: Ruleset) -> None:
-        """ApplyError if the kernel would not take these, by themselves; nothing is changed."""
-
-    def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
-        """Put these into the table that is there, or take them out, and nothing else. ApplyError,
-        also where some were there already, or were not."""
-
-    def open_docker(self) -> bool:
-        """Keep our pair of rules in Docker's chain; whether that changed anything. ApplyError."""
-
-    def blocking(self, slaves: Slaves) -> list[Blocking]:
-        """Chains of others that cut workloads off; `slaves`: those of the ipvlan modes.
-        ApplyError."""
-
-    def watch(self) -> AsyncIterator[bool]:
-        """One item for every burst of changes that somebody else made: whether our table may be
-        among what was changed. The first one comes at once."""
 
 
 class Filtering:
@@ -74,7 +40,7 @@ class Filtering:
     """
 
     def __init__(self, table: Filter) -> None:
-        self.table = table
+        self.table = Table(table)
         self.nat: Nat | None = None
         self.wanted: Wanted | None = None
         self.ready = False
@@ -82,12 +48,10 @@ class Filtering:
         self.blamed: list[str] = []
         self.policies: Mapping[str, Policy] = {}
         self.blocking: list[Blocking] = []
-        self._thread = ThreadPoolExecutor(1, "nftables")
         self._compiler = Compiler()  # for the thread alone
         self._made_nat: Nat | None = None  # as it was made last
         self._made: Wanted | None = None
         self._judged_plan: Plan | None = None
-        self._rules: Ruleset | None = None  # what policies have in the table
         self._read_at = self._read_took = 0.0  # when, and for how long, by the loop's clock
         self._touched = True
         self._due = True
@@ -108,9 +72,11 @@ class Filtering:
 
     async def serve(self, wake: Callable[[], None]) -> None:
         """Hear of changes of anybody's rules."""
-        async for touched in self.table.watch():
+        async for touched in self.table.filter.watch():
             self.heard(touched=touched)
             wake()
+            if touched:
+                await self.table.restore()
 
     def heard(self, *, touched: bool) -> None:
         """Somebody changed rules; `touched`: ours may be among them."""
@@ -138,36 +104,33 @@ class Filtering:
         await self._blame()
         if self.ready and self._due:
             self._due = False
-            self._judged(*await self.aside(_judge, self.table, self._slaves))
+            self._judged(*await self.table.aside(_judge, self.table.filter, self._slaves))
         return refused
 
     async def _make(self, *, trusted: bool) -> ApplyError | None:
         """All of it, or as much as is not refused."""
-        before, rules = self._rules, self._rules
+        before = rules = self.table.rules
         if self.wanted is not None:
-            rules = await self.aside(self._compiled, self.wanted)
+            rules = await self.table.aside(self._compiled, self.wanted)
         refused = await self._sync(self.nat, rules, trusted=trusted)
         self.ready, self.refused = refused is None, None
-        if refused is None:
-            self._rules = rules
-            return None
-        for nat, some in ((self.nat, before), (None, rules), (None, before), (None, None)):
-            if await self._sync(nat, some) is None:
-                self.ready, self._rules = True, some if some is not None else before
-                self.refused = refused if some is not rules else None
-                break
+        if refused is not None:
+            for nat, some in ((self.nat, before), (None, rules), (None, before), (None, None)):
+                if await self._sync(nat, some) is None:
+                    self.ready, self.refused = True, refused if some is not rules else None
+                    break
         return refused
 
     async def join(self, one: Arrival) -> bool:
         """Have a workload among those that policies are for, before its link is there. False: it
         takes more than elements of sets, and nothing has been done. ApplyError."""
-        if self._rules is not None and not self._rules:
+        if self._none():
             return one.free
         return await self._alone(one.moves, partial(self._compiler.joined, placed=one.placed))
 
     async def part(self, one: Arrival) -> bool:
         """No more; its link is gone. False, ApplyError: as for `join`."""
-        if self._rules is not None and not self._rules:
+        if self._none():
             return one.free
         return await self._alone(one.moves, partial(self._compiler.parted, placed=one.placed))
 
@@ -175,18 +138,21 @@ class Filtering:
         """Have other members. False, ApplyError: as for `join`."""
         return await self._alone(moves, lambda rules: rules)
 
+    def _none(self) -> bool:
+        """Whether policies have nothing in the table, as was wanted."""
+        return self.table.rules is not None and not self.table.rules
+
     async def _alone(
         self, moves: Iterable[Move], step: Callable[[Ruleset], Ruleset | None]
     ) -> bool:
-        rules = self._rules
+        rules = self.table.rules
         if not rules or self.refused is not None or not self.ready or self._touched:
             return False
-        after = await self.aside(self._moved, rules, moves, step)
+        after = await self.table.aside(self._moved, rules, moves, step)
         if after is None:
             return False
         self.wanted = self._made = None  # what was worked out before does not have it
-        await self.aside(self.table.sync, self.nat, after, trusted=True)
-        self._rules = after
+        await self.table.sync(self.nat, after, trusted=True)
         return True
 
     def _moved(
@@ -204,13 +170,13 @@ class Filtering:
             self.blamed, self._judged_plan = [], None
         elif self.wanted.plan is not self._judged_plan:
             self._judged_plan = self.wanted.plan
-            self.blamed = await self.aside(self._refused_alone, self.wanted)
+            self.blamed = await self.table.aside(self._refused_alone, self.wanted)
 
     def _refused_alone(self, wanted: Wanted) -> list[str]:
         found = []
         for name, alone in wanted.each():
             try:
-                self.table.check(self._compiler.compile(alone.plan, alone.membership))
+                self.table.filter.check(self._compiler.compile(alone.plan, alone.membership))
             except ApplyError:
                 found.append(name)
         return found
@@ -227,30 +193,25 @@ class Filtering:
         self.nat = replace(before, ports=held | ports if add else held - ports)
         try:
             if before and self.nat:
-                await self.aside(self.table.map_ports, ports, add=add)
+                await self.table.map_ports(ports, self.nat, add=add)
                 if self._made_nat == before:
                     self._made_nat = self.nat
                 return
         except ApplyError as error:
             log.info("ports not mapped alone: %s", error)
-        await self.aside(self.table.sync, self.nat, self._rules)
+        await self.table.sync(self.nat, self.table.rules)
         self._made_nat = self.nat
 
     async def _sync(
         self, nat: Nat | None, rules: Ruleset | None, *, trusted: bool = False
     ) -> ApplyError | None:
         try:
-            changed = await self.aside(self.table.sync, nat, rules, trusted=trusted)
+            changed = await self.table.sync(nat, rules, trusted=trusted)
             if changed and not trusted:
                 log.info("filter table made")
         except ApplyError as error:
             return error
         return None
-
-    async def aside(self, job: Callable[..., T], *arguments: object, **named: object) -> T:
-        """`job` in the thread, in its turn."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, partial(job, *arguments, **named))
 
     def _judged(self, blocking: list[Blocking] | None, said: list[str]) -> None:
         for one in said:

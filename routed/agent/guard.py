@@ -65,7 +65,7 @@ class Guard:
         held = agent.records.held
         if enforcement.anything(agent.intent):  # many may be looked at
             told = dict(self.members.known)  # which goes on changing
-            await agent.filtering.aside(enforcement.look, agent.intent, held, told)
+            await agent.filtering.table.aside(enforcement.look, agent.intent, held, told)
         else:
             enforcement.look(agent.intent, held, {})
         self.members.need(self.enforcement.needs)
@@ -101,7 +101,7 @@ class Guard:
     async def _moved(self) -> bool:
         """Whether it was addresses of members only, and is applied."""
         changes, held = self.members.take_changes(), self.agent.records.held.values()
-        moves = await self.agent.filtering.aside(self.enforcement.moves, held, changes)
+        moves = await self.agent.filtering.table.aside(self.enforcement.moves, held, changes)
         if moves is None:
             return False
         try:

@@ -65,7 +65,7 @@ def test_nothing_more_is_attached_or_announced_without_the_filter(tmp_path: Path
         following = agent_on(kernel, tmp_path)
         told: list[object] = []
         following.speech.set = lambda *said: told.append(said)  # type: ignore[assignment]
-        following.filtering.table = table = Refusing(whole=True)
+        following.filtering.table.filter = table = Refusing(whole=True)
         serving = asyncio.create_task(following.writer.serve())
         await following.writer.synced()
         assert told == [], "what the agent before it said stays"

@@ -39,7 +39,7 @@ def play(directory: Path, body: Body, *, told: bool = True) -> None:
         for name in ("web", "db", "other"):
             kernel.add_namespace(name)
         agent = agent_on(kernel, directory)
-        agent.filtering.table = table
+        agent.filtering.table.filter = table
         if told:
             agent.guard.members.known[WEB] = Known(Entries(), "1")
         serving = asyncio.create_task(agent.writer.serve())
@@ -269,7 +269,7 @@ def test_the_next_agent_has_it_all_without_the_service(tmp_path: Path) -> None:
         await attach(agent, "web")
         following = agent_on(kernel, agent.settings.run_dir)
         following.guard.members.known = dict(agent.guard.members.known)
-        following.filtering.table = other = KeptFilter()
+        following.filtering.table.filter = other = KeptFilter()
         declare(following, SHUT)
         serving = asyncio.create_task(following.writer.serve())
         await following.writer.synced()

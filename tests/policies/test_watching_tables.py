@@ -8,9 +8,10 @@ import threading
 from collections.abc import AsyncIterator
 from ipaddress import ip_address, ip_network
 
+import pytest
 from support.netns import in_fresh_namespace
 
-from policies.compile.ruleset import Ruleset
+from policies.compile.ruleset import NO_POLICIES, Ruleset
 from policies.nat import Nat, PortMapping
 from policies.nft import Nft
 from routed.agent.filtering import Filtering
@@ -126,7 +127,7 @@ def test_only_what_may_have_changed_is_read_again() -> None:
         filtering.nat = Nat()
         await filtering.keep()
         assert table.asked == [empty, Nat()]
-        for touched, times in ((False, 2), (True, 3)):
+        for touched, times in ((False, 2), (True, 4)):  # put back, then looked at
             woken.clear()
             table.changes.put_nowait(touched)
             await woken.wait()
@@ -135,11 +136,33 @@ def test_only_what_may_have_changed_is_read_again() -> None:
         filtering._read_took = 0.0
         filtering.look()
         await filtering.keep()
-        assert len(table.asked) == 4
+        assert len(table.asked) == 5
         filtering._read_took = 10.0
         filtering.look()
         await filtering.keep()
-        assert len(table.asked) == 4, "so soon after one that took long"
+        assert len(table.asked) == 5, "so soon after one that took long"
         serving.cancel()
 
     asyncio.run(body())
+
+
+def test_where_nobody_has_done_anything_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        table, reads = Nft(), []
+        read = table._table
+        monkeypatch.setattr(table, "_table", lambda *size: reads.append(size) or read(*size))
+        assert table.sync(None, NO_POLICIES)
+        for _ in range(3):
+            assert not table.sync(None, NO_POLICIES)
+        assert len(reads) == 2, "before and after it was made"
+        nft("add table inet other")
+        assert not table.sync(None, NO_POLICIES)
+        assert len(reads) == 3
+        nft("flush ruleset")
+        assert table.sync(None, NO_POLICIES)
+        nft("delete chain inet routed leaving")
+        assert table.sync(None, NO_POLICIES)
+        assert not table.sync(None, NO_POLICIES)
+        table.close()
+
+    in_fresh_namespace(body)
