@@ -47,10 +47,15 @@ def matches(rule: Rule, known: Membership, *, exclusive: bool = False) -> list[s
         parts: list[Alternatives] = [[f"meta nfproto ipv{version}"]] if version else []
         parts += _protocol(rule)
         parts += _icmp(rule)
+        ports = [
+            *_ports(rule.source, "s", version, known, exclusive),
+            *_ports(rule.destination, "d", version, known, exclusive),
+        ]
+        # what is compared comes before what is looked up
+        parts += [choices for choices in ports if not any("@" in choice for choice in choices)]
         parts += _addresses(rule.source, "saddr", version, known, exclusive)
         parts += _addresses(rule.destination, "daddr", version, known, exclusive)
-        parts += _ports(rule.source, "s", version, known, exclusive)
-        parts += _ports(rule.destination, "d", version, known, exclusive)
+        parts += [choices for choices in ports if any("@" in choice for choice in choices)]
         found += [" ".join(choice) for choice in product(*parts)]
     return found
 

@@ -121,7 +121,7 @@ def test_addresses(end: dict[str, Any], wanted: list[str]) -> None:
         (
             {"notPorts": [80, "http"], "selector": WEB, "nets": ["10.0.0.0/8"]},
             [
-                f"{V4} {TCP} ip daddr 10.0.0.0/8 ip daddr @{W4} th dport != 80 "
+                f"{V4} {TCP} th dport != 80 ip daddr 10.0.0.0/8 ip daddr @{W4} "
                 f"ip daddr . meta l4proto . th dport != @{PW4}"
             ],
         ),
