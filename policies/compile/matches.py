@@ -22,6 +22,7 @@ from policies.compile import names
 from policies.model import Members, Membership, port_names, rule_needs
 
 NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
+PORTED = frozenset({6, 17, 132, 136})
 FAMILY_OF = {NUMBERS["ICMP"]: 4, NUMBERS["ICMPv6"]: 6}
 WORDS = {4: "ip", 6: "ip6"}
 
@@ -34,9 +35,20 @@ def number(protocol: int | str) -> int:
 
 
 def unknown(rule: Rule, known: Membership) -> bool:
-    """Whether it needs members that were never told."""
+    """Whether it needs members that were never told, or has ports of a protocol that has none."""
     needs = rule_needs(rule)
-    return not (needs.selectors <= known.selectors.keys() and needs.ports <= known.ports.keys())
+    told = needs.selectors <= known.selectors.keys() and needs.ports <= known.ports.keys()
+    return not told or (_asks_for_ports(rule) and not _has_ports(rule))
+
+
+def _asks_for_ports(rule: Rule) -> bool:
+    return any(end.ports or end.not_ports for end in (rule.source, rule.destination))
+
+
+def _has_ports(rule: Rule) -> bool:
+    """The service refuses ports without; nft 1.0.6 takes them for some, and ends where it has to
+    list a named one (payload.c:931)."""
+    return rule.protocol is not None and number(rule.protocol) in PORTED
 
 
 def matches(rule: Rule, known: Membership, *, exclusive: bool = False) -> list[str]:
@@ -50,7 +62,7 @@ def matches(rule: Rule, known: Membership, *, exclusive: bool = False) -> list[s
         ports = [
             *_ports(rule.source, "s", version, known, exclusive),
             *_ports(rule.destination, "d", version, known, exclusive),
-        ]
+        ] * _has_ports(rule)
         # what is compared comes before what is looked up
         parts += [choices for choices in ports if not any("@" in choice for choice in choices)]
         parts += _addresses(rule.source, "saddr", version, known, exclusive)

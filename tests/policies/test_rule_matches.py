@@ -159,3 +159,14 @@ def test_a_part_whose_members_were_never_told_is_taken_for_true(fields: dict[str
     assert "never" not in one
     assert "80" not in one
     assert bool(rest) is ("selector" in fields.get("destination", {}))
+
+
+@pytest.mark.parametrize("protocol", [None, 47, "ICMP"])
+@pytest.mark.parametrize("port", [80, "http"])
+def test_ports_of_what_has_none_are_taken_for_true_too(protocol: int | None, port: Any) -> None:
+    """The service refuses such a rule; nft 1.0.6 ends when it lists a named port of GRE."""
+    rule = Rule.model_validate(
+        {"action": "Deny", "protocol": protocol, "destination": {"ports": [port]}}
+    )
+    assert unknown(rule, KNOWN)
+    assert not any("th " in match for match in matches(rule, KNOWN))
