@@ -31,6 +31,7 @@ SCRIPTS = (
     "slow_clients",
     "full_lists",
     "watches",
+    "selections",
     "store_size",
     "hollow",
 )
@@ -80,6 +81,7 @@ GOALS = {
     "api.trickle.p99": Goal("ratio", 2.0),
     "api.watch.rss": Goal("value", 40.0),
     "api.watch.p50": Goal("value", 2.0),
+    "selections.all.p99": Goal("value", 1000.0),
     "api.list.node.1m": Goal("value", 10.0),
     "store.start.1m": Goal("value", 60.0),
     "hollow.5xx": Goal("value", 0.0),

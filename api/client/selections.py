@@ -75,6 +75,7 @@ class Selections:
         self._known = dict(self.known)
         self._needed: frozenset[Subject] = frozenset()
         self._changed = asyncio.Event()
+        self._waiting: asyncio.Timeout | None = None  # for a line
 
     def need(self, subjects: Collection[Subject]) -> None:
         """From now on these are told, and others not any more. What was known before and is not
@@ -84,6 +85,8 @@ class Selections:
             self._needed = wanted
             self._known = {one: version for one, version in self._known.items() if one in wanted}
             self._changed.set()
+            if self._waiting is not None:
+                self._waiting.reschedule(0)
 
     async def follow(self) -> AsyncGenerator[Told, None]:
         """All that is told, without end: a connection that ends is made again, at another replica
@@ -114,17 +117,17 @@ class Selections:
 
     async def _unless_changed(self, lines: AsyncGenerator[Told, None]) -> Told | None:
         """The next line; None if something else is needed now."""
-        changed = asyncio.ensure_future(self._changed.wait())
-        line = asyncio.ensure_future(anext(lines))
+        if self._changed.is_set():
+            return None
         try:
-            await asyncio.wait((changed, line), return_when=asyncio.FIRST_COMPLETED)
-            return None if self._changed.is_set() else await line
+            async with asyncio.timeout(None) as self._waiting:
+                return await anext(lines)
+        except TimeoutError:
+            if self._changed.is_set():
+                return None
+            raise
         finally:
-            changed.cancel()
-            line.cancel()
-            await asyncio.wait((changed, line))
-            if not line.cancelled():
-                line.exception()  # seen, if it came with the change
+            self._waiting = None
 
     async def _lines(self, needed: Iterable[Subject]) -> AsyncGenerator[Told, None]:
         """One connection."""

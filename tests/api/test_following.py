@@ -24,6 +24,7 @@ from api.auth.kubeconfig import Access
 from api.client import Client, Selections, Subject, Told, join
 from api.client.selections import DELTA, LOST, SYNCED, WHOLE
 from api.resources.errors import Forbidden, Invalid
+from api.service.run import GRACE_SECONDS
 from api.service.selections import STREAMS_MOST
 from routed.lab.processes import free_port
 
@@ -253,6 +254,22 @@ def test_a_node_that_is_deleted_is_told_nothing_more(service: Service) -> None:
             assert json.loads(next(lines))["type"] == "BOOKMARK"
             assert admin.delete("/nodes/gone").status_code == 200
             assert list(lines) == []
+
+
+def test_a_service_that_stops_ends_its_streams_at_once(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service, service.http() as admin:
+        ended = []
+        with contextlib.ExitStack() as streams:
+            for _ in range(5):
+                one = streams.enter_context(admin.stream("POST", "/selections", json={}))
+                ended.append(one.iter_lines())
+                next(ended[-1])
+            before = time.monotonic()
+            os.kill(service.pid, signal.SIGTERM)
+            for lines in ended:
+                assert {json.loads(line)["type"] for line in lines} <= {"BOOKMARK"}
+            assert time.monotonic() - before < GRACE_SECONDS
+    assert "Traceback" not in (service.directory / "log").read_text()
 
 
 def test_a_reader_that_does_not_read_is_left_and_keeps_nobody_waiting(tmp_path: Path) -> None:

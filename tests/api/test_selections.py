@@ -125,6 +125,8 @@ def test_what_changes_while_all_is_taken_in_and_matched_is_neither_lost_nor_doub
 ) -> None:
     monkeypatch.setattr(module, "OBJECTS_PART", 1)
     monkeypatch.setattr("api.service.members.GROUPS_PART", 1)
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(max(seconds, 0.002)))
 
     async def body(store: SqliteStore, selections: Selections) -> None:
         puts: dict[str, bytes | None] = {}
