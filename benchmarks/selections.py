@@ -4,8 +4,8 @@ is changed, and then another.
 The real service on one CPU with a store of 1 000 nodes and ten workloads of each, a hundred of
 every app; on another one process with a TLS connection of each agent, which follows five apps, a port by
 its name in one of them, and one selector that all of them follow. Measured: until all have the
-whole of all that, what the service grows by (`.rss` for each agent; `.members` for what it keeps of
-objects and selectors), its CPU for one change, and the time from a change's request to the line
+whole of all that, what the service grows by (`.rss` for each agent; `.members` for what it keeps
+of objects and selectors), its CPU for one change, and the time from a change's request to the line
 that an agent reads: of a workload that begins or stops to be of the selector of all (`.all`: a
 thousand read it) and of one that changes its app (`.some`: one in ten). Then all are ended and come
 back with the versions that they have (`.back`).
