@@ -2,8 +2,8 @@
 is changed, and then another.
 
 The real service on one CPU with a store of 1 000 nodes and ten workloads of each, a hundred of
-every app; on another one process with a TLS connection of each agent, which follows five apps, a port by
-its name in one of them, and one selector that all of them follow. Measured: until all have the
+every app; on another one process with a TLS connection of each agent, which follows five apps, a
+port by its name in one of them, and one selector that all follow. Measured: until all have the
 whole of all that, what the service grows by (`.rss` for each agent; `.members` for what it keeps
 of objects and selectors), its CPU for one change, and the time from a change's request to the line
 that an agent reads: of a workload that begins or stops to be of the selector of all (`.all`: a
