@@ -10,16 +10,26 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
-from support.drawn import NUMBERS, packets, scenes
-from support.oracles import Evaluated, Interpreted
+from support.drawn import FOUR, NUMBERS, SIX, packets, scenes
+from support.oracles import Evaluated, Interpreted, uncounted
 from support.scenes import Scene
 from support.tables import Table
 
+from policies.compile.compiler import Compiler
+from policies.model import Membership
+from policies.plan import Order, plan
+
 pytestmark = [pytest.mark.root, pytest.mark.timeout(0)]
+WHOLE = settings(
+    database=None, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 AT_ONCE = 600  # sets that one run of Hypothesis draws
 PACKETS = 24  # of each set
 
@@ -77,7 +87,41 @@ def _try(table: Table, counts: Counter[str], number: int, examples: int) -> None
                 said.logged,
                 said.staged,
             ), str(sent)
+            assert not uncounted(said, done), f"{sent}: {done.counted}, {said.counted}"
             counts.update(["packets", said.verdict])
             counts.update(["logged"] * bool(said.logged) + ["staged"] * bool(said.staged))
 
     agree()
+
+
+@settings(WHOLE, max_examples=150)
+@given(made=scenes())
+def test_a_workload_that_comes_or_goes_ends_in_what_would_be_compiled_anew(made: Scene) -> None:
+    order = Order(made.tiers, made.policies)
+    (one, *others), known = made.endpoints, made.membership(order.plan(made.endpoints).needs())
+    compiler, placed = Compiler(), order.place(one)
+    few = compiler.compile(order.plan(others, made.default), known)
+    all_of_them = compiler.compile(order.plan(made.endpoints, made.default), known)
+    assert all_of_them == compiler.compile(order.plan(made.endpoints, made.default), known)
+    assert all_of_them == Compiler().compile(order.plan(made.endpoints, made.default), known)
+    assert compiler.joined(few, placed) in (None, all_of_them)
+    assert compiler.parted(all_of_them, placed) in (None, few)
+
+
+@settings(WHOLE, max_examples=150)
+@given(made=scenes(), which=NUMBERS)
+def test_members_that_come_or_go_end_in_what_would_be_compiled_anew(
+    made: Scene, which: int
+) -> None:
+    whole = plan(made.tiers, made.policies, made.endpoints, made.default)
+    known, dice = made.membership(whole.needs()), Random(which)  # noqa: S311
+    assume(known.selectors)
+    text = dice.choice(sorted(known.selectors))
+    before = known.selectors[text]
+    pool = [ip_address(one) for one in (*FOUR, *SIX)]
+    after = replace(before, addresses=frozenset(dice.sample(pool, dice.randint(0, 8))))
+    come, left = after.addresses - before.addresses, before.addresses - after.addresses
+    compiler = Compiler()
+    moved = compiler.moved(compiler.compile(whole, known), text, come, left)
+    other = Membership({**known.selectors, text: after}, known.ports)
+    assert moved == compiler.compile(whole, other) == Compiler().compile(whole, other)

@@ -18,6 +18,8 @@ from support.scenes import PASSING, Scene, Sent
 WORDS = {"accept": "allow", "drop": "deny", "reject": "reject"}
 # what is answered with: RST, or "administratively prohibited" of either family (docs/policy.md)
 RESET, PROHIBITED = "tcp reset", "admin-prohibited"
+LOG_GROUP = 82  # of nflog
+JUDGING = ("policy-egress", "policy-ingress", "policy-tohost")
 TRIAL = "trial-"  # what base chains begin with that only count what is staged
 
 
@@ -28,6 +30,8 @@ class Evaluated:
         self.scene, self.sent = scene, sent
         self.sender, self.receiver = scene.at(sent.source), scene.at(sent.destination)
         self.passing = sent.state in PASSING  # the evaluator is asked about first packets only
+        ends = {one.metadata.name for one in (self.sender, self.receiver) if one is not None}
+        self.unready = not scene.unready.isdisjoint(ends)  # it does not know of links
 
     @cached_property
     def judged(self) -> Judgement:
@@ -41,7 +45,7 @@ class Evaluated:
     def decisions(self) -> list[tuple[str, Decision]]:
         """(direction, what it says) of each end that is here, in order, up to one that does not
         allow it; the allow-list of the host is an end too."""
-        if self.passing:
+        if self.passing or self.unready:
             return []
         asked = [("egress", self.judged.egress), ("host", self.judged.own_host)]
         asked = asked if self.sender is not None else []
@@ -57,9 +61,8 @@ class Evaluated:
     @property
     def verdict(self) -> str:
         """allow, deny or reject."""
-        ends = [one.metadata.name for one in (self.sender, self.receiver) if one is not None]
-        if not self.scene.unready.isdisjoint(ends):
-            return "deny"  # docs/policy.md, "Modes": the evaluator does not know of links
+        if self.unready:
+            return "deny"
         return self.decisions[-1][1].verdict.lower() if self.decisions else "allow"
 
     @property
@@ -71,6 +74,19 @@ class Evaluated:
             found += [f"log {direction} {tiers[name]}/{name} {rule} " for name, rule in one.logged]
             if one.verdict is not Verdict.ALLOW and direction != "host":
                 found.append(f"deny {direction} {_whose(one)}".strip() + " ")
+        return found
+
+    @property
+    def counted(self) -> list[str]:
+        """The labels of what decided at each end that is here, a rule or a tier's default, and of
+        the node's default where that denies; else ""."""
+        found = []
+        for direction, one in self.decisions:
+            if direction != "host":
+                denied = one.by is By.NODE and one.verdict is Verdict.DENY
+                last = one.rule if one.by is By.RULE else "default"
+                label = f"{_whose(one)} {direction} {last}".strip()
+                found.append(label if denied or one.by in (By.RULE, By.TIER) else "")
         return found
 
     @property
@@ -109,7 +125,22 @@ class Interpreted:
 
     @property
     def logged(self) -> list[str]:
-        return [str(one["prefix"]) for outcome in self.outcomes for one in outcome.logged]
+        said = [one for outcome in self.outcomes for one in outcome.logged]
+        assert {one["group"] for one in said} <= {LOG_GROUP}, said
+        return [str(one["prefix"]) for one in said]
+
+    @property
+    def counted(self) -> list[str]:
+        """The label of the last counter of each base chain that is of policies."""
+        ends: dict[str, str] = {}
+        for outcome in self.outcomes:
+            for base in outcome.chains:
+                if base in JUDGING:
+                    ends[base] = ""
+            for base, comment in outcome.counted:
+                if base in JUDGING:
+                    ends[base] = comment.rpartition(" #")[0]
+        return list(ends.values())
 
     @property
     def staged(self) -> list[str]:
@@ -149,4 +180,12 @@ def compared(case: Case, ruleset: Ruleset) -> list[str]:
         got = one.verdict, one.logged, one.staged
         if got != wanted:
             found.append(f"{case.name}: {text}: {got} instead of {wanted}")
+        elif uncounted(said, one):
+            found.append(f"{case.name}: {text}: counts {one.counted} instead of {said.counted}")
     return found
+
+
+def uncounted(said: Evaluated, done: Interpreted) -> bool:
+    """Whether what decided was not counted. What is not asked of any policy (links of no workload,
+    endpoints that nothing selects) comes to base chains all the same, or finds none."""
+    return not {label for label in said.counted if label} <= set(done.counted)

@@ -41,6 +41,7 @@ class Table:
             raise made[0]
         self.nft = made[0]
         self.nft.sync()
+        self.compiler = Compiler()  # one for all scenes, as an agent has one for all changes
 
     def close(self) -> None:
         self.nft.close()
@@ -51,7 +52,7 @@ class Table:
 
     def put(self, scene: Scene, *, trusted: bool = False) -> Ruleset:
         """What the kernel has of a scene, compiled and applied to whatever was there before."""
-        return self.apply(compiled(scene), trusted=trusted)
+        return self.apply(compiled(scene, self.compiler), trusted=trusted)
 
     def apply(self, wanted: Wanted, *, trusted: bool = False) -> Ruleset:
         """What the kernel has then; `trusted` as in `Nft.sync`. AssertionError if it is not what
@@ -62,7 +63,7 @@ class Table:
         return Ruleset(entries)
 
 
-def compiled(scene: Scene) -> Wanted:
-    """What the compiler makes of it."""
+def compiled(scene: Scene, compiler: Compiler | None = None) -> Wanted:
+    """What the compiler makes of it, that one if it is said."""
     made = plan(scene.tiers, scene.policies, scene.endpoints, scene.default)
-    return Compiler().compile(made, scene.membership(made.needs()))
+    return (compiler or Compiler()).compile(made, scene.membership(made.needs()))

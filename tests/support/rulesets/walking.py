@@ -25,13 +25,14 @@ Key = tuple[str, str, str]
 class Outcome:
     """`verdict`: accept, drop or reject (`answer`: with what, such as "tcp reset"). `logged`: each
     log statement that was come to. `held`: (base chain, comment) of all rules with a comment that
-    held to their end, in order; `chains`: those that were entered. A limit is taken as not
-    reached."""
+    held to their end, in order; `counted`: of those with a counter, as far as that; `chains`: those
+    that were entered. A limit is taken as not reached."""
 
     verdict: str = "accept"
     answer: str = ""
     logged: list[dict[str, Any]] = field(default_factory=list)
     held: list[tuple[str, str]] = field(default_factory=list)
+    counted: list[tuple[str, str]] = field(default_factory=list)
     chains: list[str] = field(default_factory=list)
 
     @property
@@ -138,6 +139,8 @@ class _Course:
         try:
             for part in rule["expr"]:
                 ((kind, value),) = part.items() if isinstance(part, dict) else ((part, None),)
+                if kind == "counter":
+                    self.outcome.counted.append((self.base, rule.get("comment", "")))
                 word, target = self._statement(kind, value)
                 if word:
                     self._held(rule)
