@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from api.client.selections import Subject
-from api.resources import Condition, NetworkPolicy, Tier
+from api.resources import Condition
 from api.resources.errors import Cause, Conflict
 from api.resources.net import IPAddress
 from api.resources.selectors import parse
@@ -91,16 +91,19 @@ class Enforcement:
         self.needs = Needs()
         self.missing = Needs()
         self._order = Order((), ())
-        self._tiers: Mapping[str, Tier] = {}
-        self._policies: Mapping[str, NetworkPolicy] = {}
+        self._intent: Intent | None = None
 
     def order(self, intent: Intent | None) -> Order:
         """Tiers and policies as they are declared now."""
-        if intent is not None and (
-            intent.tiers != self._tiers or intent.policies != self._policies
-        ):
-            self._tiers, self._policies = intent.tiers, intent.policies
-            self._order = Order(intent.tiers.values(), intent.policies.values())
+        before = self._intent
+        if intent is not None and intent is not before:
+            self._intent = intent
+            same = before is not None and (before.tiers, before.policies) == (
+                intent.tiers,
+                intent.policies,
+            )
+            if not same:
+                self._order = Order(intent.tiers.values(), intent.policies.values())
         return self._order
 
     def anything(self, intent: Intent | None) -> bool:
