@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
+from policies.compile.names import short
 from policies.reference import By, Decision, Judgement, Verdict, judge
 from policies.reference_rules import incomplete
 from support.catalogue import Case
@@ -71,7 +72,8 @@ class Evaluated:
         tiers = {one.metadata.name: one.spec.tier for one in self.scene.policies}
         found = []
         for direction, one in self.decisions:
-            found += [f"log {direction} {tiers[name]}/{name} {rule} " for name, rule in one.logged]
+            for name, rule in one.logged:
+                found.append(f"log {direction} {short(tiers[name])}/{short(name)} {rule} ")
             if one.verdict is not Verdict.ALLOW and direction != "host":
                 found.append(f"deny {direction} {_whose(one)}".strip() + " ")
         return found
@@ -103,7 +105,7 @@ class Evaluated:
 
 
 def _whose(one: Decision) -> str:
-    return "/".join(part for part in (one.tier, one.policy) if part)
+    return "/".join(short(part) for part in (one.tier, one.policy) if part)
 
 
 class Interpreted:
@@ -144,13 +146,13 @@ class Interpreted:
 
     @property
     def staged(self) -> list[str]:
-        """The labels with which trials ended, of those that deny."""
-        ends: dict[str, str] = {}
+        """The labels with which trials ended, of those that deny and are counted."""
+        ends: dict[str, tuple[str, bool]] = {}
         for outcome in self.outcomes:
-            for base, comment in outcome.held:
-                if base.startswith(TRIAL):
-                    ends[base] = comment.rpartition(" #")[0]
-        return [label for label in ends.values() if self._denies(label)]
+            for one in outcome.held:
+                if one[0].startswith(TRIAL):
+                    ends[one[0]] = one[1].rpartition(" #")[0], one in outcome.counted
+        return [label for label, counted in ends.values() if counted and self._denies(label)]
 
     def _denies(self, label: str) -> bool:
         """Whether the rule or default that it is of denies, be it for want of members."""
@@ -159,7 +161,7 @@ class Interpreted:
         if not index.isdigit():
             return index == "default"
         name = whose.partition("/")[2]
-        (policy,) = (one for one in self.scene.policies if one.metadata.name == name)
+        (policy,) = (one for one in self.scene.policies if short(one.metadata.name) == name)
         rules = policy.spec.ingress if direction == "ingress" else policy.spec.egress
         rule = rules[int(index)]
         return rule.action == "Deny" or (
