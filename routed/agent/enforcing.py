@@ -9,7 +9,7 @@ such a workload is refused, unless the settings allow it, and one that is attach
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -258,34 +258,3 @@ def condition(
 def _some(said: list[str]) -> str:
     more = [f"and {len(said) - MOST} more"] if len(said) > MOST else []
     return "; ".join([*said[:MOST], *more])
-
-
-def concerned(
-    before: Wanted, after: Wanted, records: Mapping[str, Attachment], known: Set[str]
-) -> set[IPAddress]:
-    """Addresses whose flows might be judged otherwise now: of endpoints whose policies have
-    changed, and those that have come to or left what selectors stand for. One that is not `known`
-    from before has no flows from before."""
-    names, found = set(), set[IPAddress]()
-    nobody = Placed("")
-    changed = {
-        name
-        for name, policy in after.plan.policies.items()
-        if before.plan.policies.get(name) != policy
-        or before.plan.tiers.get(policy.tier) != after.plan.tiers.get(policy.tier)
-    }
-    for name, placed in after.plan.endpoints.items():
-        steps = (*placed.ingress, *placed.egress)
-        earlier = before.plan.endpoints.get(name, nobody)
-        same = (placed.ingress, placed.egress) == (earlier.ingress, earlier.egress)
-        if not same or any(policy in changed for step in steps for policy in step.policies):
-            names.add(name)
-    for text, members in after.membership.selectors.items():
-        others = before.membership.selectors.get(text)
-        if others is not None and others is not members:
-            found |= others.addresses ^ members.addresses
-    for name in names:
-        found.update(records[name].addresses if name in records else ())
-    for name in records.keys() - known:
-        found.difference_update(records[name].addresses)
-    return found

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from api.resources import Condition
 from api.resources.errors import ApplyError, Conflict
 from routed.agent.attachment import Attachment
-from routed.agent.enforcing import Enforcement, Wanted, concerned, condition
+from routed.agent.enforcing import Enforcement, Wanted, condition
+from routed.agent.flushing import concerned
 from routed.agent.told import Members
 
 if TYPE_CHECKING:
