@@ -138,6 +138,10 @@ class Nft:
             return None
         return None if commands is None else bool(commands)
 
+    def policed(self) -> bool:
+        """Whether the table has any rules of policies. ApplyError, also where there is no table."""
+        return bool(transaction.listed(self._entries(f"list table inet {TABLE}", terse=True)))
+
     def check(self, rules: Ruleset) -> None:
         """ApplyError if the kernel would not take these rules of policies, by themselves: a part of
         it that they need is missing. Nothing is changed."""

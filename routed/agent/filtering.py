@@ -19,6 +19,7 @@ from functools import partial
 
 from api.resources.errors import ApplyError
 from policies.compile.compiler import Compiler
+from policies.compile.hooks import closed
 from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
 from policies.model import Plan, Policy
@@ -115,11 +116,20 @@ class Filtering:
         refused = await self._sync(self.nat, rules, trusted=trusted)
         self.ready, self.refused = refused is None, None
         if refused is not None:
+            if before is None and self.wanted and not await self._policed():
+                before = closed()  # nobody knows what was in effect before
             for nat, some in ((self.nat, before), (None, rules), (None, before), (None, None)):
                 if await self._sync(nat, some) is None:
                     self.ready, self.refused = True, refused if some is not rules else None
                     break
         return refused
+
+    async def _policed(self) -> bool:
+        """Whether rules of policies are there, of an earlier agent."""
+        try:
+            return await self.table.aside(self.table.filter.policed)
+        except ApplyError:
+            return False
 
     async def join(self, one: Arrival) -> bool:
         """Have a workload among those that policies are for, before its link is there. False: it

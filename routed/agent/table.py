@@ -37,6 +37,9 @@ class Filter(Protocol):
         it is; whether that changed anything. `trusted`: nobody else has changed it since the last
         call, so that it need not be read. ApplyError."""
 
+    def policed(self) -> bool:
+        """Whether the table has any rules of policies. ApplyError, also where there is no table."""
+
     def check(self, rules: Ruleset) -> None:
         """ApplyError if the kernel would not take these, by themselves; nothing is changed."""
 

@@ -17,6 +17,7 @@ from api.resources import Condition, ObjectMeta, Workload
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import parse_address
 from api.resources.workload import WorkloadSpec
+from policies.compile.hooks import closed
 from routed.agent.agent import Agent
 from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement
@@ -323,6 +324,30 @@ def test_rules_that_are_refused_leave_the_old_ones_and_are_said(tmp_path: Path) 
         await agent.writer.synced()
         assert said(agent).status == "True"
         assert [name for name in table.rules.chains if "odd" in name]
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("boot", [False, True])
+def test_rules_that_are_refused_at_first_are_those_before_or_none_that_let_pass(
+    tmp_path: Path, boot: bool
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        before = table.rules
+        following = agent_on(kernel, agent.settings.run_dir)
+        following.filtering.table.filter = table
+        table.refuses = "db"
+        if boot:
+            table.flush()
+        declare(following, policy("db", selector="app == 'db'"))
+        serving = asyncio.create_task(following.writer.serve())
+        await following.writer.synced()
+        assert table.rules == (closed() if boot else before)
+        assert following.filtering.ready
+        assert said(following).reason == "RulesRefused"
+        serving.cancel()
 
     play(tmp_path, body)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from routed.agent.intent import WATCHED
 from routed.lab.hollow import run
 from routed.lab.hollow.run import HollowLab, shown
 
-AGENTS, WORKLOADS, KINDS = 10, 4, 8
+AGENTS, WORKLOADS, KINDS = 10, 4, len(WATCHED)
 
 pytestmark = pytest.mark.lab
 

@@ -23,7 +23,12 @@ def test_what_the_kernel_would_refuse() -> None:
         ingress = [{"action": "Deny", "reject": True}, *allow_from("all()")]
         web = Endpoint("web", {"app": "web"}, link="rtweb")
         rules = compiled(plan((), [policy("shut", ingress=ingress)], [web]), NOTHING_TOLD)
+        with pytest.raises(ApplyError):
+            table.policed()
+        table.sync(None)
+        assert not table.policed()
         table.sync(None, rules)
+        assert table.policed()
         before = subprocess.check_output(["nft", "list", "ruleset"])
         table.check(rules)
         for text in ("jump egress-nowhere", 'socket cgroupv2 level 1 "nowhere" accept'):

@@ -43,6 +43,9 @@ class KeptFilter(HollowFilter):
         """As somebody does."""
         self.rules = NO_POLICIES
 
+    def policed(self) -> bool:
+        return bool(self.rules)
+
     def check(self, rules: Ruleset) -> None:
         self._check(rules)
 

@@ -79,6 +79,9 @@ class HollowFilter:
     def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
         return False
 
+    def policed(self) -> bool:
+        return True
+
     def check(self, rules: Ruleset) -> None:
         pass
 
