@@ -177,7 +177,7 @@ def after(draw: st.DrawFn, world: World) -> World:
     if what == "tiers":
         return replace(world, tiers=draw(_tiers()))
     if what == "policy":
-        name = draw(st.sampled_from(NAMES))
+        name = draw(st.sampled_from((*NAMES, *world.policies, *world.policies)))
         rest = {key: one for key, one in world.policies.items() if key != name}
         some = {name: draw(policies(name))} if draw(st.booleans()) else {}
         return replace(world, policies={**rest, **some})
