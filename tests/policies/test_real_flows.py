@@ -30,6 +30,7 @@ ADDRESSES = {
     "db": ["10.65.0.2", "fd00:65::2"],
 }
 PORT, CLOSED, SILENCE = 7000, 7001, 1.0  # seconds without any answer
+LARGE = bytes(4000)  # more than any link takes at once
 TO_WEB = "app == 'web'"
 
 
@@ -151,5 +152,31 @@ def test_answers_pass_where_only_the_question_is_allowed(namespaces: Make) -> No
         for one in (server, back):
             one.kill()
             one.wait()
+
+    play(namespaces, body)
+
+
+@pytest.mark.parametrize("address", ADDRESSES["db"])
+def test_fragments_are_judged_as_the_datagram_that_they_are_of(
+    namespaces: Make, address: str
+) -> None:
+    def body(place: Place) -> None:
+        place.put(
+            **{"in": [{"action": "Allow", "protocol": "UDP", "destination": {"ports": [PORT]}}]}
+        )
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with entered(place.db), socket.socket(family, socket.SOCK_DGRAM) as wanted:
+            wanted.bind((address, PORT))
+            wanted.settimeout(5)
+            with socket.socket(family, socket.SOCK_DGRAM) as other:
+                other.bind((address, PORT + 1))
+                other.settimeout(SILENCE)
+                with place.udp(address, PORT + 1) as made:
+                    made.send(LARGE)
+                with place.udp(address, PORT) as made:
+                    made.send(LARGE)
+                assert wanted.recv(len(LARGE)) == LARGE
+                with pytest.raises(TimeoutError):
+                    other.recv(len(LARGE))
 
     play(namespaces, body)
