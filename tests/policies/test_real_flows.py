@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from support.tables import compiled
 from support.wires import Wires
 
 from policies.nft import Nft
+from routed.kernel import conntrack
 
 pytestmark = pytest.mark.root
 Make = Callable[[str], str]
@@ -68,9 +70,9 @@ def play(namespaces: Make, body: Callable[[Place], None]) -> None:
     in_fresh_namespace(whole)
 
 
-def acknowledged(one: socket.socket) -> bool:
+def acknowledged(one: socket.socket, seconds: float = 5) -> bool:
     """Whether the other end has all that was sent."""
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         (left,) = struct.unpack("i", fcntl.ioctl(one, SIOCOUTQ, bytes(4)))
         if left == 0:
@@ -102,6 +104,30 @@ def test_connections_are_let_go_on_and_new_ones_are_refused_or_dropped(
         made.close()
         server.kill()
         server.wait()
+
+    play(namespaces, body)
+
+
+@pytest.mark.parametrize("address", ADDRESSES["db"])
+def test_what_is_forgotten_is_judged_anew(namespaces: Make, address: str) -> None:
+    """As with `flushConntrack`: of two flows the one that is allowed still goes on."""
+
+    def body(place: Place) -> None:
+        allow = {"action": "Allow", "protocol": "TCP", "source": {"selector": TO_WEB}}
+        place.put(**{"in": [allow]})
+        servers = [listen(place.db, address, port) for port in (PORT, CLOSED)]
+        goes, stays = (connected(place.web, address, port) for port in (PORT, CLOSED))
+        place.put(**{"in": [{**allow, "destination": {"ports": [CLOSED]}}]})
+        assert conntrack.forget([ip_address(address)]) >= 2
+        for made in (goes, stays):
+            made.sendall(b"still")
+        assert acknowledged(stays), "what is allowed was cut off"
+        assert not acknowledged(goes, SILENCE), "what is allowed no more went on"
+        for made in (goes, stays):
+            made.close()
+        for server in servers:
+            server.kill()
+            server.wait()
 
     play(namespaces, body)
 
