@@ -128,9 +128,10 @@ def _to_v2(operation: dict[str, Any]) -> None:
         operation["consumes"] = list(content)
         held = list(content.values())[-1]["schema"]
         operation["parameters"].append({"name": "body", "in": "body", "schema": held})
-    operation["produces"] = [JSON]
+    operation["produces"] = list(operation["responses"]["200"]["content"])
     for answer in operation["responses"].values():
-        answer["schema"] = answer.pop("content")[JSON]["schema"]
+        (content,) = answer.pop("content").values()
+        answer["schema"] = content["schema"]
 
 
 def _paths(kind: Kind) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from fastapi import Request, Response
 
 from api.auth.identity import NODE, Identity
 from api.auth.rights import grant
-from api.resources.errors import TooManyRequests
+from api.resources.errors import BadRequest, TooManyRequests
+from api.resources.media import LINES
 from api.service import options
 from api.service.bodies import body_of
 from api.service.codec import compact
@@ -86,13 +87,17 @@ class Selections:
     async def answer(self, request: Request, who: Identity) -> Response:
         if grant(who, "watch", PLURAL) is None:
             raise forbidden(who, "watch", PLURAL)
+        for name in request.query_params:
+            if name != "timeoutSeconds":
+                said = f"there is no parameter {name[:40]!r}, only timeoutSeconds"
+                raise BadRequest(f"cannot follow selections: {said}")
         seconds = seconds_of(options.number(request.query_params, "timeoutSeconds"), who)
         subjects = subjects_of(await body_of(request))
         if who.role == NODE and self._streams[who.user] >= STREAMS_MOST:
             said = f"{STREAMS_MOST} streams of {who.user} are open"
             raise TooManyRequests(f"cannot follow selections: {said}")
         lines = self.stream(subjects, who=who, seconds=seconds, reader=request.scope.get(READER))
-        return WatchAnswer(lines, self.metrics.watching(PLURAL))
+        return WatchAnswer(lines, self.metrics.watching(PLURAL), LINES)
 
     async def stream(
         self,

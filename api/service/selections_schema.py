@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from api.resources.media import LINES
 from api.resources.selectors import MAX_LENGTH
 from api.service import schemas
 from api.service.schemas import Schema, reference
@@ -31,7 +32,10 @@ def paths(base: str, errors: Mapping[str, str], always: tuple[str, ...]) -> dict
         ],
         "requestBody": {"content": {JSON: {"schema": _asked()}}, "required": True},
         "responses": {
-            code: {"description": said, "content": {JSON: {"schema": schema}}}
+            code: {
+                "description": said,
+                "content": {LINES if code == "200" else JSON: {"schema": schema}},
+            }
             for code, (said, schema) in sorted(answers.items())
         },
     }

@@ -46,9 +46,12 @@ class WatchAnswer(Response):
     more for each watch."""
 
     def __init__(
-        self, lines: AsyncGenerator[bytes, None], open_now: AbstractContextManager[object]
+        self,
+        lines: AsyncGenerator[bytes, None],
+        open_now: AbstractContextManager[object],
+        media_type: str = "application/json",
     ) -> None:
-        super().__init__(media_type="application/json")
+        super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self._lines = lines
         self._open_now = open_now

@@ -230,6 +230,27 @@ def test_a_selector_that_cannot_be_read_is_refused_with_its_place_and_column(
     with_client(access, body)
 
 
+@pytest.mark.parametrize(
+    ("query", "body", "code"),
+    [
+        ({"timeoutSeconds": "-1"}, {}, 400),
+        ({"watch": "1"}, {}, 400),
+        ({}, [], 400),
+        ({}, {"selectors": [{"selector": "x" * (1 << 20)}]}, 413),
+        ({}, {"selectors": [{}]}, 422),
+        ({"timeoutSeconds": "1"}, {"selectors": [{"selector": "all()"}]}, 200),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    service: Service, query: dict[str, str], body: Any, code: int
+) -> None:
+    with service.http() as admin:
+        answer = admin.post("/selections", params=query, json=body)
+    assert answer.status_code == code, answer.text[:200]
+    media = "application/x-ndjson" if code == 200 else "application/json"
+    assert answer.headers["content-type"] == media
+
+
 def test_a_node_has_no_more_streams_than_it_can_need_and_nobody_suffers(service: Service) -> None:
     with service.http() as admin, contextlib.ExitStack() as streams:
         access = node(admin, "many")
