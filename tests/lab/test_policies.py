@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.flows import connected, listen
-from support.labs import Workloads, ctl, node_conditions
+from support.labs import Workloads, ctl, draining_pool, node_conditions
 from support.streams import Stream
 
 from routed.lab.fabric import command, inside
@@ -32,6 +33,12 @@ DB: dict[str, Any] = {
         "ingress": [{"action": "Allow", "source": {"selector": "app == 'web'"}}],
     },
 }
+SIX = """
+apiVersion: routed.dev/v1
+kind: IPPool
+metadata: {name: six}
+spec: {cidr: "fd65::/112", blockSize: 122, cooldownSeconds: 0}
+"""
 # as many changes as told, one after the other, of a rule that is about something else
 CHANGING = """
 import asyncio, sys
@@ -138,6 +145,34 @@ def test_who_may_talk_to_whom_by_labels(
         finally:
             ctl(lab, "delete", "workload", "turncoat")
     wait_for("the policy being gone", lambda: reaches(evil, address))
+
+
+def test_who_may_talk_to_whom_over_ipv6(
+    lab: Lab, serving: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    with draining_pool(lab, SIX, tmp_path / "pool.yaml"), Workloads(lab) as workloads:
+        made = {
+            f"{app} of {host}": workloads.attach(host, app, labels={"app": app}, pools=["six"])
+            for host, app in (
+                ("host1", "db"),
+                ("host1", "web"),
+                ("host1", "evil"),
+                ("host2", "web"),
+                ("host2", "evil"),
+            )
+        }
+        namespace, address = made.pop("db of host1")
+        assert ":" in address
+        serving.append(listen(namespace, address, PORT))
+        for name, (space, _) in made.items():
+            wait_for(f"{name} reaching it", lambda space=space: reaches(space, address))
+        with policy(lab):
+            for name, (space, _) in made.items():
+                allowed = name.startswith("web")
+                wait_for(
+                    f"the policy for {name}",
+                    lambda space=space, allowed=allowed: reaches(space, address) is allowed,
+                )
 
 
 def test_policies_hold_without_the_service_and_without_the_agent(
