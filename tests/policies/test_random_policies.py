@@ -17,7 +17,7 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
-from support.drawn import FOUR, NUMBERS, SIX, packets, scenes
+from support.drawn import FOUR, NUMBERS, SIX, crowds, packets, scenes
 from support.oracles import Evaluated, Interpreted, uncounted
 from support.scenes import Scene
 from support.tables import Table
@@ -125,3 +125,15 @@ def test_members_that_come_or_go_end_in_what_would_be_compiled_anew(
     moved = compiler.moved(compiler.compile(whole, known), text, come, left)
     other = Membership({**known.selectors, text: after}, known.ports)
     assert moved == compiler.compile(whole, other) == Compiler().compile(whole, other)
+
+
+@settings(WHOLE, max_examples=20)
+@given(made=crowds(), which=NUMBERS)
+def test_many_signatures_are_told_apart(made: Scene, which: int) -> None:
+    table = Table()
+    ruleset = table.put(made)
+    for sent in packets(which, 150, len(made.workloads) + 4):
+        said, done = Evaluated(made, sent), Interpreted(made, ruleset, sent)
+        assert (done.verdict, done.logged) == (said.verdict, said.logged), str(sent)
+        assert not uncounted(said, done), str(sent)
+    table.close()

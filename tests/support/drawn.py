@@ -195,13 +195,56 @@ def _host(place: int, number: int) -> HostEndpoint:
     return HostEndpoint.model_validate({"metadata": metadata, "spec": spec})
 
 
-def packets(number: int, count: int) -> Iterator[Sent]:
-    """About as many, the same of the same number."""
+def crowds() -> st.SearchStrategy[Scene]:
+    """With so many local workloads and signatures that these are not asked for one by one."""
+    rules = st.lists(NUMBERS, max_size=3)
+    return st.builds(
+        _crowd,
+        size=st.integers(17, 80),
+        policies=st.lists(st.tuples(NUMBERS, rules, rules), min_size=6, max_size=9),
+    )
+
+
+def _crowd(size: int, policies: list[tuple[int, list[int], list[int]]]) -> Scene:
+    made = []
+    for place, one in enumerate(policies):
+        dice = Random(one[0])  # noqa: S311
+        some = ", ".join(f"'{k}'" for k in range(size) if dice.random() < 0.5)
+        policy = _policy(place, *one)
+        spec = policy.spec.model_copy(update={"selector": f"k in {{{some}}}", "staged": False})
+        made.append(policy.model_copy(update={"spec": spec}))
+    workloads = [
+        Workload.model_validate(
+            {
+                "metadata": {
+                    "name": f"w{place}",
+                    "labels": {"k": str(place), "a": "12"[place % 2]},
+                },
+                "spec": {"node": HERE, "netns": f"w{place}"},
+                "status": {"addresses": [CROWD[0][place], CROWD[1][place]]},
+            }
+        )
+        for place in range(size)
+    ]
+    return Scene(policies=tuple(made), workloads=tuple(workloads), host=addresses(*HOST))
+
+
+CROWD = (
+    [f"10.0.0.{number}" for number in range(1, 101)],
+    [f"fd00::{number}" for number in range(1, 101)],
+)
+
+
+def packets(number: int, count: int, crowd: int = 8) -> Iterator[Sent]:
+    """About as many, the same of the same number; `crowd`: how many addresses of a family may be
+    at their ends, beside the host's."""
     dice = Random(number)  # noqa: S311
-    families = [([*FOUR, HOST[0]], ICMP)] * 3 + [([*SIX, HOST[1]], ICMPV6)] * 2
+    four, six = ([*one[:crowd], own] for one, own in zip(CROWD, HOST, strict=True))
+    families = [(four, ICMP)] * 3 + [(six, ICMPV6)] * 2
+    weights = [3] * 4 + [2] * (crowd - 3)
     for _ in range(count):
         pool, echo = dice.choice(families)
-        source, destination = dice.choices(pool, [3] * 4 + [2] * 5, k=2)
+        source, destination = dice.choices(pool, weights, k=2)
         protocol = dice.choice([6, 6, 6, 17, 17, 132, echo, echo, 47])
         numbers: tuple[int | None, int | None] = (None, None)
         if protocol in PORTED:
