@@ -1,9 +1,10 @@
 """What policies cost: a packet, a change, and a load of all.
 
-A tenth as many applications as workloads, each with policies of its own: ten rules for what comes
-in, of which the last one lets the packets in question pass, and one for what goes out. So groups
-grow with workloads. Two workloads are really there; all others are elements of sets, or of rules
-where everybody has rules of his own, as iptables makes them: one after the other, by the link.
+A hundred applications, each with policies of its own: ten rules for what comes in, of which the
+last one lets the packets in question pass, and one for what goes out. `groups`: five times as many
+applications among as many workloads, which is also what changes and loads are measured with. Two
+workloads are really there; all others are elements of sets, or of rules where everybody has rules
+of his own, as iptables makes them: one after the other, by the link.
 
 A packet is the first one of a flow for as long as nobody answers it, so each of them meets all of
 it; the figure is the sender's time until it is in the other's socket (see datapath.py).
@@ -45,17 +46,16 @@ from routed.kernel import netns
 from routed.state import host_interface_name
 
 SIZES = (1_000, 5_000)
-PER_APPLICATION = 10
+FEW, MANY = 100, 500  # applications
 RULES = 10
 CHANGES = 400
 PACKETS = 10_000
 ONE, OTHER = "10.66.0.1", "10.66.0.2"
 
 
-def addresses(app: int, size: int) -> frozenset[str]:
-    first = 0x0A420001 + app * PER_APPLICATION
-    count = size if app < 0 else PER_APPLICATION
-    return frozenset(str(ip_address(max(first, 0x0A420001) + n)) for n in range(count))
+def addresses(app: int, count: int) -> frozenset[str]:
+    """Of an application's workloads."""
+    return frozenset(str(ip_address(0x0A420001 + app * count + n)) for n in range(count))
 
 
 def selector(app: int) -> str:
@@ -79,10 +79,9 @@ def policy(app: int, apps: int) -> NetworkPolicy:
 
 
 class World:
-    """`size` workloads; the first two are those with these links."""
+    """`size` workloads of so many applications; the first two are those with these links."""
 
-    def __init__(self, size: int, links: tuple[str, str]) -> None:
-        apps = size // PER_APPLICATION
+    def __init__(self, size: int, apps: int, links: tuple[str, str]) -> None:
         names = [*links, *(f"rtz{number}" for number in range(2, size))]
         of = [0, 1, *(number % apps for number in range(2, size))]
         self.endpoints = [
@@ -91,7 +90,7 @@ class World:
         ]
         self.order = Order([], [policy(app, apps) for app in range(apps)])
         told = {
-            selector(app): Members(frozenset(map(ip_address, addresses(app, size))))
+            selector(app): Members(frozenset(map(ip_address, addresses(app, size // apps))))
             for app in range(apps)
         }
         self.known = Membership(told)
@@ -152,8 +151,9 @@ def by_program(text: str) -> None:
 def hosts(directory: Path) -> Iterator[dict[str, Measured]]:
     puts: dict[str, Callable[[tuple[str, str]], None]] = {"none": lambda links: None}
     for size in SIZES:
-        puts[f"{size}"] = lambda links, n=size: load(World(n, links).compiled())
+        puts[f"{size}"] = lambda links, n=size: load(World(n, FEW, links).compiled())
         puts[f"linear.{size}"] = lambda links, n=size: by_program(linear(n, links))
+    puts["groups"] = lambda links: load(World(SIZES[-1], MANY, links).compiled())
     spaces = Spaces(f"rp{os.getpid() % 100_000}")
     with ExitStack() as stack:
         stack.callback(spaces.remove)
@@ -193,6 +193,7 @@ def dispatch(rounds: int) -> Iterator[dict[str, object]]:
         ("none", None, ""),
         (small, "none", "no policies"),
         (big, small, f"{small} workloads"),
+        ("groups", big, f"{FEW} applications"),
         (f"linear.{small}", small, f"ours at {small}"),
         (f"linear.{big}", big, f"ours at {big}"),
     ):
@@ -207,7 +208,7 @@ def dispatch(rounds: int) -> Iterator[dict[str, object]]:
 def changes() -> Iterator[dict[str, object]]:
     """At the bigger size, in this process's namespace."""
     size = SIZES[-1]
-    world = World(size, ("rta", "rtb"))
+    world = World(size, MANY, ("rta", "rtb"))
     everybody = Members(frozenset(ip_address(0x0A420001 + n) for n in range(size)))
     text = selector(0)
     known = Membership({**world.known.selectors, text: everybody})
@@ -242,7 +243,7 @@ def changes() -> Iterator[dict[str, object]]:
 
 def loads(rounds: int) -> Iterator[dict[str, object]]:
     size = SIZES[-1]
-    world = World(size, ("rta", "rtb"))
+    world = World(size, MANY, ("rta", "rtb"))
     begun = time.perf_counter()
     ruleset = world.compiled()
     fresh = time.perf_counter() - begun
@@ -256,7 +257,7 @@ def loads(rounds: int) -> Iterator[dict[str, object]]:
     for _ in range(rounds):
         for times, act in (
             (ours, lambda: table.sync(None, ruleset)),
-            (nothing, lambda: table.sync(None, ruleset)),
+            (nothing, lambda: Nft().sync(None, ruleset)),
         ):
             begun = time.perf_counter()
             act()
@@ -270,6 +271,7 @@ def loads(rounds: int) -> Iterator[dict[str, object]]:
     ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
     yield figure("policy.load.5000", statistics.median(ours), "s", rounds, ("nft -f", ratio))
     yield figure("policy.load.nft.5000", statistics.median(theirs), "s", rounds)
+    # by one who remembers nothing, as after a restart
     yield figure("policy.read.5000", statistics.median(nothing), "s", rounds)
     yield figure("policy.load.memory.5000", grown, "MiB", 1)
     yield figure("policy.compile.5000", fresh, "s", 1)

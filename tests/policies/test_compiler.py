@@ -46,6 +46,14 @@ def test_what_is_edited_is_compiled_anew(
     assert compiler.compile(first, KNOWN) == before
 
 
+def test_where_the_node_denies_so_it_does_before_any_workload_is_known() -> None:
+    made = compiled(plan([], [], [], "Deny"), Membership())
+    for direction in ("ingress", "egress"):
+        assert f"goto {direction}-links" in made.chains[f"policy-{direction}"].rules[-1]
+        assert "drop" in made.chains[f"{direction}-links"].rules[-1]
+    assert not compiled(plan([], [], []), Membership())
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_was_compiled_before_is_no_matter(data: st.DataObject) -> None:

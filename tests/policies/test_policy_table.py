@@ -83,6 +83,8 @@ def test_changes_one_after_the_other_end_in_the_table_of_a_load_from_nothing() -
         'add element inet routed SELECTOR { 10.9.9.9 comment "x" }',
         "add set inet routed selector4-another { type ipv4_addr; }",
         "delete rule inet routed policy-tohost handle TOHOST",
+        "flush chain inet routed policy-ingress; delete chain inet routed policy-ingress; "
+        "add chain inet routed policy-ingress { type filter hook forward priority 7; }",
     ],
 )
 def test_what_somebody_did_to_the_table_is_put_right(command: str) -> None:
