@@ -26,8 +26,9 @@ from api.resources.selectors import parse
 
 PLURALS = ("workloads", "hostendpoints", "networksets")
 GROUPS_PART = 500  # that are matched in one go: a fraction of a millisecond
-RECENT_MOST = 64  # changes that are kept for those who come back
-RECENT_BYTES = 4096  # of them, that are told without a look at how long the whole is
+RECENT_MOST = 64  # changes of a selection that are kept for those who come back
+RECENT_BYTES = 64 << 10  # of them
+LITTLE_BYTES = 4096  # of them, that are told without a look at how long the whole is
 IDLE_MOST = 256  # selections that nobody reads now, and perhaps soon again
 HASH_BYTES = 24
 
@@ -106,7 +107,8 @@ class Selection:
         self._counts: dict[str, int] = {}
         self._sum = 0
         self._whole: bytes | None = None
-        self._recent: deque[tuple[str, bytes]] = deque(maxlen=RECENT_MOST)
+        self._recent: deque[tuple[str, bytes]] = deque()  # line, and the version before it
+        self._size = 0  # of these
         named = {"port": subject.port} if subject.port else {}
         self._head = {"selector": subject.selector, **named}
 
@@ -127,7 +129,7 @@ class Selection:
         for number in range(len(self._recent) - 1, -1, -1):
             if self._recent[number][0] == version:
                 lines = b"".join([line for _, line in list(self._recent)[number:]])
-                return lines if len(lines) < RECENT_BYTES else min(lines, self.whole(), key=len)
+                return lines if len(lines) < LITTLE_BYTES else min(lines, self.whole(), key=len)
         return self.whole()
 
     def whole(self) -> bytes:
@@ -151,6 +153,9 @@ class Selection:
             return b""
         line = self._line("DELTA", {"add": add, "remove": remove})
         self._recent.append((version, line))
+        self._size += len(line)
+        while len(self._recent) > RECENT_MOST or self._size > RECENT_BYTES:
+            self._size -= len(self._recent.popleft()[1])
         return line
 
     def _of(self, standing: Standing | None) -> tuple[str, ...]:

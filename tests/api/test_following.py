@@ -265,6 +265,7 @@ def test_a_node_has_no_more_streams_than_it_can_need_and_nobody_suffers(service:
         assert http.get("/nodes/many").status_code == 200
         ended = admin.post("/selections", json={}, params={"timeoutSeconds": "1"})
         assert json.loads(ended.text.splitlines()[0])["type"] == "BOOKMARK"
+    assert "selections" not in (service.directory / "audit.log").read_text(), "nothing is written"
 
 
 def test_a_node_that_is_deleted_is_told_nothing_more(service: Service) -> None:

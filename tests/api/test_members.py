@@ -284,6 +284,21 @@ def test_changes_that_are_longer_than_the_whole_are_told_as_the_whole() -> None:
     assert selection.entries == {"192.0.2.0/24"}
 
 
+def test_large_changes_are_not_remembered() -> None:
+    membership = Membership()
+    selection = evaluated(membership, Subject("all()"))
+    versions = [selection.version]
+    for number in range(20):
+        nets = [f"10.{number}.{third}.0/24" for third in range(250)]
+        held = document({}, {"nets": nets}, {})
+        membership.put(("networksets", "n"), standing_of("networksets", held), number)
+        versions.append(selection.version)
+    assert sum(len(line) for _, line in selection._recent) <= members.RECENT_BYTES
+    assert json.loads(selection.since(versions[-2]))["type"] == "WHOLE", "it is shorter"
+    put(membership, "w", workload("10.200.0.1"))
+    assert json.loads(selection.since(versions[-1]))["type"] == "DELTA"
+
+
 def test_an_address_of_two_is_there_until_both_are_gone() -> None:
     membership = Membership()
     selection = evaluated(membership, Subject("app == 'web'"))
