@@ -6,7 +6,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from policies.base import commands
@@ -14,41 +15,37 @@ from policies.compile.compiler import Compiler
 from policies.compile.ruleset import Ruleset as Wanted
 from policies.nft import Nft
 from policies.plan import plan
+from routed.kernel import netns as spaces
 from support.netns import CLONE_NEWNET
 from support.rulesets import Ruleset
 from support.scenes import Scene
 
 
 class Table:
-    """`nft` is bound to a namespace of its own, which goes with it: libnftables opens its socket
-    where the thread is that makes it."""
+    """Its namespace is entered for each call, by whatever thread, and goes when it is closed."""
 
     def __init__(self) -> None:
-        made: list[Nft | BaseException] = []
-
-        def make() -> None:
-            try:
-                if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-                made.append(Nft())
-            except BaseException as error:  # noqa: BLE001 - told to the caller's thread
-                made.append(error)
-
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        if isinstance(made[0], BaseException):
-            raise made[0]
-        self.nft = made[0]
-        self.nft.sync()
+        self._home = spaces.open_own()
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        self._inside = spaces.open_own()
+        with spaces.entered(self._home, self._inside):
+            pass  # and back home
+        with self._entered():
+            self.nft = Nft()
+            self.nft.sync()
         self.compiler = Compiler()  # one for all scenes, as an agent has one for all changes
 
-    def close(self) -> None:
-        self.nft.close()
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        with spaces.entered(self._home, self._inside):
+            yield
 
-    def listed(self) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = json.loads(self.nft.run("list ruleset"))["nftables"]
-        return entries
+    def close(self) -> None:
+        with self._entered():
+            self.nft.close()
+        os.close(self._inside)
+        os.close(self._home)
 
     def put(self, scene: Scene, *, trusted: bool = False) -> Ruleset:
         """What the kernel has of a scene, compiled and applied to whatever was there before."""
@@ -57,8 +54,9 @@ class Table:
     def apply(self, wanted: Wanted, *, trusted: bool = False) -> Ruleset:
         """What the kernel has then; `trusted` as in `Nft.sync`. AssertionError if it is not what
         was wanted."""
-        self.nft.sync(None, wanted, trusted=trusted)
-        entries = self.listed()
+        with self._entered():
+            self.nft.sync(None, wanted, trusted=trusted)
+            entries: list[dict[str, Any]] = json.loads(self.nft.run("list ruleset"))["nftables"]
         assert not commands(entries, None, wanted), "not as it was wanted"
         return Ruleset(entries)
 
