@@ -20,7 +20,7 @@ RUN /opt/routed/bin/pip install --no-cache-dir --no-deps --no-build-isolation . 
 FROM debian:12-slim
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        python3 libnftables1 iproute2 \
+        python3 libnftables1 nftables iproute2 \
     && rm -rf /var/lib/apt/lists/*
 # Server and speaker need no right at all. The agent does: docker run --user root --cap-add ...
 # The number is the one that host directories for the speaker are given to.
