@@ -92,14 +92,23 @@ class Elements:
         return True
 
     def generation(self) -> int:
-        """Of all tables of the namespace: one more with every transaction."""
+        """Of all tables of the namespace: one more with every transaction. ApplyError."""
         self._number += 1
-        self._socket.send(_message(NFNL_SUBSYS_NFTABLES << 8 | GETGEN, 0, self._number, b""))
-        while True:
-            for kind, number, body in self._answers():
-                if number == self._number and kind == NFNL_SUBSYS_NFTABLES << 8 | NEWGEN:
-                    start = _BODY.size + _ATTR.size  # NFTA_GEN_ID is the first
-                    return int.from_bytes(body[start : start + 4], "big")
+        try:
+            self._socket.send(_message(NFNL_SUBSYS_NFTABLES << 8 | GETGEN, 0, self._number, b""))
+            while True:
+                for kind, number, body in self._answers():
+                    if number != self._number:
+                        continue
+                    if kind == NFNL_SUBSYS_NFTABLES << 8 | NEWGEN:
+                        start = _BODY.size + _ATTR.size  # NFTA_GEN_ID is the first
+                        return int.from_bytes(body[start : start + 4], "big")
+                    if kind == NLMSG_ERROR:
+                        code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
+                        raise OSError(code, os.strerror(code))
+        except OSError as error:
+            number = error.errno or errno.ETIMEDOUT
+            raise ApplyError("nftables (generation)", "read", number) from error
 
     def _run(self, messages: list[tuple[int, bytes]]) -> None:
         first = self._number + 1

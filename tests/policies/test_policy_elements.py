@@ -168,3 +168,21 @@ def test_nobody_hears_of_our_own_elements() -> None:
         task.cancel()
 
     in_fresh_namespace(body)
+
+
+def test_the_generation_is_one_more_with_each_transaction_of_anybody() -> None:
+    async def body() -> None:
+        elements, table = Elements(), Nft()
+        first = elements.generation()
+        assert elements.generation() == first
+        run("nft", "add table inet other; add chain inet other x")
+        assert elements.generation() == first + 1
+        table.sync(None, made())
+        assert elements.generation() == first + 2
+        assert elements.change([Delta(S4, ADDRESSES[4], frozenset(["10.0.0.1"]), frozenset())])
+        assert elements.generation() == first + 3
+        elements.close()
+        with pytest.raises(ApplyError):
+            elements.generation()
+
+    in_fresh_namespace(body)
