@@ -15,8 +15,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from support import drawn
-from support.catalogue import Case, cases
+from support.catalogue import Case, case, cases, packet
 from support.drawn import packets
+from support.frames import DESTINATION, FRAGMENT, HOP_BY_HOP
 from support.oracles import Evaluated
 from support.scenes import HERE, Scene
 from support.scenes import addresses as ips
@@ -35,16 +36,16 @@ def test_real_packets_meet_the_verdicts_of_the_catalogue(
     chosen = cases()
     local = {
         one.metadata.name: [str(address) for address in one.status.addresses]
-        for case in chosen
-        for one in case.scene.workloads
+        for each in chosen
+        for one in each.scene.workloads
         if one.spec.node == HERE
     }
 
     def body(wires: Wires, table: Nft) -> Counter[str]:
         counts: Counter[str] = Counter()
         wrong: list[str] = []
-        for case in chosen:
-            wrong += _wrong(case, wires, table, counts)
+        for each in chosen:
+            wrong += _wrong(each, wires, table, counts)
         assert not wrong, "\n".join(wrong)
         assert counts["allow"] > 400, counts
         assert counts["deny"] > 400, counts
@@ -54,6 +55,37 @@ def test_real_packets_meet_the_verdicts_of_the_catalogue(
     told = play(namespaces, local, HOST, body)
     with capsys.disabled():
         print(f"\n{told}", end=" ")
+
+
+def test_extension_headers_of_ipv6_are_passed_over(namespaces: Make) -> None:
+    rules = [
+        {"action": "Allow", "protocol": "TCP", "destination": {"ports": [80]}},
+        {"action": "Allow", "protocol": "ICMPv6", "icmp": {"type": 128}},
+        {"action": "Deny", "reject": True, "protocol": "UDP"},
+    ]
+    wanted = {
+        "web6 > db6 TCP 80": "allow",
+        "web6 > db6 TCP 81": "deny",
+        "web6 > db6 ICMPv6 128/0": "allow",
+        "web6 > db6 ICMPv6 129/0": "deny",
+        "web6 > db6 47": "deny",
+        "web6 > db6 UDP 80": "reject",
+    }
+    local = {"web": ["fd00:65::1"], "db": ["fd00:65::2"]}
+
+    def body(wires: Wires, table: Nft) -> Counter[str]:
+        scene = replace(case("extensions", {"in": rules}).scene, links=wires.links)
+        table.sync(None, compiled(scene))
+        for extensions in ([], [DESTINATION], [HOP_BY_HOP, DESTINATION], [FRAGMENT]):
+            forget_flows()
+            found = {
+                text: wires.verdict(scene, packet(text, local), extensions=extensions)
+                for text in wanted
+            }
+            assert found == wanted, extensions
+        return Counter()
+
+    play(namespaces, local, HOST, body)
 
 
 def test_real_packets_meet_what_the_evaluator_says_of_random_policies(
@@ -94,16 +126,16 @@ def test_real_packets_meet_what_the_evaluator_says_of_random_policies(
         print(f"\n{told}", end=" ")
 
 
-def _wrong(case: Case, wires: Wires, table: Nft, counts: Counter[str]) -> list[str]:
-    scene = replace(case.scene, links=wires.links)
+def _wrong(each: Case, wires: Wires, table: Nft, counts: Counter[str]) -> list[str]:
+    scene = replace(each.scene, links=wires.links)
     table.sync(None, compiled(scene))
     forget_flows()
     found = []
-    for text, sent, verdict in case.packets:
+    for text, sent, verdict in each.packets:
         if sent.state != "new":
             continue
         done = wires.verdict(scene, sent)
         counts[verdict] += 1
         if not done == verdict == Evaluated(scene, sent).verdict:
-            found.append(f"{case.name}: {text}: {done} instead of {verdict}")
+            found.append(f"{each.name}: {text}: {done} instead of {verdict}")
     return found

@@ -6,12 +6,15 @@ RFC 791, 8200, 9293, 768, 792, 4443, 9260 (the CRC32c of SCTP), 3828.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from support.rulesets.packets import ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 from support.scenes import Sent
 
+HOP_BY_HOP, FRAGMENT, DESTINATION = 0, 44, 60  # extension headers of IPv6 (RFC 8200, 4)
+OPTIONS = (HOP_BY_HOP, DESTINATION)
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 RST, UNREACHABLE, PROHIBITED = 0x04, {4: 3, 6: 1}, {4: 13, 6: 1}
 
@@ -59,12 +62,16 @@ def start(sent: Sent) -> bytes:
     return payload(sent)[:4]
 
 
-def packet(sent: Sent) -> bytes:
-    """With its IP header."""
-    body = payload(sent)
+def packet(sent: Sent, extensions: Sequence[int] = ()) -> bytes:
+    """With its IP header, and in IPv6 with such extension headers, by their numbers."""
+    body, protocol = payload(sent), sent.protocol
+    for kind in reversed(extensions):
+        body, protocol = struct.pack("!BBHI", protocol, 0, 0, 0) + body, kind
+        if kind in OPTIONS:
+            body = body[:2] + bytes([1, 4, 0, 0, 0, 0]) + body[8:]  # PadN (RFC 8200, 4.2)
     source, destination = sent.source.packed, sent.destination.packed
     if sent.source.version == 6:
-        head = struct.pack("!IHBB", 6 << 28, len(body), sent.protocol, 64)
+        head = struct.pack("!IHBB", 6 << 28, len(body), protocol, 64)
         return head + source + destination + body
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, sent.protocol, 0)
     head += source + destination
@@ -96,6 +103,8 @@ def read(data: bytes) -> Heard | None:
         protocol, ends = data[9], (data[12:16], data[16:20])
     elif len(data) >= 40 and data[0] >> 4 == 6:
         size, protocol, ends = 40, data[6], (data[8:24], data[24:40])
+        while protocol in (*OPTIONS, FRAGMENT) and len(data) >= size + 8:
+            protocol, size = data[size], size + 8  # all that are made here have eight bytes
     else:
         return None
     source, destination = (ip_address(one) for one in ends)

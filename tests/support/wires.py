@@ -130,7 +130,13 @@ class Wires:
         self._host = [*_listening(socket.AF_INET), *_listening(socket.AF_INET6)]
         return self
 
-    def verdict(self, scene: Scene, sent: Sent, arrives: Sent | None = None) -> str:
+    def verdict(
+        self,
+        scene: Scene,
+        sent: Sent,
+        arrives: Sent | None = None,
+        extensions: Sequence[int] = (),
+    ) -> str:
         """allow, deny or reject: it came, nothing came, or an answer came that refuses it.
         `arrives`: as what it should come, of which the source and its port do not matter."""
         assert sent.state not in PASSING, "is not the first of a flow"
@@ -144,7 +150,7 @@ class Wires:
         else:
             mac = HOST_MAC if sender != OUTSIDE else self._near[OUTSIDE].mac
             wire, near = self._far[sender], self._near[sender]
-            wire.send(mac, ETHERTYPES[sent.source.version], packet(sent))
+            wire.send(mac, ETHERTYPES[sent.source.version], packet(sent, extensions))
             wire.mark(self._next())
             near.until(self._number)
         heard = {name: self._flushed(name) for name in {sender, receiver} - {None}}
