@@ -114,3 +114,26 @@ def test_a_caller_that_goes_away_leaves_a_writer_that_works() -> None:
         assert world.done == [1, 2, 3], "a job that was handed in is done"
 
     play(body)
+
+
+def test_what_is_handed_in_is_done_in_its_turn_and_before_a_sync() -> None:
+    async def body() -> None:
+        world = World()
+        writer = Writer(world.sync)
+        serving = asyncio.create_task(writer.serve())
+        running = asyncio.create_task(writer.run(world.job(1)))
+        await asyncio.sleep(0)
+        writer.hand_in(world.job(2))
+        writer.wake()
+        await running
+        await writer.synced()
+        assert world.done == [1, 2]
+
+        async def fails() -> None:
+            raise RuntimeError("nobody waits for it")
+
+        writer.hand_in(fails)
+        with pytest.raises(RuntimeError):  # else nobody would know
+            await serving
+
+    asyncio.run(body())
