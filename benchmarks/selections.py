@@ -8,7 +8,8 @@ whole of all that, what the service grows by (`.rss` for each agent; `.members` 
 of objects and selectors), its CPU for one change, and the time from a change's request to the line
 that an agent reads: of a workload that begins or stops to be of the selector of all (`.all`: a
 thousand read it) and of one that changes its app (`.some`: one in ten). Then all are ended and come
-back with the versions that they have (`.back`).
+back with the versions that they have (`.back`). `.client.cpu` is what one change that is told costs
+the agents' own client, of CPU.
 
     python benchmarks/selections.py [--agents 1000] [--workloads 10] [--changes 100]
 """
@@ -36,6 +37,8 @@ from figures import figure, say, workplace
 from http_load import request
 from ipam_claim import BASE, CLIENT_CPU, process
 
+from api.auth.kubeconfig import Access
+from api.client import Client, Selections
 from api.resources.media import MERGE
 from api.service.codec import encoded
 from api.store.sqlite.store import SqliteStore
@@ -127,7 +130,7 @@ class Seen:
 class Fleet:
     def __init__(self, port: int, trusted: Path, token: str, pid: int, count: int) -> None:
         self.context = ssl.create_default_context(cafile=trusted)
-        self.port, self.token, self.pid = port, token, pid
+        self.port, self.token, self.pid, self.trusted = port, token, pid, trusted
         self.agents = [Agent(number) for number in range(count)]
         self.poller = select.epoll()
         self.by_descriptor: dict[int, Agent] = {}
@@ -235,6 +238,34 @@ def measured(given: argparse.Namespace, fleet: Fleet) -> Iterator[dict[str, obje
     yield figure("selections.back.cpu", cpu_seconds(fleet.pid) - used, "s", count)
     came = max(agent.came for agent in fleet.agents)
     yield figure("selections.back.bytes", came, "B", count)
+    fleet.close()
+    cost = asyncio.run(client_cpu(given, fleet))
+    yield figure("selections.client.cpu", cost * 1e3, "ms", given.changes)
+
+
+async def client_cpu(given: argparse.Namespace, fleet: Fleet) -> float:
+    """Seconds of CPU of this thread for one change that the client is told."""
+    access = Access(
+        f"https://localhost:{fleet.port}", fleet.trusted.read_bytes(), "admin", fleet.token
+    )
+    client = Client(access)
+    following, seen = Selections(client), Seen()
+    following.need([*fleet.agents[0].selectors, *fleet.agents[0].ports])
+    fleet.agents = []
+    used, told = 0.0, 0
+    try:
+        async for one in following.follow():
+            if one.type == "DELTA" or (one.type == "SYNCED" and not used):
+                if one.type == "SYNCED":
+                    used = time.thread_time()
+                told += one.type == "DELTA"
+                if told == given.changes:
+                    break
+                labels = {"tier": "own" if told % 2 else "shared"}
+                await asyncio.to_thread(fleet.change, workload(1, 1), labels, "", "", seen)
+        return (time.thread_time() - used) / told
+    finally:
+        await client.close()
 
 
 def to_all(given: argparse.Namespace, fleet: Fleet) -> Seen:
