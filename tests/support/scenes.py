@@ -28,6 +28,7 @@ HERE, THERE = "here", "there"  # the host in question, and any other
 LINK_GROUP, UPLINK = 0x7264, "up0"
 NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP", 136: "UDPLite"}
 NUMBERS = {name: number for number, name in NAMES.items()}
+GATEWAYS = frozenset(map(ip_address, ("169.254.1.1", "fe80::1", "255.255.255.255")))
 PASSING = ("established", "related")  # states that no policy is asked about
 
 
@@ -125,6 +126,11 @@ class Scene:
         """The workload of the host `HERE` that has it."""
         return self._by_address.get(address)
 
+    def takes(self, address: IPAddress) -> bool:
+        """Whether the host `HERE` takes what is sent there as its own: also at the gateways' and at
+        all that goes no further."""
+        return address in self.host or address in GATEWAYS or address.is_multicast
+
     @property
     def here(self) -> frozenset[IPAddress]:
         """The addresses of workloads of the host `HERE`."""
@@ -173,7 +179,7 @@ class Scene:
     def seen(self, sent: Sent) -> Iterator[tuple[str, SeenPacket]]:
         """(hook, the packet there), in order, on the host `HERE`."""
         sender, receiver = self.at(sent.source), self.at(sent.destination)
-        to_host, from_host = sent.destination in self.host, sent.source in self.host
+        to_host, from_host = self.takes(sent.destination), sent.source in self.host
         ported = sent.protocol in PORTED
         packet = {
             "saddr": sent.source,

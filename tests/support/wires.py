@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
+from api.resources.net import IPAddress
 from policies.nft import Nft
 from routed.kernel import conntrack
 from routed.kernel.linux import LinuxKernel
@@ -168,11 +169,11 @@ class Wires:
         self._number += 1
         return self._number
 
-    def _end(self, scene: Scene, address: object) -> str | None:
+    def _end(self, scene: Scene, address: IPAddress) -> str | None:
         """Who has the address; None: the host."""
-        if address in scene.host:
+        if scene.takes(address):
             return None
-        workload = scene.at(address)  # type: ignore[arg-type]
+        workload = scene.at(address)
         return OUTSIDE if workload is None else workload.metadata.name
 
     def _drain_host(self) -> list[Heard]:
