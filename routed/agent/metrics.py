@@ -102,6 +102,8 @@ class _States(Collector):
         yield _gauge(
             "routed_blocking_firewalls", "Foreign chains that cut workloads off.", blocking
         )
+        enforced = int(agent.guard.condition().status == "True")
+        yield _gauge("routed_policies_enforced", "1: all that select workloads here.", enforced)
         removed = GaugeMetricFamily(
             "routed_routes_removed", "Times that somebody removed routes.", labels=["program"]
         )
