@@ -438,3 +438,17 @@ def test_flows_are_ended_where_that_is_asked_for_and_only_those_concerned(
         assert str(other.addresses[0]) in await after(wider, everybody)
 
     play(tmp_path, body)
+
+
+@pytest.mark.parametrize("form", [{"mode": "tap"}, {"handOver": True}])
+def test_a_link_that_somebody_else_takes_is_filtered_too(
+    tmp_path: Path, form: dict[str, Any]
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        db = await attach(agent, "db", netns="", **form)
+        assert table.links() == {db.host_interface}
+        names = [name for name in table.rules.chains if name.startswith("ingress-policy")]
+        assert names == ["ingress-policy-shut"]
+
+    play(tmp_path, body)
