@@ -7,6 +7,10 @@ grows by for each of them, its CPU while nothing changes, and, at 200 changes a 
 from a change's request to the line that the one watcher of it reads, and from its answer (`.lag`):
 nobody is told before the change is on disk.
 
+In turns with it, on the same CPU and at the same rate: a handler over the same TLS server that does
+nothing but commit to a store and answer (`api.watch.floor`). Between two changes of such a rate the
+CPU is asleep, which makes each of them several times as dear as in a loop.
+
     python benchmarks/watches.py [--rounds 3] [--watches 5000] [--rate 200]
 """
 
@@ -30,14 +34,36 @@ from pathlib import Path
 
 from big_store import fill, workload
 from figures import figure, say, workplace
-from http_load import request
-from ipam_claim import BASE, CLIENT_CPU, process
+from http_load import Connection, Plan, request
+from ipam_claim import BASE, BODY, CLIENT_CPU, process
 
+from api.auth import ca
 from api.resources.media import MERGE
 from routed.lab.processes import cpu_seconds, free_port, resident
 
 IDLE_SECONDS = 20.0  # two bookmarks of each watch
 TURN_SECONDS = 10.0
+FLOOR = f"""
+import sys, uvicorn
+from pathlib import Path
+from api.store.sqlite.store import SqliteStore
+store, made = None, 0
+async def application(scope, receive, send):
+    global store, made
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body"):
+        pass
+    store = store or SqliteStore(Path(sys.argv[4]))
+    made += 1
+    await store.commit({{}}, {{f"/workloads/{{made % 100}}": {BODY!r}}})
+    headers = [(b"content-length", b"{len(BODY)}"), (b"content-type", b"application/json")]
+    await send({{"type": "http.response.start", "status": 200, "headers": headers}})
+    await send({{"type": "http.response.body", "body": {BODY!r}}})
+uvicorn.run(application, host="127.0.0.1", port=int(sys.argv[1]), ssl_certfile=sys.argv[2],
+            ssl_keyfile=sys.argv[3], log_level="warning", server_header=False, loop="uvloop",
+            lifespan="off")
+"""
 WATCH = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true"
 
 
@@ -157,6 +183,30 @@ class Fleet:
                         told = True
 
 
+class Floor:
+    """A handler that only commits, asked `rate` times a second."""
+
+    def __init__(self, port: int, trusted: Path) -> None:
+        self.plan = Plan(port, str(trusted), CLIENT_CPU, [], 0)
+        self.context = ssl.create_default_context(cafile=trusted)
+
+    def turn(self, rate: float, seconds: float) -> list[float]:
+        """Seconds from a request to its answer, one of each."""
+        asked = [request("PATCH", "/", "none" * 11, "x" * 60)]
+        connection, poller = Connection(self.plan, self.context, asked), select.epoll()
+        poller.register(connection.socket, select.EPOLLIN)
+        found, start = [], time.perf_counter()
+        for number in range(int(rate * seconds)):
+            while (left := start + number / rate - time.perf_counter()) > 0:
+                poller.poll(left)
+            connection.send()
+            while connection.answer() is None:
+                poller.poll()
+            found.append(time.perf_counter() - connection.began)
+        connection.socket.close()
+        return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -169,12 +219,25 @@ def main() -> None:
         token = fill(place / "routed.db", given.watches, 1)
         port = free_port()
         words = ["-m", "routed.main", "server", "--data-dir", str(place)]
-        with process([*words, "--listen", f"127.0.0.1:{port}"], port) as pid:
+        with process([*words, "--listen", f"127.0.0.1:{port}"], port) as pid, floor(place) as least:
             os.sched_setaffinity(0, {CLIENT_CPU})
-            say("watches.jsonl", measured(given, Fleet(port, place / "ca.crt", token, 1), pid))
+            fleet = Fleet(port, place / "ca.crt", token, 1)
+            say("watches.jsonl", measured(given, fleet, pid, least))
 
 
-def measured(given: argparse.Namespace, fleet: Fleet, pid: int) -> Iterator[dict[str, object]]:
+@contextlib.contextmanager
+def floor(place: Path) -> Iterator[Floor]:
+    directory = place / "floor"
+    directory.mkdir()
+    made, port = ca.ensure(directory, ["localhost", "127.0.0.1"]), free_port()
+    words = [str(port), str(made.certificate), str(made.key), str(directory / "routed.db")]
+    with process(["-c", FLOOR, *words], port):
+        yield Floor(port, made.ca)
+
+
+def measured(
+    given: argparse.Namespace, fleet: Fleet, pid: int, least: Floor
+) -> Iterator[dict[str, object]]:
     fleet.changes(given.rate, 1)  # to warm up
     before = resident(pid)
     began = time.monotonic()
@@ -188,11 +251,13 @@ def measured(given: argparse.Namespace, fleet: Fleet, pid: int) -> Iterator[dict
     fleet.idle(IDLE_SECONDS)
     part = (cpu_seconds(pid) - used) / (time.monotonic() - began)
     yield figure("api.watch.idle.cpu", part * 100, "%", 1)
-    turns, cpu = [], []
+    least.turn(given.rate, 1)
+    turns, cpu, floors = [], [], []
     for _ in range(given.rounds):
         used, began = cpu_seconds(pid), time.monotonic()
         turns.append(fleet.changes(given.rate, TURN_SECONDS))
         cpu.append((cpu_seconds(pid) - used) / (time.monotonic() - began))
+        floors.append(statistics.median(least.turn(given.rate, TURN_SECONDS)))
 
     def part_of(name: str, cut: float) -> float:
         every = [sorted(getattr(turn, name)) for turn in turns]
@@ -203,6 +268,9 @@ def measured(given: argparse.Namespace, fleet: Fleet, pid: int) -> Iterator[dict
         seen, answer = part_of("watched", cut), part_of("answered", cut)
         to = ("the answer to the change", seen / answer)
         yield figure(f"api.watch.{name}", seen, "ms", count, to)
+    bound = statistics.median(floors) * 1e3
+    to = ("of api.watch.p50", bound / part_of("watched", 0.5))
+    yield figure("api.watch.floor.p50", bound, "ms", count, to)
     lags = [
         seen - answer
         for turn in turns

@@ -25,13 +25,20 @@ from api.resources.workload import Origin
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What is wrong with the object `name` of `plural`. Of garbage the whole object, or with
-    `annotation` that alone."""
+    `annotation` that alone. `about` stays the same where the message says more that may become
+    more while it is wrong."""
 
     plural: str
     name: str
     message: str
     garbage: bool = False
     annotation: str = ""
+    about: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """By which it is the same as one of another look."""
+        return self.plural, self.name, self.about or self.message
 
     def __str__(self) -> str:
         return f"{self.plural}/{self.name}: {self.message}"
@@ -73,7 +80,7 @@ def _nodes(nodes: Sequence[Node]) -> Iterator[Finding]:
         elif said.status != "True":
             what = "found" if said.status == "False" else "does not know"
             because = ": ".join(text for text in (said.reason, said.message) if text)
-            yield Finding("nodes", name, f"{what}: {because}")
+            yield Finding("nodes", name, f"{what}: {because}", about=f"{what}: {said.reason}")
 
 
 def _blocks(held: Held) -> Iterator[Finding]:

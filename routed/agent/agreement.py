@@ -61,25 +61,29 @@ Found = dict[Finding, Kind]
 
 @dataclass(slots=True)
 class Standing:
-    """`findings` are those that stand, of all that it was shown. Times are monotonic seconds."""
+    """`findings` are those that stand, of all that it was shown, in the words of the last time.
+    Times are monotonic seconds."""
 
     findings: Found = field(default_factory=dict)
-    _since: dict[Finding, float] = field(default_factory=dict)
+    _since: dict[tuple[str, str, str], float] = field(default_factory=dict)
 
     def update(self, found: Found, now: float) -> tuple[list[Finding], list[Finding]]:
         """Those that stand from now on, and those that do no more."""
-        self._since = {one: self._since.get(one, now) for one in found}
-        before = self.findings
+        self._since = {one.identity: self._since.get(one.identity, now) for one in found}
+        before = {one.identity: one for one in self.findings}
         self.findings = {
-            one: kind for one, kind in found.items() if now >= self._since[one] + kind.seconds
+            one: kind
+            for one, kind in found.items()
+            if now >= self._since[one.identity] + kind.seconds
         }
-        new = [one for one in self.findings if one not in before]
-        return new, [one for one in before if one not in self.findings]
+        after = {one.identity for one in self.findings}
+        new = [one for one in self.findings if one.identity not in before]
+        return new, [one for identity, one in before.items() if identity not in after]
 
     def due(self, found: Found) -> float | None:
         """When the next of `found` will stand; None: none is to."""
         waits = [
-            self._since[one] + kind.seconds
+            self._since[one.identity] + kind.seconds
             for one, kind in found.items()
             if one not in self.findings
         ]
@@ -112,7 +116,10 @@ def pause(took: float) -> float:
 def differences(here: Truths) -> Found:
     """What differs."""
     node = here.intent.node_name
-    found = {Finding("nodes", node, said): Kind.CONFLICT for said in here.conflicts.values()}
+    found = {
+        Finding("nodes", node, said, about=str(prefix)): Kind.CONFLICT
+        for prefix, said in here.conflicts.items()
+    }
     found |= dict.fromkeys(_attached(here), Kind.DIFFERENCE)
     found |= dict.fromkeys(_announced(here, node), Kind.DIFFERENCE)
     found |= dict.fromkeys(_reported(here), Kind.REPORT)
@@ -216,7 +223,7 @@ class Agreement:
 
     def look(self, now: float) -> float | None:
         """Compare everything once; when to look again at the latest, None: nothing waits."""
-        truths = self._truths()
+        truths, before = self._truths(), self.findings
         found = {} if truths is None else differences(truths)
         new, gone = self._standing.update(found, now)
         for one in new[:SAID_MOST]:
@@ -226,7 +233,7 @@ class Agreement:
         more = len(new[SAID_MOST:]) + len(gone[SAID_MOST:])
         if more:
             log.error("addresses differ or agree again more=%d", more)
-        if new or gone:
+        if self.findings != before:  # who else announces an address may be told later
             self.agent.control.wake()
         return self._standing.due(found)
 

@@ -86,8 +86,8 @@ async def checked(client: Client, here: Here | None, *, fix: bool) -> Result:
     result = await _look(client, here)
     if result.found:
         await asyncio.sleep(AGAIN_SECONDS)
-        before, result = set(result.found), await _look(client, here)
-        result.found = [one for one in result.found if one in before]
+        before, result = {one.identity for one in result.found}, await _look(client, here)
+        result.found = [one for one in result.found if one.identity in before]
     for one in result.found if fix else ():
         if one.garbage:
             with contextlib.suppress(NotFound):  # it went by itself

@@ -99,8 +99,11 @@ def _packed(made_up: Endpoint, inside: bool) -> Shape:
     versions = {address.version for address in made_up.addresses}
     marks = values_of(made_up, HOST, PEER, SPACE)
     create = m.create_veth(made_up, made_up.host_interface, HOST, PEER, SPACE if inside else None)
-    host = [m.no_link_local(HOST)] if 6 in versions else []
-    host += [m.host_link_up(HOST, made_up.alias), *host_messages(HOST, made_up)]
+    if 6 in versions:  # up last, see there
+        host = [m.host_link_v6(HOST, made_up.alias), m.link_up(HOST)]
+    else:
+        host = [m.host_link_up(HOST, made_up.alias)]
+    host += host_messages(HOST, made_up)
     steps = interior.steps(PEER, made_up)
     return Shape(
         Batch([create], marks),

@@ -106,6 +106,20 @@ def test_a_difference_has_to_stand_for_a_while() -> None:
     assert standing.update({}, 21.0) == ([], [one]), "over at once"
 
 
+def test_an_alarm_that_another_switch_shows_as_well_is_the_same() -> None:
+    standing, first, more = Standing(), finding("seen at a"), finding("seen at a, b")
+    first, more = (replace(one, about="10.65.0.1/32") for one in (first, more))
+    standing.update({first: Kind.CONFLICT}, 10.0)
+    assert standing.update({more: Kind.CONFLICT}, 10.0 + Kind.CONFLICT.seconds) == ([more], [])
+    assert standing.update({first: Kind.CONFLICT}, 12.0) == ([], [])
+    assert list(standing.findings) == [first], "as it is now"
+    assert standing.update({}, 13.0) == ([], [first])
+    prefix = parse_cidr("10.65.0.1/32")
+    said = [f"{prefix} is announced by AS 1 (seen at {where})" for where in ("a", "a, b")]
+    found = [one for text in said for one in differences(replace(SOUND, conflicts={prefix: text}))]
+    assert found[0].identity == found[1].identity
+
+
 def test_an_alarm_is_in_time() -> None:
     """Within five seconds, with a second each for the next look and for the report."""
     assert Kind.CONFLICT.seconds <= 5.0 - 3.0
