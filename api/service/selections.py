@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequen
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 from fastapi import Request, Response
 
@@ -54,7 +55,7 @@ HEARTBEAT = b'{"type":"HEARTBEAT"}\n'
 class Made:
     """What was made of one copy of the store, and what is still under way of it."""
 
-    state: State
+    state: ref[State]
     membership: Membership
     loading: asyncio.Task[None]
     evaluating: dict[Selection, asyncio.Task[None]] = field(default_factory=dict)
@@ -147,9 +148,10 @@ class Selections:
         """Of the store as it is now. What was made of a copy that is no more (this process was
         stopped for long, and its watches ended) is left for a new one."""
         state = await self.mirror.fresh()
-        if self._made is None or self._made.state is not state:
+        if self._made is None or self._made.state() is not state:
             membership = Membership()
-            self._made = Made(state, membership, asyncio.create_task(_load(membership, state)))
+            loading = asyncio.create_task(_load(membership, state))
+            self._made = Made(ref(state), membership, loading)
         return self._made
 
     def _changed(self, change: Change) -> None:
