@@ -56,7 +56,7 @@ def test_random_policies_do_in_the_kernel_what_the_evaluator_says(
         print(f"\n{_told(counts, time.monotonic() - began)}", end=" ")
     assert counts["sets"] >= len(policy_sets)
     # nothing is agreed upon where nothing happens
-    for what, part in (("allow", 0.2), ("deny", 0.1), ("reject", 0.004), ("logged", 0.05)):
+    for what, part in (("allow", 0.2), ("deny", 0.1), ("reject", 0.001), ("logged", 0.05)):
         assert counts[what] > counts["packets"] * part, counts
     assert counts["staged"] > counts["packets"] * 0.01, counts
 
