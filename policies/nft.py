@@ -94,9 +94,11 @@ class Nft:
         there was no transaction of anybody since. One transaction, or none. ApplyError."""
         last, self._generation = self._generation, None
         before = self._elements.generation()
-        changed = self._sync(wanted, policies, trusted=trusted or before == last)
+        known = before == last
+        changed = self._sync(wanted, policies, trusted=trusted or known)
         after = self._elements.generation()
-        if after - before == int(changed):  # ours was the only one
+        # ours was the only one; who was trusted may have been before the kernel told of another's
+        if after - before == int(changed) and (known or not trusted):
             self._generation = after
         return changed
 
@@ -227,13 +229,13 @@ class Nft:
 
 
 def child(arguments: Sequence[str], given: str = "", of: str = f"table inet {TABLE}") -> str | None:
-    """What nft says, as a process in the namespace of this thread; None: there is no such program.
-    ApplyError, if it refuses."""
+    """What nft says, as a process in the namespace of this thread; None: there is no such program,
+    or it cannot be started. ApplyError, if it refuses."""
     try:
         done = subprocess.run(
             ["nft", *arguments], input=given, capture_output=True, text=True, check=False
         )
-    except FileNotFoundError:
+    except OSError:
         return None
     if done.returncode:
         key = f"{of} ({' '.join(done.stderr.split())[:200]})"

@@ -104,7 +104,7 @@ class Selections:
                 async with aclosing(self._lines(needed)) as lines:
                     while (told := await self._unless_changed(lines)) is not None:
                         tries = 0
-                        if told.type != SYNCED:
+                        if told.type != SYNCED and told.of in self._needed:
                             self._known[told.of] = told.version
                         yield told
             except FINAL:

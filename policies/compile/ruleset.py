@@ -83,6 +83,8 @@ class Ruleset:
         one = self.sets[name]
         elements = one.elements
         delta = Delta(name, one.kind, frozenset(add) - elements, elements & frozenset(gone))
+        if not delta.add and not delta.gone:
+            return self
         if delta.add:
             elements |= delta.add
         if delta.gone:

@@ -90,21 +90,22 @@ class Enforcement:
         self.wanted = Wanted()
         self.needs = Needs()
         self.missing = Needs()
-        self._order = Order((), ())
-        self._intent: Intent | None = None
+        self._named: frozenset[IPAddress] = frozenset()  # that names of ports stand for
+        self._ordered: tuple[Intent | None, Order] = None, Order((), ())
 
     def order(self, intent: Intent | None) -> Order:
-        """Tiers and policies as they are declared now."""
-        before = self._intent
+        """Tiers and policies as they are declared now. Asked for in the loop and in the filter's
+        thread at a time: an order is kept together with what it is of."""
+        before, order = self._ordered
         if intent is not None and intent is not before:
-            self._intent = intent
             same = before is not None and (before.tiers, before.policies) == (
                 intent.tiers,
                 intent.policies,
             )
             if not same:
-                self._order = Order(intent.tiers.values(), intent.policies.values())
-        return self._order
+                order = Order(intent.tiers.values(), intent.policies.values())
+            self._ordered = intent, order
+        return order
 
     def anything(self, intent: Intent | None) -> bool:
         """Whether there is anything that could have to be filtered here."""
@@ -125,6 +126,8 @@ class Enforcement:
         wanted = Wanted(plan, own.membership(self.needs, told))
         if wanted != self.wanted:  # one that is the same is known by being the same object
             self.wanted = wanted
+            named = wanted.membership.ports.values()
+            self._named = frozenset(address for some in named for address, _, _ in some)
 
     def arrival(
         self,
@@ -139,12 +142,15 @@ class Enforcement:
         if names & {name for name, _ in self.needs.ports} or record.mode not in GATEWAYS:
             return None
         addresses, moves = frozenset(record.addresses), []
+        if addresses & self._named:  # of who had them before
+            return None
         for text in self.needs.selectors & told.keys():
-            others = addresses & told[text].entries.addresses
-            mine = addresses if parse(text).matches(record.labels) else frozenset[IPAddress]()
-            before, after = (mine, others) if leaving else (others, mine)
-            if before != after:
-                moves.append(Move(text, after - before, before - after))
+            if leaving:
+                after = addresses & told[text].entries.addresses
+            else:
+                after = addresses if parse(text).matches(record.labels) else frozenset()
+            # whatever is there now: what was told last may not be in the table yet
+            moves.append(Move(text, after, addresses - after))
         placed = self.order(intent).place(endpoint_of(record))
         free = self.default == "Allow" and not (placed.ingress or placed.egress)
         return Arrival(placed, tuple(moves), free)
@@ -197,11 +203,12 @@ class Enforcement:
         if not (self.missing.selectors or self.missing.ports):
             return {}
         found: dict[str, list[str]] = {}
-        for name in sorted(_used(self.wanted.plan)):
-            for rules in self.wanted.plan.policies[name].rules.values():
+        plan, missing = self.wanted.plan, self.missing  # the filter's thread may bring others
+        for name in sorted(_used(plan)):
+            for rules in plan.policies[name].rules.values():
                 for needs in map(rule_needs, rules):
-                    lacks = [repr(one) for one in needs.selectors & self.missing.selectors]
-                    lacks += [f"port {port!r}" for port, _ in needs.ports & self.missing.ports]
+                    lacks = [repr(one) for one in needs.selectors & missing.selectors]
+                    lacks += [f"port {port!r}" for port, _ in needs.ports & missing.ports]
                     found.setdefault(name, []).extend(lacks)
         return {name: sorted(set(lacks)) for name, lacks in found.items() if lacks}
 

@@ -82,6 +82,7 @@ class Members:
             known = {_subject(one): _known(one) for one in found["members"]}
             if found["nodeName"] == self.node:
                 self.known, self.revision = known, int(found["revision"])
+                self._needed = dict.fromkeys(known, time.monotonic())  # or given up in time
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.agents import until
 
-from api.client.selections import Entries
+from api.client.selections import Entries, Selections
 from api.resources.net import parse_address, parse_cidr
 from api.resources.workload import Mode, Origin, WorkloadPort
 from policies.model import Members as Model
@@ -124,6 +124,44 @@ def test_what_is_not_needed_for_long_is_given_up(
         monkeypatch.setattr(module, "LINGER_SECONDS", -1.0)
         held.need(Needs())
         assert held.known == {}
+
+    asyncio.run(body())
+
+
+def test_what_an_earlier_agent_knew_is_followed_or_given_up_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "members.json"
+    module.write(path, "h1", {WEB: known("10.0.0.1"), DB: known("10.0.0.2")}, 9)
+
+    async def body() -> None:
+        held = Members(path, "h1", None)
+        held.load()
+        monkeypatch.setattr(module, "LINGER_SECONDS", -1.0)
+        held.need(Needs(frozenset([DB])))
+        assert set(held.known) <= {DB}, "nobody tells of the other any more"
+
+    asyncio.run(body())
+
+
+def test_what_is_told_of_what_is_not_needed_any_more_is_told_again_later() -> None:
+    async def body() -> None:
+        service = Service()
+        held = Selections(service)  # type: ignore[arg-type]
+        held.need([WEB, DB])
+        told = held.follow()
+        line = asyncio.ensure_future(anext(told))
+        await until("it being asked", lambda: len(service.asked) == 1)
+        await asyncio.sleep(0)
+        service.say("WHOLE", WEB, "1", "10.0.0.1")
+        held.need([DB])  # while the line is on its way
+        assert (await line).of == WEB
+        held.need([WEB, DB])
+        line = asyncio.ensure_future(anext(told))
+        await until("it being asked again", lambda: len(service.asked) == 2)
+        assert {"selector": WEB} in service.asked[1]["selectors"]
+        line.cancel()
+        await asyncio.gather(line, return_exceptions=True)
 
     asyncio.run(body())
 

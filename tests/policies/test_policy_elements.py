@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -124,8 +125,9 @@ def test_a_ruleset_knows_what_it_was_made_of_and_keeps_none_of_it() -> None:
     assert made().since(first) is None
     assert two.sets[S4].elements == {"10.0.0.2"}
     last = two
-    for _ in range(50):
-        last = last.changed(S4, add=["10.0.0.3"])
+    assert last.changed(S4, add=["10.0.0.2"]) is last
+    for number in range(50):
+        last = last.changed(S4, add=[f"10.0.1.{number}"])
     assert last.since(first) is None, "that was long ago"
     gone = first.changed(S4, add=["10.0.0.5"]).changed(S4, add=["10.0.0.6"])
     assert gone.origins[0][0]() is None
@@ -184,5 +186,19 @@ def test_the_generation_is_one_more_with_each_transaction_of_anybody() -> None:
         elements.close()
         with pytest.raises(ApplyError):
             elements.generation()
+
+    in_fresh_namespace(body)
+
+
+def test_what_another_did_is_found_though_elements_came_before_it_was_heard_of() -> None:
+    async def body() -> None:
+        table, before = Nft(), made()
+        table.sync(None, before)
+        subprocess.run(["nft", "flush chain inet routed policy-ingress"], check=True, timeout=10)
+        links = next(name for name in before.sets if name.startswith("links-"))
+        more = before.changed(links, add=["rt77"])
+        assert table.sync(None, more, trusted=True)
+        assert table.sync(None, more), "it is read again"
+        assert not Nft().sync(None, more)
 
     in_fresh_namespace(body)

@@ -1,0 +1,112 @@
+"""Policies while more than one thing happens: what is told and declared while a workload comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agents import agent_on
+from support.policing import KeptFilter, allow_from, declare, policy
+
+from api.client.selections import Entries, Told
+from api.resources.net import parse_address
+from policies.compile import names
+from routed.agent import enforcing
+from routed.agent.agent import Agent
+from routed.agent.request import AttachRequest
+from routed.agent.told import Known
+from routed.kernel.fake import FakeKernel
+
+WEB = "app == 'web'"
+SHUT = policy("shut", selector="app == 'db'", ingress=allow_from(WEB))
+Body = Callable[[Agent, KeptFilter], Awaitable[None]]
+
+
+def play(directory: Path, body: Body) -> None:
+    async def whole() -> None:
+        kernel, table = FakeKernel(), KeptFilter()
+        for name in ("web", "db", "other"):
+            kernel.add_namespace(name)
+        agent = agent_on(kernel, directory)
+        agent.filtering.table.filter = table
+        agent.guard.members.known[WEB] = Known(Entries(), "1")
+        serving = asyncio.create_task(agent.writer.serve())
+        await agent.writer.synced()
+        await body(agent, table)
+        assert not serving.done()
+        serving.cancel()
+
+    asyncio.run(whole())
+
+
+async def attach(agent: Agent, name: str, app: str, address: str) -> None:
+    wanted = {"name": name, "netns": name, "labels": {"app": app}, "addresses": [address]}
+    await agent.attach(AttachRequest.model_validate(wanted))
+
+
+async def applied(agent: Agent) -> None:
+    """What was handed to the writer before is done."""
+
+    async def nothing() -> None:
+        pass
+
+    await agent.writer.run(nothing)
+
+
+def test_who_gets_an_address_is_not_taken_for_who_had_it_whatever_is_told_meanwhile(
+    tmp_path: Path,
+) -> None:
+    http = {"protocol": "TCP", "destination": {"ports": ["http"]}}
+    named = policy("named", selector="app == 'db'", ingress=allow_from(WEB, **http))
+
+    async def body(agent: Agent, table: KeptFilter) -> None:
+        key, members = ("http", ""), agent.guard.members
+        first, second = map(parse_address, ("10.65.0.1", "10.65.0.2"))
+        members.known[key] = Known(Entries(ports=frozenset({(first, 6, 80)})), "1")
+        declare(agent, named)
+        await attach(agent, "db", "db", "10.65.0.3")
+        await attach(agent, "web", "other", "10.65.0.4")
+        members.need(agent.guard.enforcement.needs)
+        both = Entries(frozenset((first, second)))
+        members._take(Told("DELTA", WEB, add=both, version="2"))
+        agent.guard._told()
+        await applied(agent)
+        assert table.members(WEB) == {"10.65.0.1", "10.65.0.2"}
+
+        members._take(Told("DELTA", WEB, remove=both, version="3"))  # nobody has come to it yet
+        await attach(agent, "other", "other", "10.65.0.2")
+        assert table.members(WEB) == {"10.65.0.1"}, "elements alone"
+        await agent.detach("other")
+        assert {str(first)} == table.members(WEB)
+        await attach(agent, "other", "other", "10.65.0.1")
+        assert table.members(WEB) == set()
+        assert not table.rules.sets[names.named(key, 4)].elements
+
+    play(tmp_path, body)
+
+
+def test_an_order_is_that_of_the_intent_whoever_asks_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(agent: Agent, table: KeptFilter) -> None:
+        assert agent.intent is not None
+        enforcement, older = agent.guard.enforcement, agent.intent
+        newer = replace(older, policies={"shut": SHUT})
+        making, orders = enforcing.Order, []
+
+        def order(*some: Any) -> Any:
+            made = making(*some)
+            orders.append(made)
+            if len(orders) == 1:  # while that is made, another is asked for
+                enforcement.order(newer)
+            return made
+
+        monkeypatch.setattr(enforcing, "Order", order)
+        enforcement.order(replace(older, policies={"other": policy("other")}))
+        assert set(enforcement.order(newer).policies) == {"shut"}
+
+    play(tmp_path, body)
