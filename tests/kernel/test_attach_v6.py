@@ -81,7 +81,8 @@ def test_the_gateway_is_the_only_link_local_address_and_answers_without_a_perman
             ("fe80::1", 64)
         ]
         for _ in range(2):
-            run("ip", "netns", "exec", one, "ping", "-n", "-c1", "-W5", "fe80::1%eth0")
+            # the first may come before the kernel has seen the carrier
+            run("ip", "netns", "exec", one, "ping", "-nc3", "-i0.2", "-W5", "fe80::1%eth0")
             run("ip", "-n", one, "-6", "neigh", "flush", "dev", "eth0", "nud", "permanent")
         await kernel.close()
 
