@@ -17,6 +17,8 @@ from api.resources import policy as kinds
 from api.resources.selectors import parse
 from policies.model import Default, Direction, Endpoint, Placed, Plan, Policy, Signature, Step, Tier
 
+PLACED_MOST = 20_000  # labels that are remembered with what selects them
+
 Labels = frozenset[tuple[str, str]]
 
 
@@ -47,6 +49,8 @@ class Order:
         key = frozenset(endpoint.labels.items())
         found = self._placed.get(key)
         if found is None:
+            if len(self._placed) >= PLACED_MOST:  # of workloads that were here once
+                self._placed.clear()
             ingress, egress = (self._signature(endpoint.labels, one) for one in Direction)
             found = self._placed[key] = ingress, egress
         return Placed(endpoint.link, *found)

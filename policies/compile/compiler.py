@@ -1,5 +1,6 @@
 """A plan and members → what the table has to hold. Depends on nothing else, in particular not on
-what was compiled before: `Compiler` only remembers the chains of policies that are the same."""
+what was compiled before: `Compiler` only remembers the chains of policies that are the same, as
+long as these are there."""
 
 from __future__ import annotations
 
@@ -47,6 +48,7 @@ class Compiler:
 
     def compile(self, plan: Plan, known: Membership) -> Ruleset:
         """What the table has to hold of policies; nothing where nobody passes any."""
+        self._made = {key: one for key, one in self._made.items() if key[0] in plan.policies}
         groups = _groups(plan)
         if plan.default == "Allow" and not any(ingress or egress for ingress, egress in groups):
             return NO_POLICIES

@@ -133,7 +133,9 @@ class Guard:
         if one is not None and await (filtering.part(one) if leaving else filtering.join(one)):
             return
         await self.work_out()
-        if (error := await filtering.keep()) is not None:
+        error = await filtering.keep()
+        # what only keeps ports from being translated is said by the next round
+        if error is not None and (filtering.refused is not None or not filtering.ready):
             raise error
 
     def _unenforced(self) -> dict[str, list[str]]:

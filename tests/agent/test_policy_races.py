@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from support.agents import agent_on
 from support.policing import KeptFilter, allow_from, declare, policy
 
 from api.client.selections import Entries, Told
+from api.resources.errors import ApplyError
 from api.resources.net import parse_address
 from policies.compile import names
+from policies.compile.ruleset import Ruleset
+from policies.nat import Nat
 from routed.agent import enforcing
 from routed.agent.agent import Agent
 from routed.agent.request import AttachRequest
@@ -26,9 +30,9 @@ SHUT = policy("shut", selector="app == 'db'", ingress=allow_from(WEB))
 Body = Callable[[Agent, KeptFilter], Awaitable[None]]
 
 
-def play(directory: Path, body: Body) -> None:
+def play(directory: Path, body: Body, held: KeptFilter | None = None) -> None:
     async def whole() -> None:
-        kernel, table = FakeKernel(), KeptFilter()
+        kernel, table = FakeKernel(), held or KeptFilter()
         for name in ("web", "db", "other"):
             kernel.add_namespace(name)
         agent = agent_on(kernel, directory)
@@ -110,3 +114,25 @@ def test_an_order_is_that_of_the_intent_whoever_asks_meanwhile(
         assert set(enforcement.order(newer).policies) == {"shut"}
 
     play(tmp_path, body)
+
+
+class Untranslating(KeptFilter):
+    """Of a kernel that cannot translate."""
+
+    def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
+        if nat is not None:
+            raise ApplyError("table inet routed", "change", errno.EOPNOTSUPP)
+        return super().sync(nat, rules, trusted=trusted)
+
+
+def test_where_nothing_can_be_translated_policies_keep_nobody_from_being_attached(
+    tmp_path: Path,
+) -> None:
+    async def body(agent: Agent, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db", "db", "10.65.0.3")
+        await attach(agent, "web", "web", "10.65.0.4")
+        assert table.members(WEB) == {"10.65.0.4"}
+        assert len(table.links()) == 2
+
+    play(tmp_path, body, Untranslating())

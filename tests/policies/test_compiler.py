@@ -63,3 +63,11 @@ def test_what_was_compiled_before_is_no_matter(data: st.DataObject) -> None:
         made = compiler.compile(world.plan(), world.known)
         assert made == compiled(world.plan(), world.known)
         world = data.draw(after(world))
+
+
+def test_policies_that_are_no_more_are_not_remembered() -> None:
+    compiler = Compiler()
+    for number in range(5):
+        held = [policy(f"p{number}", ingress=[WEB])]
+        compiler.compile(plan([], held, endpoints(1)), KNOWN)
+    assert {name for name, _ in compiler._made} == {"p4"}

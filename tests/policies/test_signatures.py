@@ -110,3 +110,13 @@ def test_one_that_joins_or_leaves_makes_the_plan_of_those_that_are_there() -> No
     both, one = plan([], policies, [WEB, DB]), plan([], policies, [DB])
     assert order.joined(one, WEB) == both
     assert left(both, WEB.name) == one
+
+
+def test_labels_that_were_here_once_are_not_remembered_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("policies.plan.PLACED_MOST", 10)
+    order = Order([], [])
+    for number in range(25):
+        order.place(Endpoint("job", {"job": str(number)}))
+    assert len(order._placed) <= 10
