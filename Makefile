@@ -1,7 +1,7 @@
 # make demo: set up, then show the main job. make test: set up, then every check and test.
 # make test-faults: the tests of tests/faults for as long as docs/reliability.md says (an hour).
 # make test-ipam-long: a million operations of IPAM under two hundred faults, judged (a quarter of an hour).
-# make test-policy-long: thirty thousand random sets of policies, evaluated and compiled (half an hour).
+# make test-policy-long: thirty thousand random sets of policies, evaluated and compiled (seven minutes).
 # make bench: every figure of docs/performance.md, beside its peer and its floor (half an hour).
 # make deb: build/routed_VERSION_ARCH.deb for the system that it is made on.
 .PHONY: setup setup-tests demo test test-faults test-ipam-long test-policy-long bench check deb clean
