@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--policy-sets",
         type=int,
-        default=300,
+        default=1500,
         help="how many random sets of policies tests/policies/test_random_policies.py tries",
     )
 
