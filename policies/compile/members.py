@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from policies.compile import names
 from policies.compile.matches import WORDS, collapsed
-from policies.compile.ruleset import ADDRESSES, NETS, PORTS, Set
+from policies.compile.ruleset import ADDRESSES, NETS, PORTS, Ruleset, Set
 from policies.model import Members, Membership, PortMembers
 
 NOTE = 100  # characters of a set's comment
@@ -30,6 +30,11 @@ def sets(asked: Iterable[str], known: Membership) -> dict[str, Set]:
                 said = f"{key[0]} {key[1]}".strip()
                 found[name] = Set(PORTS[version], _ports(ports)[version], note(said))
     return found
+
+
+def renewed(rules: Ruleset, known: Membership) -> Ruleset:
+    """The same rules, for what members are now as far as that is known."""
+    return Ruleset(rules.chains, {**rules.sets, **sets(rules.sets, known)})
 
 
 def note(text: str) -> str:

@@ -20,6 +20,7 @@ from functools import partial
 from api.resources.errors import ApplyError
 from policies.compile.compiler import Compiler
 from policies.compile.hooks import closed
+from policies.compile.members import renewed
 from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
 from policies.model import Plan, Policy
@@ -118,6 +119,8 @@ class Filtering:
         if refused is not None:
             if before is None and self.wanted and not await self._policed():
                 before = closed()  # nobody knows what was in effect before
+            elif before and self.wanted is not None:  # who has left is not to be let in by them
+                before = await self.table.aside(renewed, before, self.wanted.membership)
             for nat, some in ((self.nat, before), (None, rules), (None, before), (None, None)):
                 if await self._sync(nat, some) is None:
                     self.ready, self.refused = True, refused if some is not rules else None

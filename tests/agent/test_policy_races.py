@@ -116,6 +116,32 @@ def test_an_order_is_that_of_the_intent_whoever_asks_meanwhile(
     play(tmp_path, body)
 
 
+def test_where_rules_are_refused_members_come_and_go_in_those_before(tmp_path: Path) -> None:
+    async def body(agent: Agent, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db", "db", "10.65.0.3")
+        await attach(agent, "web", "web", "10.65.0.4")
+        members = agent.guard.members
+        members.need(agent.guard.enforcement.needs)
+        far = Entries(frozenset(map(parse_address, ("10.9.9.1", "10.9.9.2"))))
+        members._take(Told("WHOLE", WEB, add=far, version="2"))
+        table.refuses = "odd"
+        declare(agent, SHUT, policy("odd", selector="app == 'db'"))
+        await applied(agent)
+        assert agent.filtering.refused is not None
+        assert table.members(WEB) == {"10.65.0.4", "10.9.9.1", "10.9.9.2"}
+        await agent.detach("web")
+        assert table.members(WEB) == {"10.9.9.1", "10.9.9.2"}
+        gone = Entries(frozenset([parse_address("10.9.9.1")]))
+        members._take(Told("DELTA", WEB, remove=gone, version="3"))
+        agent.guard._told()
+        await applied(agent)
+        assert table.members(WEB) == {"10.9.9.2"}
+        assert not any("odd" in name for name in table.rules.chains)
+
+    play(tmp_path, body)
+
+
 class Untranslating(KeptFilter):
     """Of a kernel that cannot translate."""
 
