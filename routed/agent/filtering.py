@@ -23,7 +23,7 @@ from policies.compile.hooks import closed
 from policies.compile.members import renewed
 from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
-from policies.model import Plan, Policy
+from policies.model import Policy
 from policies.nat import Nat, PortMapping
 from policies.slaves import NO_SLAVES, Slaves
 from routed.agent.enforcing import Arrival, Move, Wanted
@@ -53,7 +53,7 @@ class Filtering:
         self._compiler = Compiler()  # for the thread alone
         self._made_nat: Nat | None = None  # as it was made last
         self._made: Wanted | None = None
-        self._judged_plan: Plan | None = None
+        self._judged_policies: Mapping[str, Policy] | None = None
         self._read_at = self._read_took = 0.0  # when, and for how long, by the loop's clock
         self._touched = True
         self._due = True
@@ -178,11 +178,12 @@ class Filtering:
         return after
 
     async def _blame(self) -> None:
-        """Find out which policies the kernel does not take, once for each ruleset."""
+        """Find out which policies the kernel does not take, once for each change of policies: it
+        takes long where there are many."""
         if self.refused is None or self.wanted is None:
-            self.blamed, self._judged_plan = [], None
-        elif self.wanted.plan is not self._judged_plan:
-            self._judged_plan = self.wanted.plan
+            self.blamed, self._judged_policies = [], None
+        elif self.wanted.plan.policies is not self._judged_policies:
+            self._judged_policies = self.wanted.plan.policies
             self.blamed = await self.table.aside(self._refused_alone, self.wanted)
 
     def _refused_alone(self, wanted: Wanted) -> list[str]:

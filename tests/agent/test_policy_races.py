@@ -142,6 +142,30 @@ def test_where_rules_are_refused_members_come_and_go_in_those_before(tmp_path: P
     play(tmp_path, body)
 
 
+def test_who_is_to_blame_is_found_once_whoever_comes_meanwhile(tmp_path: Path) -> None:
+    class Judging(KeptFilter):
+        judged = 0
+
+        def check(self, rules: Ruleset) -> None:
+            self.judged += 1
+            super().check(rules)
+
+    table = Judging()
+
+    async def body(agent: Agent, _: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db", "db", "10.65.0.3")
+        table.refuses = "odd"
+        declare(agent, SHUT, policy("odd", selector="app == 'db'"))
+        for _try in range(3):
+            with pytest.raises(ApplyError):
+                await attach(agent, "web", "web", "10.65.0.4")
+            assert agent.filtering.blamed == ["odd"]
+        assert table.judged == 2
+
+    play(tmp_path, body, table)
+
+
 class Untranslating(KeptFilter):
     """Of a kernel that cannot translate."""
 
