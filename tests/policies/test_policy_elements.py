@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import subprocess
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -201,4 +202,18 @@ def test_what_another_did_is_found_though_elements_came_before_it_was_heard_of()
         assert table.sync(None, more), "it is read again"
         assert not Nft().sync(None, more)
 
+    in_fresh_namespace(body)
+
+
+def test_what_cannot_be_started_is_done_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_none(*_arguments: object, **_named: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    async def body() -> None:
+        monkeypatch.setattr("policies.nft.subprocess.run", run_none)
+        before = made()
+        assert Nft().sync(None, before)
+        assert not Nft().sync(None, before)
+
+    monkeypatch.setattr("policies.nft.BULK", 100)
     in_fresh_namespace(body)
