@@ -127,11 +127,15 @@ def _agreed(
     def agree(made: Scene, which: int) -> None:
         scene = replace(made, links=wires.links)
         table.sync(None, compiled(scene))
-        forget_flows()
         for sent in {str(one): one for one in packets(which, 40)}.values():
             unborn = {sent.source, sent.destination} & here - scene.here
-            if sent.state == "new" and not unborn:
+            # a RST to oneself from the same port looks like what it answers
+            own = sent.source == sent.destination and sent.first == sent.second
+            if sent.state == "new" and not unborn and not own:
+                forget_flows()  # or it would be the answer to one before
                 said, done = Evaluated(scene, sent).verdict, wires.verdict(scene, sent)
+                if said == "reject" and sent.is_error:
+                    said = "deny"
                 assert done == said, f"{sent}: {done} instead of {said}"
                 counts[said] += 1
 

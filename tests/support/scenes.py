@@ -29,6 +29,7 @@ LINK_GROUP, UPLINK = 0x7264, "up0"
 NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP", 136: "UDPLite"}
 NUMBERS = {name: number for number, name in NAMES.items()}
 GATEWAYS = frozenset(map(ip_address, ("169.254.1.1", "fe80::1", "255.255.255.255")))
+ASKS = frozenset({0, 8, *range(13, 19)})  # types of ICMP that Linux knows as no errors
 PASSING = ("established", "related")  # states that no policy is asked about
 
 
@@ -57,6 +58,14 @@ class Sent:
     def is_odd(self) -> bool:
         """ICMP in the other family, of which listings do not tell all (support.rulesets)."""
         return self.protocol in PINGED and not self.is_pinged
+
+    @property
+    def is_error(self) -> bool:
+        """An ICMP error, or what the kernel takes for one, which is never answered with another
+        (RFC 1122, section 3.2.2; RFC 4443, section 2.4 (e): of ICMPv6 all types below 128)."""
+        if not self.is_pinged or self.first is None:
+            return False
+        return self.first < 128 if self.protocol == ICMPV6 else self.first not in ASKS
 
     @property
     def asked(self) -> AskedPacket:
