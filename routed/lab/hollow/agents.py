@@ -2,12 +2,12 @@
 standard output, a JSON line at a time, how many of them are how far.
 
     in   {"server": URL, "directory": D, "workloads": M, "invitations": {node: bootstrap token}}
-    out  {"at": seconds, "joined": n, "attached": n, "in_sync": n, "reported": n, "failed": n,
-          "why": "..."}
+    out  {"at": seconds, "joined": n, "attached": n, "in_sync": n, "reports": n, "reported": n,
+          "failed": n, "why": "..."}
 
-`at` is CLOCK_MONOTONIC, which is the same for all processes of a machine. `attached` counts
-workloads, the others agents. `in_sync` are agents all of whose watches are whole, `reported` those
-all of whose workloads the service has shown them.
+`at` is CLOCK_MONOTONIC, which is the same for all processes of a machine. `attached` and `reports`
+count workloads, the others agents. `in_sync` are agents all of whose watches are whole, `reported`
+those all of whose workloads the service has shown them.
 """
 
 from __future__ import annotations
@@ -110,10 +110,13 @@ class Hollow:
         return self.agent is not None and self.agent.control.in_sync
 
     @property
+    def reports(self) -> int:
+        """How many of its workloads the service shows."""
+        return 0 if self.agent is None else len(self.agent.control.known.reports)
+
+    @property
     def reported(self) -> bool:
-        if self.agent is None:
-            return False
-        return self.in_sync and len(self.agent.control.known.reports) == self.workloads
+        return self.in_sync and self.reports == self.workloads
 
 
 @dataclass
@@ -126,6 +129,7 @@ class Fleet:
             "joined": sum(one.agent is not None for one in self.agents),
             "attached": sum(one.attached for one in self.agents),
             "in_sync": sum(one.in_sync for one in self.agents),
+            "reports": sum(one.reports for one in self.agents),
             "reported": sum(one.reported for one in self.agents),
             "failed": len(failed),
             "why": failed[0].failed if failed else "",
