@@ -17,12 +17,11 @@ from itertools import product
 from weakref import WeakKeyDictionary
 
 from api.resources.net import IPNetwork
-from api.resources.policy import ICMP, Entity, Rule
+from api.resources.policy import ICMP, NUMBERS, PORTED, Entity, Rule
 from policies.compile import names
 from policies.model import Members, Membership, port_names, rule_needs
 
-NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
-PORTED = frozenset({6, 17, 132, 136})
+_PORTED = frozenset(NUMBERS[name] for name in PORTED)
 FAMILY_OF = {NUMBERS["ICMP"]: 4, NUMBERS["ICMPv6"]: 6}
 WORDS = {4: "ip", 6: "ip6"}
 
@@ -48,7 +47,7 @@ def _asks_for_ports(rule: Rule) -> bool:
 def _has_ports(rule: Rule) -> bool:
     """The service refuses ports without; nft 1.0.6 takes them for some, and ends where it has to
     list a named one (payload.c:931)."""
-    return rule.protocol is not None and number(rule.protocol) in PORTED
+    return rule.protocol is not None and number(rule.protocol) in _PORTED
 
 
 def matches(rule: Rule, known: Membership, *, exclusive: bool = False) -> list[str]:

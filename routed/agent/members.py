@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 
 from api.client.selections import Subject
 from api.resources.net import IPAddress
+from api.resources.policy import NUMBERS
 from api.resources.selectors import parse
 from api.resources.workload import Mode
 from policies.model import Endpoint, Members, Membership, Needs, PortKey, PortMembers
 from routed.agent.attachment import Attachment, Step
 from routed.agent.modes import GATEWAYS
 from routed.agent.told import Known
-
-PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 
 
 def endpoint_of(record: Attachment) -> Endpoint:
@@ -69,7 +68,7 @@ class Own:
     def _ports(self, key: PortKey, known: Known) -> PortMembers:
         name, text = key
         mine = (
-            (address, PROTOCOLS[port.protocol], port.port)
+            (address, NUMBERS[port.protocol], port.port)
             for record in self._matching(text)
             for port in record.ports
             if port.name == name

@@ -15,8 +15,8 @@ from api.client import Client
 from api.resources import HostEndpoint, NetworkPolicy, NetworkSet, Node, Tier, Workload
 from api.resources.errors import Cause, ConfigError
 from api.resources.meta import Resource
+from api.resources.policy import NUMBERS
 from policies.reference import Decision, Judgement, Packet, World, gathered, judge
-from policies.reference_rules import NUMBERS
 from routed.ctl import explained, traffic
 from routed.ctl.connection import Connection
 from routed.ctl.traffic import End, What

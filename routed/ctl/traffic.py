@@ -17,13 +17,12 @@ from typing import Any
 from api.resources import selectors
 from api.resources.errors import none_such
 from api.resources.net import IPAddress, parse_address
+from api.resources.policy import NAMES, NUMBERS
 from api.resources.workload import Mode, Workload
 from policies.reference import Packet, World
-from policies.reference_rules import NUMBERS
 
 SOURCE_PORT = 40_000
 PROTOCOLS = {name.lower(): number for name, number in NUMBERS.items()}
-NAMES = {number: name for name, number in NUMBERS.items()}
 PORTED = ("tcp", "udp", "sctp", "udplite")
 ECHO = {4: (NUMBERS["ICMP"], 8), 6: (NUMBERS["ICMPv6"], 128)}
 
