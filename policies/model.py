@@ -135,18 +135,18 @@ class Plan:
         selectors: set[str] = set()
         ports: set[PortKey] = set()
         for direction in Direction:
-            used = {
-                name
-                for signature in {placed.of(direction) for placed in self.endpoints.values()}
-                for step in signature
-                for name in step.policies
-            }
-            for name in used:
+            for name in self.used(direction):
                 for rule in self.policies[name].rules[direction]:
                     some = rule_needs(rule)
                     selectors |= some.selectors
                     ports |= some.ports
         return Needs(frozenset(selectors), frozenset(ports))
+
+    def used(self, *directions: Direction) -> set[str]:
+        """The policies that are for somebody here, in any of these directions."""
+        placed = self.endpoints.values()
+        signatures = {one.of(direction) for one in placed for direction in directions}
+        return {name for signature in signatures for step in signature for name in step.policies}
 
     def enforced(self, step: Step) -> bool:
         """Whether the tier decides at all there: one of its policies is not staged."""

@@ -20,8 +20,8 @@ LINKS = "type ifname"
 ADDRESSES = {4: "type ipv4_addr", 6: "type ipv6_addr"}
 NETS = {version: f"{kind}; flags interval" for version, kind in ADDRESSES.items()}
 PORTS = {version: f"{kind} . inet_proto . inet_service" for version, kind in ADDRESSES.items()}
-# what the names of our chains and sets begin with; the base table has no such names
 ORIGINS = 16  # others that a ruleset remembers to be made of
+# what the names of our chains and sets begin with; the base table has no such names
 CHAIN_NAMES = ("policy-", "trial-", "egress-", "ingress-")
 SET_NAMES = ("links-", "bit-", "selector4-", "selector6-", "nets4-", "nets6-", "named4-", "named6-")
 

@@ -54,7 +54,7 @@ class Wanted:
 
     def each(self) -> Iterator[tuple[str, Wanted]]:
         """Each policy that is for somebody here, as if it were the only one."""
-        for name in sorted(_used(self.plan)):
+        for name in sorted(self.plan.used(*Direction)):
             policy = self.plan.policies[name]
             step = (Step(policy.tier, (name,)),)
             ingress, egress = (step if one in policy.rules else () for one in Direction)
@@ -204,19 +204,13 @@ class Enforcement:
             return {}
         found: dict[str, list[str]] = {}
         plan, missing = self.wanted.plan, self.missing  # the filter's thread may bring others
-        for name in sorted(_used(plan)):
+        for name in sorted(plan.used(*Direction)):
             for rules in plan.policies[name].rules.values():
                 for needs in map(rule_needs, rules):
                     lacks = [repr(one) for one in needs.selectors & missing.selectors]
                     lacks += [f"port {port!r}" for port, _ in needs.ports & missing.ports]
                     found.setdefault(name, []).extend(lacks)
         return {name: sorted(set(lacks)) for name, lacks in found.items() if lacks}
-
-
-def _used(plan: Plan) -> set[str]:
-    """The policies that are for somebody here."""
-    signatures = {one.of(direction) for one in plan.endpoints.values() for direction in Direction}
-    return {name for signature in signatures for step in signature for name in step.policies}
 
 
 def condition(

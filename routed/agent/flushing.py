@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from functools import cache
 
+from api.client.selections import Subject
 from api.resources.net import IPAddress, IPNetwork
 from api.resources.policy import Action, Entity, Rule
 from policies.model import (
@@ -20,7 +21,6 @@ from policies.model import (
     Placed,
     Plan,
     Policy,
-    PortKey,
     Signature,
     Tier,
     port_names,
@@ -28,7 +28,6 @@ from policies.model import (
 from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Wanted
 
-Subject = str | PortKey
 Content = tuple[tuple[Tier | None, tuple[Policy, ...]], ...]
 NOBODY = Placed("")  # where nothing is filtered, nobody is placed
 
