@@ -41,7 +41,7 @@ from api.service.reading import seconds_of
 from api.service.selection import Selection as Chosen
 from api.service.state import Change, State
 from api.service.subjects import subjects_of
-from api.service.watch import Reader, WatchAnswer
+from api.service.watch import Reader, WatchAnswer, fed
 
 PLURAL = "selections"
 OBJECTS_PART = 50  # that are decoded in one go: a fraction of a millisecond
@@ -109,40 +109,32 @@ class Selections:
         reader: Reader | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The lines for a reader who has each of `subjects` as of its version ("": has nothing)."""
-        loop = asyncio.get_running_loop()
         made = await self._current()
-        feed = self.mirror.feed(PLURAL, Chosen("", "", ()), who, reminded=True)
-        timer = loop.call_later(seconds, feed.finish) if seconds else None
-        if reader is not None:
-            reader.leave = feed.end
-            if reader.gone:
-                feed.end()
-        held = [(made.membership.hold(subject), known) for subject, known in subjects.items()]
-        try:
-            with self._counted(who):
-                async with aclosing(_during(made.prepare([one for one, _ in held]))) as lines:
-                    async for line in lines:
-                        yield line
-                for part in _first(held, feed):
-                    yield part
-                if not feed.ended:
-                    yield feed.take() + _bookmark(self.mirror.revision)
-                while not feed.ended:
-                    reminded = await feed.wait()
-                    told = feed.take()
-                    if reminded:  # at what was published: it is in these lines or before
-                        told += _bookmark(self.mirror.revision)
-                    if told:
-                        yield told
-                    if feed.over:
-                        return
-        finally:
-            if timer is not None:
-                timer.cancel()
-            for selection, _ in held:
-                selection.readers.discard(feed)
-                made.membership.let_go(selection)
-            self.mirror.leave(PLURAL, feed)
+        everything = Chosen("", "", ())
+        with fed(self.mirror, PLURAL, everything, who, True, seconds, reader) as feed:
+            held = [(made.membership.hold(subject), known) for subject, known in subjects.items()]
+            try:
+                with self._counted(who):
+                    async with aclosing(_during(made.prepare([one for one, _ in held]))) as lines:
+                        async for line in lines:
+                            yield line
+                    for part in _first(held, feed):
+                        yield part
+                    if not feed.ended:
+                        yield feed.take() + _bookmark(self.mirror.revision)
+                    while not feed.ended:
+                        reminded = await feed.wait()
+                        told = feed.take()
+                        if reminded:  # at what was published: it is in these lines or before
+                            told += _bookmark(self.mirror.revision)
+                        if told:
+                            yield told
+                        if feed.over:
+                            return
+            finally:
+                for selection, _ in held:
+                    selection.readers.discard(feed)
+                    made.membership.let_go(selection)
 
     async def _current(self) -> Made:
         """Of the store as it is now. What was made of a copy that is no more (this process was

@@ -12,8 +12,8 @@ nothing is lost, doubled or out of order in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from typing import Any, Protocol
 
 from fastapi import Response
@@ -26,7 +26,7 @@ from api.resources.registry import Kind
 from api.resources.status import status_of
 from api.service import listing
 from api.service.codec import compact, line, wire
-from api.service.feeds import Telling, change_of
+from api.service.feeds import Feed, Telling, change_of
 from api.service.mirror import Mirror
 from api.service.selection import Selection
 from api.store import Compacted, Store
@@ -80,44 +80,60 @@ async def stream(
 ) -> AsyncGenerator[bytes, None]:
     """The lines of one watch, of `who`; `after` None: the present state first. It ends after
     `seconds`, and when the `reader` has gone."""
-    loop = asyncio.get_running_loop()
     state = await mirror.fresh()
     revision = state.revision
     present = state.table(kind.plural).cursor(selected) if after is None else None
-    feed = mirror.feed(kind.plural, selected, who, reminded=bookmarks)
-    timer = loop.call_later(seconds, feed.finish) if seconds else None
+    with fed(mirror, kind.plural, selected, who, bookmarks, seconds, reader) as feed:
+        try:
+            if after is None:
+                assert present is not None
+                async for items in listing.selected(present):
+                    if feed.ended:
+                        return
+                    yield b"".join([line("ADDED", wire(item)) for item in items])
+                present = None  # as long as it is held, it is told of every change
+                if bookmarks or mark_initial:
+                    yield _bookmark(kind, revision, initial=mark_initial)
+            else:
+                async for part in _past(mirror.store, kind, selected, after, revision):
+                    yield part
+            while not feed.ended:
+                reminded = await feed.wait()
+                lines = feed.take()
+                if reminded and bookmarks:  # at what was published: it is in these lines or before
+                    lines += _bookmark(kind, mirror.revision)
+                if lines:
+                    yield lines
+                if feed.over:
+                    return
+        except Compacted as error:
+            yield line("ERROR", compact(status_of(Expired(str(error)))))
+
+
+@contextmanager
+def fed(
+    mirror: Mirror,
+    plural: str,
+    selected: Selection,
+    who: Identity | None,
+    reminded: bool,
+    seconds: float | None,
+    reader: Reader | None,
+) -> Iterator[Feed]:
+    """A feed for one answer (`Mirror.feed`): its time is over after `seconds`, and it ends when the
+    `reader` has gone."""
+    feed = mirror.feed(plural, selected, who, reminded=reminded)
+    timer = asyncio.get_running_loop().call_later(seconds, feed.finish) if seconds else None
     if reader is not None:
         reader.leave = feed.end
         if reader.gone:
             feed.end()
     try:
-        if after is None:
-            assert present is not None
-            async for items in listing.selected(present):
-                if feed.ended:
-                    return
-                yield b"".join([line("ADDED", wire(item)) for item in items])
-            present = None  # as long as it is held, it is told of every change
-            if bookmarks or mark_initial:
-                yield _bookmark(kind, revision, initial=mark_initial)
-        else:
-            async for part in _past(mirror.store, kind, selected, after, revision):
-                yield part
-        while not feed.ended:
-            reminded = await feed.wait()
-            lines = feed.take()
-            if reminded and bookmarks:  # at what was published: it is in these lines or before
-                lines += _bookmark(kind, mirror.revision)
-            if lines:
-                yield lines
-            if feed.over:
-                return
-    except Compacted as error:
-        yield line("ERROR", compact(status_of(Expired(str(error)))))
+        yield feed
     finally:
         if timer is not None:
             timer.cancel()
-        mirror.leave(kind.plural, feed)
+        mirror.leave(plural, feed)
 
 
 async def _past(
