@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import groupby
 
 from api.resources import policy as kinds
@@ -59,10 +58,6 @@ class Order:
         placed = {endpoint.name: self.place(endpoint) for endpoint in endpoints}
         return Plan(placed, self.policies, self.tiers, default)
 
-    def joined(self, plan: Plan, endpoint: Endpoint) -> Plan:
-        """The plan with one more endpoint, or with that one as it is now."""
-        return replace(plan, endpoints={**plan.endpoints, endpoint.name: self.place(endpoint)})
-
     def _signature(self, labels: Mapping[str, str], direction: Direction) -> Signature:
         selected = [
             self.policies[name]
@@ -83,12 +78,6 @@ def plan(
 ) -> Plan:
     """Who passes which policies. SelectorError, of a selector that cannot be read."""
     return Order(tiers, policies).plan(endpoints, default)
-
-
-def left(plan: Plan, name: str) -> Plan:
-    """The plan without that endpoint."""
-    rest = {key: placed for key, placed in plan.endpoints.items() if key != name}
-    return replace(plan, endpoints=rest)
 
 
 def types(spec: kinds.NetworkPolicySpec) -> list[Direction]:

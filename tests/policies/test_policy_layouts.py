@@ -109,7 +109,7 @@ def test_a_workload_that_comes_or_goes_is_one_element() -> None:
     compiler = Compiler()
     before = compiler.compile(now, KNOWN)
     with_it = compiler.joined(before, order.place(more))
-    assert with_it == compiler.compile(order.joined(now, more), KNOWN)
+    assert with_it == compiler.compile(order.plan([*some, more]), KNOWN)
     assert compiler.parted(with_it, order.place(more)) == before
     (name,) = (name for name in before.sets if name.startswith("links-"))
     assert transaction.commands(TABLE, before, with_it) == [

@@ -8,7 +8,7 @@ import pytest
 
 from api.resources.policy import NetworkPolicy, Tier
 from policies.model import Direction, Endpoint, Needs, Plan, Step
-from policies.plan import Order, left, plan
+from policies.plan import Order, plan
 
 WEB = Endpoint("web.h", {"app": "web"}, link="rt1")
 DB = Endpoint("db.h", {"app": "db"}, link="rt2")
@@ -104,12 +104,12 @@ def test_what_has_to_be_known_is_of_policies_that_somebody_here_passes() -> None
     assert plan([], policies, [DB]).needs() == Needs()
 
 
-def test_one_that_joins_or_leaves_makes_the_plan_of_those_that_are_there() -> None:
+def test_a_plan_is_of_those_that_are_there_whoever_was_placed_before() -> None:
     policies = [policy("p", selector="app == 'web'")]
     order = Order([], policies)
     both, one = plan([], policies, [WEB, DB]), plan([], policies, [DB])
-    assert order.joined(one, WEB) == both
-    assert left(both, WEB.name) == one
+    assert order.plan([WEB, DB]) == both
+    assert order.plan([DB]) == one
 
 
 def test_labels_that_were_here_once_are_not_remembered_for_ever(
