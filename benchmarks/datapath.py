@@ -71,16 +71,21 @@ class Measured:
 
     def turn(self, *, warm: bool = False) -> None:
         rr = self.client.number(f"rr {self.way.address} {ROUND_TRIPS}")
-        self.server.number("count")
-        pkt = self.client.number(f"pkt {self.way.address} {PACKETS}")
-        came, deadline = 0, time.monotonic() + PATIENCE
-        while came < ARRIVED * PACKETS and time.monotonic() < deadline:
-            came += self.server.number("count")
-        if came < ARRIVED * PACKETS:
-            raise RuntimeError(f"{self.way}: {came} of {PACKETS} packets came")
+        pkt = self.packets(PACKETS)
         if not warm:
             self.times.rr.append(rr)
             self.times.pkt.append(pkt)
+
+    def packets(self, count: int) -> int:
+        """Nanoseconds of one of so many, which came."""
+        self.server.number("count")
+        took = self.client.number(f"pkt {self.way.address} {count}")
+        came, deadline = 0, time.monotonic() + PATIENCE
+        while came < ARRIVED * count and time.monotonic() < deadline:
+            came += self.server.number("count")
+        if came < ARRIVED * count:
+            raise RuntimeError(f"{self.way}: {came} of {count} packets came")
+        return took
 
 
 @contextmanager

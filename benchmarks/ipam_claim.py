@@ -52,13 +52,19 @@ STRICT = "fieldValidation=Strict"  # as our own clients say
 Fill = Callable[[Path], Coroutine[None, None, None]]
 BODY = b"x" * 420  # about as long as a claimed block's answer
 
-BARE = f"""
+
+def answering(prelude: str = "", before: str = "pass") -> str:
+    """A program that answers every request over TLS; `before` is a statement that it does first,
+    with what is in `prelude`."""
+    return f"""
 import sys, uvicorn
+{prelude}
 async def application(scope, receive, send):
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):
         pass
+    {before}
     headers = [(b"content-length", b"{len(BODY)}"), (b"content-type", b"application/json")]
     await send({{"type": "http.response.start", "status": 201, "headers": headers}})
     await send({{"type": "http.response.body", "body": {BODY!r}}})
@@ -161,7 +167,7 @@ def bare(directory: Path) -> Iterator[Server]:
     directory.mkdir()
     made = ca.ensure(directory, ["localhost", "127.0.0.1"])
     port = free_port()
-    words = ["-c", BARE, str(port), str(made.certificate), str(made.key)]
+    words = ["-c", answering(), str(port), str(made.certificate), str(made.key)]
     with process(words, port) as pid:
         yield Server(pid, port, made.ca, ["none"] * (CLIENTS + 1))
 

@@ -30,7 +30,7 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from datapath import ARRIVED, PATIENCE, End, Measured
+from datapath import End, Measured
 from figures import figure, say
 from paths import Spaces, Way, attach, in_child
 from programs import command, own_network
@@ -168,26 +168,14 @@ def hosts(directory: Path) -> Iterator[dict[str, Measured]]:
         yield found
 
 
-def packets(path: Measured) -> int:
-    """Nanoseconds of one, which came."""
-    path.server.number("count")
-    took = path.client.number(f"pkt {path.way.address} {PACKETS}")
-    came, deadline = 0, time.monotonic() + PATIENCE
-    while came < ARRIVED * PACKETS and time.monotonic() < deadline:
-        came += path.server.number("count")
-    if came < ARRIVED * PACKETS:
-        raise RuntimeError(f"{path.way}: {came} of {PACKETS} packets came")
-    return took
-
-
 def dispatch(rounds: int) -> Iterator[dict[str, object]]:
     with tempfile.TemporaryDirectory() as directory, hosts(Path(directory)) as paths:
         times: dict[str, list[int]] = {name: [] for name in paths}
         for path in paths.values():
-            packets(path)
+            path.packets(PACKETS)
         for _ in range(rounds):
             for name, path in paths.items():
-                times[name].append(packets(path))
+                times[name].append(path.packets(PACKETS))
     small, big = map(str, SIZES)
     for name, to, said in (
         ("none", None, ""),

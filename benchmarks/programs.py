@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,12 @@ def own_network() -> None:
     """A network namespace for this process alone."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         raise SystemExit("run me as root")
+
+
+def many_descriptors() -> None:
+    """As many as this process may have."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Compiled:

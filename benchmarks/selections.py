@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import select
 import socket
 import ssl
@@ -36,6 +35,7 @@ from big_store import fill, workload
 from figures import figure, say, workplace
 from http_load import request
 from ipam_claim import BASE, CLIENT_CPU, process
+from programs import many_descriptors
 
 from api.auth.kubeconfig import Access
 from api.client import Client, Selections
@@ -202,8 +202,7 @@ def main() -> None:
     parser.add_argument("--workloads", type=int, default=10)
     parser.add_argument("--changes", type=int, default=100)
     given = parser.parse_args()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    many_descriptors()
     with workplace("selections") as place:
         token = fill(place / "routed.db", given.agents, given.workloads)
         asyncio.run(label(place / "routed.db", given.agents, given.workloads))

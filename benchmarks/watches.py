@@ -21,7 +21,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import select
 import socket
 import ssl
@@ -35,7 +34,8 @@ from pathlib import Path
 from big_store import fill, workload
 from figures import figure, say, workplace
 from http_load import Connection, Plan, request
-from ipam_claim import BASE, BODY, CLIENT_CPU, process
+from ipam_claim import BASE, BODY, CLIENT_CPU, answering, process
+from programs import many_descriptors
 
 from api.auth import ca
 from api.resources.media import MERGE
@@ -43,26 +43,15 @@ from routed.lab.processes import cpu_seconds, free_port, resident
 
 IDLE_SECONDS = 20.0  # two bookmarks of each watch
 TURN_SECONDS = 10.0
-FLOOR = f"""
-import sys, uvicorn
+COMMITTING = f"""
 from pathlib import Path
 from api.store.sqlite.store import SqliteStore
 store, made = None, 0
-async def application(scope, receive, send):
+async def commit():
     global store, made
-    if scope["type"] != "http":
-        return
-    while (await receive()).get("more_body"):
-        pass
     store = store or SqliteStore(Path(sys.argv[4]))
     made += 1
     await store.commit({{}}, {{f"/workloads/{{made % 100}}": {BODY!r}}})
-    headers = [(b"content-length", b"{len(BODY)}"), (b"content-type", b"application/json")]
-    await send({{"type": "http.response.start", "status": 200, "headers": headers}})
-    await send({{"type": "http.response.body", "body": {BODY!r}}})
-uvicorn.run(application, host="127.0.0.1", port=int(sys.argv[1]), ssl_certfile=sys.argv[2],
-            ssl_keyfile=sys.argv[3], log_level="warning", server_header=False, loop="uvloop",
-            lifespan="off")
 """
 WATCH = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true"
 
@@ -213,8 +202,7 @@ def main() -> None:
     parser.add_argument("--watches", type=int, default=5000)
     parser.add_argument("--rate", type=float, default=200.0)
     given = parser.parse_args()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    many_descriptors()
     with workplace("watches") as place:
         token = fill(place / "routed.db", given.watches, 1)
         port = free_port()
@@ -230,8 +218,9 @@ def floor(place: Path) -> Iterator[Floor]:
     directory = place / "floor"
     directory.mkdir()
     made, port = ca.ensure(directory, ["localhost", "127.0.0.1"]), free_port()
+    program = answering(COMMITTING, "await commit()")
     words = [str(port), str(made.certificate), str(made.key), str(directory / "routed.db")]
-    with process(["-c", FLOOR, *words], port):
+    with process(["-c", program, *words], port):
         yield Floor(port, made.ca)
 
 
