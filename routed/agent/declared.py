@@ -44,10 +44,9 @@ class Declared:
                 continue
             self._wanted.clear()
 
-    def relabel(self) -> set[str]:
-        """Have the labels of those that are attached as they are declared now; whose changed."""
+    def relabel(self) -> None:
+        """Have the labels of those that are attached as they are declared now."""
         intent, records = self.agent.intent, self.agent.records
-        found = set()
         for name, workload in intent.declared.items() if intent is not None else ():
             record = records.get(name)
             if record is None or record.labels == workload.metadata.labels:
@@ -58,8 +57,6 @@ class Declared:
             except OSError as error:  # they count all the same; the next agent comes to it
                 log.error("labels not recorded workload=%s: %s", name, error)
                 records.hold(labelled)
-            found.add(name)
-        return found
 
     def _undone(self) -> list[Workload]:
         intent = self.agent.intent
