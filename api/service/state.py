@@ -23,6 +23,7 @@ from api.ipam.space import Held, Space
 from api.resources.ippool import IPPool
 from api.resources.net import IPAddress, IPNetwork, parse_address, parse_cidr
 from api.resources.reading import Unreadable, read
+from api.resources.registry import KINDS
 from api.service.collection import Table
 from api.store import Event, Item
 
@@ -51,7 +52,14 @@ class Use:
     addresses: tuple[str, ...]
 
 
-Fact = IPPool | Held | NodeFact | Reservation | Lease | Use | credentials.Fact
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """Of what nothing is decided about; its node selects it."""
+
+    node: str
+
+
+Fact = IPPool | Held | NodeFact | Reservation | Lease | Use | Hosted | credentials.Fact
 K = TypeVar("K")
 
 
@@ -160,7 +168,7 @@ class State:
             value, fact = self.decided.pop(event.key, (b"", None))
             if value != event.value and plural in _FACTS:  # else it is ours, and known
                 fact = fact_of(plural, json.loads(event.value))
-        node = fact.node if isinstance(fact, Held | Use) else ""
+        node = fact.node if isinstance(fact, Held | Use | Hosted) else ""
         self.world.put(plural, name, fact)
         before, node_before = self.table(plural).put(name, item, node)
         self.revision = event.revision
@@ -214,6 +222,10 @@ def _reservation(document: dict[str, Any]) -> Reservation:
     return Reservation(tuple(parse_cidr(cidr) for cidr in document["spec"]["reservedCIDRs"]))
 
 
+def _hosted(document: dict[str, Any]) -> Hosted:
+    return Hosted(intern(document["spec"]["node"]))
+
+
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "addressleases": _lease,
     "bootstraps": bootstrap.of_document,
@@ -226,6 +238,9 @@ _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "tokens": credentials.token_of,
     "workloads": _use,
 }
+for _kind in KINDS.values():
+    if "spec.node" in _kind.selectable:
+        _FACTS.setdefault(_kind.plural, _hosted)
 
 
 def _addresses(fact: Fact | None) -> tuple[str, ...]:

@@ -113,6 +113,20 @@ def test_what_is_selected_of_many(admin: httpx.Client) -> None:
     assert names(admin.get("/nodes")) == []
 
 
+def test_every_kind_that_a_node_selects_is_found_by_it() -> None:
+    """Whether or not anything is decided about its objects."""
+    kinds = [kind for kind in KINDS.values() if "spec.node" in kind.selectable]
+    assert {"hostendpoints", "ipblocks", "workloads"} <= {kind.plural for kind in kinds}
+    spec = {"node": "h1", "cidr": "10.0.0.0/26", "pool": "p", "interfaceName": "eth0"}
+    value = json.dumps({"metadata": {"name": "a"}, "spec": spec}).encode()
+    for kind in kinds:
+        state = State(0, [Item(f"/{kind.plural}/a", value, 1, 1)])
+        for node, found in (("h1", ["a"]), ("h2", [])):
+            chosen = selection(kind, "", f"spec.node={node}")
+            part = state.table(kind.plural).cursor(chosen).part() or []
+            assert [one.key for one in part] == [f"/{kind.plural}/{name}" for name in found]
+
+
 def test_a_table_of_many_has_a_row_each(admin: httpx.Client) -> None:
     accept = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
     held = admin.get("/workloads", headers=accept).json()
