@@ -104,6 +104,8 @@ def _node(node: str, verb: str, plural: str, status: bool) -> Grant | None:
     if plural == "ipblocks":
         mine = verb in READS or verb in ("create", "delete") or (status and changes)
         return Grant(node=node) if mine else None
+    if plural == "hostendpoints":
+        return Grant(node=node) if verb in READS else None
     if plural == "workloads":
         if verb in READS or (status and changes):
             return Grant(node=node)

@@ -229,6 +229,7 @@ def _hosted(document: dict[str, Any]) -> Hosted:
 _FACTS: dict[str, Callable[[dict[str, Any]], Fact]] = {
     "addressleases": _lease,
     "bootstraps": bootstrap.of_document,
+    "hostendpoints": _hosted,
     "identities": of_document,
     "ipblocks": _held,
     "ippools": _pool,

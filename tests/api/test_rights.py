@@ -52,7 +52,7 @@ NODE_ROWS: dict[str, Rights] = {
     "tiers": of("all", READ, ("get/status",)),
     "networkpolicies": of("all", READ, ("get/status",)),
     "networksets": {},
-    "hostendpoints": {},
+    "hostendpoints": of("own", READ, ("get/status",)),
     "bgpfilters": {},
     "virtualips": {},
 }
