@@ -16,6 +16,7 @@ from typing import Literal
 from api.resources.net import IPAddress, IPNetwork
 from api.resources.policy import Rule
 from api.resources.workload import Port
+from policies.failsafe import NO_FAILSAFE, Failsafe
 
 Default = Literal["Allow", "Deny"]
 PortKey = tuple[str, str]  # a port's name, and the selector beside it or ""
@@ -72,6 +73,7 @@ class Policy:
     tier: str
     rules: Mapping[Direction, tuple[Rule, ...]]
     staged: bool = False
+    forward: bool = False  # at host endpoints also for what the host forwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,28 @@ class Placed:
         return self.ingress if direction is Direction.INGRESS else self.egress
 
 
+EVERY = "*"  # interface of the host that nothing else is said of
+
+
+@dataclass(frozen=True, slots=True)
+class HostInterface:
+    """A HostEndpoint of this host; `interface` is a name, or `EVERY`."""
+
+    name: str
+    labels: Mapping[str, str]
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedHost:
+    """An interface of this host with its signatures: for what processes of the host receive and
+    send by it, and, in `forwarded`, for what the host forwards."""
+
+    interface: str
+    own: Placed
+    forwarded: Placed
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """The selectors and named ports that have to be known."""
@@ -116,12 +140,22 @@ class Needs:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Who passes which policies. `endpoints` by name; `policies` and `tiers` by name hold at least
-    what signatures name; `default` is what becomes of a packet that no tier decides on."""
+    what signatures name; `default` is what becomes of a packet that no tier decides on. `hosts`:
+    each interface once, that of all others last; `failsafe` is let pass there before."""
 
     endpoints: Mapping[str, Placed] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
     tiers: Mapping[str, Tier] = field(default_factory=dict)
     default: Default = "Allow"
+    hosts: tuple[PlacedHost, ...] = ()
+    failsafe: Failsafe = NO_FAILSAFE
+
+    def signatures(self, direction: Direction) -> set[Signature]:
+        """All that there are, of endpoints and of host endpoints."""
+        placed = {one.of(direction) for one in self.endpoints.values()}
+        return placed | {
+            one.of(direction) for host in self.hosts for one in (host.own, host.forwarded)
+        }
 
     def links(self, direction: Direction) -> dict[Signature, frozenset[str]]:
         """The links of every signature that there is."""
@@ -144,9 +178,13 @@ class Plan:
 
     def used(self, *directions: Direction) -> set[str]:
         """The policies that are for somebody here, in any of these directions."""
-        placed = self.endpoints.values()
-        signatures = {one.of(direction) for one in placed for direction in directions}
-        return {name for signature in signatures for step in signature for name in step.policies}
+        return {
+            name
+            for direction in directions
+            for signature in self.signatures(direction)
+            for step in signature
+            for name in step.policies
+        }
 
     def enforced(self, step: Step) -> bool:
         """Whether the tier decides at all there: one of its policies is not staged."""

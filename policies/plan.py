@@ -14,7 +14,21 @@ from itertools import groupby
 
 from api.resources import policy as kinds
 from api.resources.selectors import parse
-from policies.model import Default, Direction, Endpoint, Placed, Plan, Policy, Signature, Step, Tier
+from policies.failsafe import NO_FAILSAFE, Failsafe
+from policies.model import (
+    EVERY,
+    Default,
+    Direction,
+    Endpoint,
+    HostInterface,
+    Placed,
+    PlacedHost,
+    Plan,
+    Policy,
+    Signature,
+    Step,
+    Tier,
+)
 
 PLACED_MOST = 20_000  # labels that are remembered with what selects them
 
@@ -54,9 +68,40 @@ class Order:
             found = self._placed[key] = ingress, egress
         return Placed(endpoint.link, *found)
 
-    def plan(self, endpoints: Iterable[Endpoint], default: Default = "Allow") -> Plan:
+    def plan(
+        self,
+        endpoints: Iterable[Endpoint],
+        default: Default = "Allow",
+        hosts: Iterable[HostInterface] = (),
+        failsafe: Failsafe = NO_FAILSAFE,
+    ) -> Plan:
         placed = {endpoint.name: self.place(endpoint) for endpoint in endpoints}
-        return Plan(placed, self.policies, self.tiers, default)
+        return Plan(placed, self.policies, self.tiers, default, self._hosts(hosts), failsafe)
+
+    def _hosts(self, hosts: Iterable[HostInterface]) -> tuple[PlacedHost, ...]:
+        """Of several of one interface the first by name; nothing where no policy selects any."""
+        first: dict[str, HostInterface] = {}
+        for one in sorted(hosts, key=lambda one: one.name):
+            first.setdefault(one.interface, one)
+        ordered = sorted(first, key=lambda name: (name == EVERY, name))
+        found = tuple(self._host(first[name]) for name in ordered)
+        return found if any(one.own.ingress or one.own.egress for one in found) else ()
+
+    def _host(self, one: HostInterface) -> PlacedHost:
+        own = self.place(Endpoint(one.name, one.labels, link=one.interface))
+        return PlacedHost(
+            one.interface,
+            own,
+            Placed(one.interface, self._forwarded(own.ingress), self._forwarded(own.egress)),
+        )
+
+    def _forwarded(self, signature: Signature) -> Signature:
+        """What of it is also for what the host forwards."""
+        kept = (
+            Step(step.tier, tuple(name for name in step.policies if self.policies[name].forward))
+            for step in signature
+        )
+        return tuple(step for step in kept if step.policies)
 
     def _signature(self, labels: Mapping[str, str], direction: Direction) -> Signature:
         selected = [
@@ -75,9 +120,11 @@ def plan(
     policies: Iterable[kinds.NetworkPolicy],
     endpoints: Iterable[Endpoint],
     default: Default = "Allow",
+    hosts: Iterable[HostInterface] = (),
+    failsafe: Failsafe = NO_FAILSAFE,
 ) -> Plan:
     """Who passes which policies. SelectorError, of a selector that cannot be read."""
-    return Order(tiers, policies).plan(endpoints, default)
+    return Order(tiers, policies).plan(endpoints, default, hosts, failsafe)
 
 
 def types(spec: kinds.NetworkPolicySpec) -> list[Direction]:
@@ -92,7 +139,7 @@ def _policy(one: kinds.NetworkPolicy) -> Policy:
     rules = {Direction.INGRESS: tuple(one.spec.ingress), Direction.EGRESS: tuple(one.spec.egress)}
     spec = one.spec
     told = {direction: rules[direction] for direction in types(spec)}
-    return Policy(one.metadata.name, spec.tier, told, spec.staged)
+    return Policy(one.metadata.name, spec.tier, told, spec.staged, spec.apply_on_forward)
 
 
 def _order(order: float | None) -> float:

@@ -16,13 +16,16 @@ from api.resources.net import IPAddress
 from api.resources.node import Node
 from api.resources.policy import NetworkPolicy, NetworkSet, Tier
 from api.resources.workload import Mode, Phase, Workload
+from policies.failsafe import Failsafe, failsafe
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """Everything that is declared. `nodes`: the addresses of each host. `default`: what the node
     does where no tier decides. `unknown` and `unknown_ports`: the selectors of rules, and the
-    (port's name, selector beside it or ""), whose members the agent was never told."""
+    (port's name, selector beside it or ""), whose members the agent was never told. `interfaces`:
+    by node, the interface that has an address, as far as that is known; `failsafe` is of every
+    node."""
 
     tiers: tuple[Tier, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
@@ -33,12 +36,16 @@ class World:
     default: Literal["Allow", "Deny"] = "Allow"
     unknown: frozenset[str] = frozenset()
     unknown_ports: frozenset[tuple[str, str]] = frozenset()
+    interfaces: Mapping[str, Mapping[IPAddress, str]] = field(default_factory=dict)
+    failsafe: Failsafe = field(default_factory=failsafe)
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
     """The first of a flow, as policies see it: after DNAT, before SNAT. `protocol` is the IANA's
-    number. `sender` and `receiver` name the workloads where addresses do not tell them."""
+    number. `sender` and `receiver` name the workloads where addresses do not tell them. `through`
+    is a host that forwards it and has neither; `arrives` and `leaves` are the interfaces by which
+    it comes to a host and goes from one, where these are known."""
 
     source: IPAddress
     destination: IPAddress
@@ -49,6 +56,9 @@ class Packet:
     icmp_code: int | None = None
     sender: str = ""
     receiver: str = ""
+    through: str = ""
+    arrives: str = ""
+    leaves: str = ""
 
 
 def counts(workload: Workload) -> bool:
@@ -69,6 +79,13 @@ def gathered(objects: Iterable[Resource], default: Literal["Allow", "Deny"] = "A
             one.metadata.name: frozenset(
                 [*one.spec.addresses, *(found.address for found in one.status.addresses)]
             )
+            for one in held
+            if isinstance(one, Node)
+        },
+        interfaces={
+            one.metadata.name: {
+                found.address: found.interface for found in one.status.addresses if found.interface
+            }
             for one in held
             if isinstance(one, Node)
         },

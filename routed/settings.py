@@ -8,9 +8,11 @@ environment.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -20,6 +22,7 @@ from api.resources.meta import DNSSubdomain, Model
 from api.resources.net import Address, IPAddress
 from api.store import places
 from api.store.etcd.place import Tls
+from policies.failsafe import INBOUND, OUTBOUND, Failsafe, failsafe, port
 from routed.addressing import Method
 
 S = TypeVar("S", bound=Model)
@@ -91,6 +94,18 @@ class AgentSettings(Model):
     policy_default: Literal["Allow", "Deny"] = Field(
         default="Allow", description="what becomes of packets that no tier of policies decides on"
     )
+    failsafe_inbound_ports: list[str] = Field(
+        default_factory=lambda: list(INBOUND),
+        max_length=100,
+        description="ports of the host, as 22/tcp, that no policy of a HostEndpoint closes; BGP "
+        "and BFD always are among them; default: " + ", ".join(INBOUND),
+    )
+    failsafe_outbound_ports: list[str] = Field(
+        default_factory=lambda: list(OUTBOUND),
+        max_length=100,
+        description="likewise of others, for what the host sends there; the control plane's, BGP "
+        "and BFD always are among them; default: " + ", ".join(OUTBOUND),
+    )
     allow_unenforced_policies: bool = Field(
         default=False,
         description="attach workloads of the ipvlan modes also where policies select them, which "
@@ -120,11 +135,23 @@ class AgentSettings(Model):
             raise ValueError("names two addresses of one family")
         return addresses
 
+    @field_validator("failsafe_inbound_ports", "failsafe_outbound_ports")
+    @classmethod
+    def _are_ports(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            port(text)
+        return texts
+
     @field_validator("address_method")
     @classmethod
     def _is_method(cls, text: str) -> str:
         Method.parse(text)
         return text
+
+    def failsafe_ports(self, servers: Iterable[str]) -> Failsafe:
+        """What host endpoints let pass before any policy, these URLs of the control plane too."""
+        ports = {urlsplit(url).port or 443 for url in servers if url}
+        return failsafe(self.failsafe_inbound_ports, self.failsafe_outbound_ports, ports)
 
     @property
     def agent_socket(self) -> Path:

@@ -23,7 +23,7 @@ class HostEndpointSpec(Model):
     node: DNSSubdomain
     """The host. Immutable."""
     interface_name: Annotated[str, AfterValidator(one_or_all)] | None = None
-    """The interface, or * for all of them."""
+    """The interface, or * for all that no other HostEndpoint of the host is for."""
     expected_ips: list[Address] = Field(default_factory=list, alias="expectedIPs", max_length=100)
     """Addresses that selectors of rules mean by it; where no interface is named, its interface is
     the one that has one of them."""
@@ -52,8 +52,8 @@ class HostEndpointSpec(Model):
     immutable=("spec.node",),
 )
 class HostEndpoint(Resource):
-    """An interface of a host, whose addresses rules of policies select; that policies protect the
-    host itself by it is not in effect yet."""
+    """An interface of a host: policies that select it protect the host itself, and rules of
+    policies select its addresses."""
 
     KIND: ClassVar[str] = "HostEndpoint"
 

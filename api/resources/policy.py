@@ -198,6 +198,9 @@ class NetworkPolicySpec(Model):
     """For what comes in."""
     egress: list[Rule] = Field(default_factory=list, max_length=1000)
     """For what goes out."""
+    apply_on_forward: bool = False
+    """Of host endpoints that it selects: judge also what the host forwards by their interfaces. Of
+    workloads it says nothing."""
     staged: bool = False
     """Decide nothing; what it would have denied, were all staged policies in effect, is counted."""
 

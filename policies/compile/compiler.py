@@ -23,11 +23,12 @@ from policies.compile.chains import (
     tier_chain,
     tier_lines,
 )
-from policies.compile.hooks import KEYS, base_chains
+from policies.compile.hooks import KEYS, base_chains, host_base
 from policies.compile.matches import WORDS, has_nets
 from policies.compile.ruleset import LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
 from policies.model import Direction, Membership, Placed, Plan, Policy, Signature, Step
 
+LINKED = ("policy-egress", "policy-ingress")  # base chains
 _SET = re.compile(r"@([-\w.]+)")
 
 
@@ -50,13 +51,19 @@ class Compiler:
         """What the table has to hold of policies; nothing where nobody passes any."""
         self._made = {key: one for key, one in self._made.items() if key[0] in plan.policies}
         groups = _groups(plan)
-        if plan.default == "Allow" and not any(ingress or egress for ingress, egress in groups):
+        free = plan.default == "Allow" and not any(one or other for one, other in groups)
+        if free and not plan.hosts:
             return NO_POLICIES
         found: dict[str, Chain] = {}
+        groups = {} if free else groups
         bits = dispatch.depth(len(groups))
         for direction in Direction:
             for walk in Walk:
-                found.update(self._walk(plan, known, groups, bits, Place(direction, walk)))
+                place = Place(direction, walk)
+                if not free:
+                    found.update(self._walk(plan, known, groups, bits, place))
+                for forwarded in (False, True):
+                    found.update(self._host(plan, known, place, forwarded=forwarded))
         asked = {
             name for one in found.values() for text in one.rules for name in _SET.findall(text)
         }
@@ -82,6 +89,29 @@ class Compiler:
                 targets[names.group(ingress, egress)] = "accept"
         if not targets and (not place.real or plan.default == "Allow"):
             return
+        yield from self._endpoints(plan, known, signatures, place)
+        yield from _dispatching(place, targets, bits)
+
+    def _host(
+        self, plan: Plan, known: Membership, place: Place, *, forwarded: bool
+    ) -> Iterator[tuple[str, Chain]]:
+        """Of interfaces of the host. Where no policy selects one, all passes, whatever the node's
+        default is: nobody is locked out by naming an interface."""
+        targets: list[tuple[str, str]] = []
+        signatures: set[Signature] = set()
+        for host in plan.hosts:
+            placed = host.forwarded if forwarded else host.own
+            signature = _walked(plan, placed.of(place.direction), place)
+            signatures |= {signature} if signature else set()
+            target = f"goto {endpoint_chain(signature, place)}" if signature else "accept"
+            targets.append((host.interface, target))
+        if signatures:
+            yield from self._endpoints(plan, known, signatures, place)
+            yield host_base(place, forwarded=forwarded, failsafe=plan.failsafe, targets=targets)
+
+    def _endpoints(
+        self, plan: Plan, known: Membership, signatures: set[Signature], place: Place
+    ) -> Iterator[tuple[str, Chain]]:
         for signature in signatures:
             yield (
                 endpoint_chain(signature, place),
@@ -89,7 +119,6 @@ class Compiler:
             )
         for step in {step for signature in signatures for step in signature}:
             yield from self._tier(plan, known, step, place)
-        yield from _dispatching(place, targets, bits)
 
     def _tier(
         self, plan: Plan, known: Membership, step: Step, place: Place
@@ -160,6 +189,11 @@ class Compiler:
             if (some or rest) and name in ruleset.sets:
                 ruleset = ruleset.changed(name, some, rest)
         return ruleset
+
+
+def has_links(rules: Ruleset) -> bool:
+    """Whether links of workloads are filtered, beside interfaces of the host."""
+    return any(name in rules.chains for name in LINKED)
 
 
 def _groups(plan: Plan) -> dict[tuple[Signature, Signature], frozenset[str]]:

@@ -151,6 +151,7 @@ class Control:
             "nodes": f"metadata.name={self.node}",
             "ipblocks": f"spec.node={self.node}",
             "workloads": f"spec.node={self.node}",
+            "hostendpoints": f"spec.node={self.node}",
         }.get(plural, "")
         backoff = Backoff()
         while True:

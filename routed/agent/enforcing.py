@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from api.client.selections import Subject
@@ -19,9 +20,11 @@ from api.resources.errors import Cause, Conflict
 from api.resources.net import IPAddress
 from api.resources.selectors import parse
 from api.resources.workload import IPVLAN
+from policies.failsafe import NO_FAILSAFE, Failsafe
 from policies.model import (
     NOTHING_TOLD,
     Direction,
+    Endpoint,
     Membership,
     Needs,
     Placed,
@@ -30,6 +33,7 @@ from policies.model import (
     rule_needs,
 )
 from policies.plan import Order
+from routed.agent import hosts
 from routed.agent.attachment import Attachment
 from routed.agent.intent import Intent
 from routed.agent.members import Own, endpoint_of, enforced, unknown
@@ -50,7 +54,7 @@ class Wanted:
         """Whether there is anything to filter."""
         plan = self.plan
         placed = any(one.ingress or one.egress for one in plan.endpoints.values())
-        return placed or (plan.default == "Deny" and bool(plan.endpoints))
+        return placed or bool(plan.hosts) or (plan.default == "Deny" and bool(plan.endpoints))
 
     def each(self) -> Iterator[tuple[str, Wanted]]:
         """Each policy that is for somebody here, as if it were the only one."""
@@ -59,7 +63,7 @@ class Wanted:
             step = (Step(policy.tier, (name,)),)
             ingress, egress = (step if one in policy.rules else () for one in Direction)
             alone = {name: Placed("rt", ingress, egress)}
-            yield name, replace(self, plan=replace(self.plan, endpoints=alone))
+            yield name, replace(self, plan=replace(self.plan, endpoints=alone, hosts=()))
 
 
 class Move(NamedTuple):
@@ -82,14 +86,22 @@ class Arrival:
 
 class Enforcement:
     """`wanted` is what has to be in effect as of the last look; `missing` what was never told of
-    what it needs."""
+    what it needs. `unplaced`: why host endpoints that policies select are of no interface."""
 
-    def __init__(self, default: Literal["Allow", "Deny"], *, allow_unenforced: bool) -> None:
+    def __init__(
+        self,
+        default: Literal["Allow", "Deny"],
+        *,
+        allow_unenforced: bool,
+        failsafe: Failsafe = NO_FAILSAFE,
+    ) -> None:
         self.default = default
+        self.failsafe = failsafe
         self.allow_unenforced = allow_unenforced
         self.wanted = Wanted()
         self.needs = Needs()
         self.missing = Needs()
+        self.unplaced: dict[str, str] = {}
         self._named: frozenset[IPAddress] = frozenset()  # that names of ports stand for
         self._ordered: tuple[Intent | None, Order] = None, Order((), ())
 
@@ -116,10 +128,18 @@ class Enforcement:
         intent: Intent,
         records: Mapping[str, Attachment],
         told: Mapping[Subject, Known],
+        names: Mapping[IPAddress, str] = MappingProxyType({}),
     ) -> None:
-        """Work it out anew."""
+        """Work it out anew. `names`: the interface of the host that has an address."""
         held = records.values() if self.anything(intent) else ()
-        plan = self.order(intent).plan(enforced(held), self.default)
+        order = self.order(intent)
+        interfaces, without = hosts.placed(intent.host_endpoints, names)
+        plan = order.plan(enforced(held), self.default, interfaces, self.failsafe)
+        self.unplaced = {
+            name: why
+            for name, why in without.items()
+            if _selected(order, name, intent.host_endpoints[name].metadata.labels)
+        }
         self.needs = plan.needs()
         self.missing = unknown(self.needs, told)
         own = Own(held if self.needs.selectors or self.needs.ports else ())
@@ -213,22 +233,28 @@ class Enforcement:
         return {name: sorted(set(lacks)) for name, lacks in found.items() if lacks}
 
 
+def _selected(order: Order, name: str, labels: Mapping[str, str]) -> bool:
+    placed = order.place(Endpoint(name, labels))
+    return bool(placed.ingress or placed.egress)
+
+
 def condition(
     refused: object,
     blamed: list[str],
     waiting: Mapping[str, list[str]],
     problem: str,
     unenforced: Mapping[str, list[str]],
+    unplaced: Mapping[str, str],
     unread: Mapping[tuple[str, str], str],
 ) -> Condition:
     """Of the Node: what is not in effect as it is declared. `refused`: why the rules stay as they
     were, `blamed`: because of which policies; `problem`: why nothing is told; `unenforced`:
-    policies by workload."""
+    policies by workload; `unplaced`: why host endpoints are of no interface."""
     because = f" ({problem})" if problem else ""
     waits = [
         f"{name} waits for the members of {', '.join(lacks)}" for name, lacks in waiting.items()
     ]
-    kinds = ("tiers", "networkpolicies")
+    kinds = ("tiers", "networkpolicies", "hostendpoints")
     reasons = [
         (
             "RulesRefused",
@@ -246,6 +272,7 @@ def condition(
                 for workload, names in unenforced.items()
             ],
         ),
+        ("InterfaceUnknown", [f"HostEndpoint {name}: {why}" for name, why in unplaced.items()]),
     ]
     found = [(reason, _some(said)) for reason, said in reasons if said]
     return Condition(

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 
 from api.resources.errors import ApplyError
-from policies.compile.compiler import Compiler
+from policies.compile.compiler import Compiler, has_links
 from policies.compile.hooks import closed
 from policies.compile.members import renewed
 from policies.compile.ruleset import Ruleset
@@ -139,21 +139,28 @@ class Filtering:
         takes more than elements of sets, and nothing has been done. ApplyError."""
         if self._none():
             return one.free
-        return await self._alone(one.moves, partial(self._compiler.joined, placed=one.placed))
+        step = partial(self._compiler.joined, placed=one.placed)
+        return await self._alone(one.moves, _same if self._hosts_only(one) else step)
 
     async def part(self, one: Arrival) -> bool:
         """No more; its link is gone. False, ApplyError: as for `join`."""
         if self._none():
             return one.free
-        return await self._alone(one.moves, partial(self._compiler.parted, placed=one.placed))
+        step = partial(self._compiler.parted, placed=one.placed)
+        return await self._alone(one.moves, _same if self._hosts_only(one) else step)
 
     async def move(self, moves: Iterable[Move]) -> bool:
         """Have other members. False, ApplyError: as for `join`."""
-        return await self._alone(moves, lambda rules: rules)
+        return await self._alone(moves, _same)
 
     def _none(self) -> bool:
         """Whether policies have nothing in the table, as was wanted."""
         return self.table.rules is not None and not self.table.rules
+
+    def _hosts_only(self, one: Arrival) -> bool:
+        """Whether policies are for the host alone, and for this one's link neither."""
+        rules = self.table.rules
+        return one.free and rules is not None and not has_links(rules)
 
     async def _alone(
         self, moves: Iterable[Move], step: Callable[[Ruleset], Ruleset | None]
@@ -237,6 +244,10 @@ class Filtering:
             if found not in before:
                 where = f"{found.family} {found.table} {found.chain}"
                 log.warning("forwarding blocked chain=%s remedy=%s", where, found.remedy)
+
+
+def _same(rules: Ruleset) -> Ruleset:
+    return rules
 
 
 def _judge(table: Filter, slaves: Slaves) -> tuple[list[Blocking] | None, list[str]]:

@@ -9,15 +9,21 @@ the next round; however many come meanwhile are one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from api.resources import Condition
 from api.resources.errors import ApplyError, Conflict
+from api.resources.net import IPAddress
+from routed.agent import hosts
 from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement, Wanted, condition
 from routed.agent.flushing import concerned
+from routed.agent.intent import Intent
 from routed.agent.told import Members
+from routed.kernel import interfaces
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
@@ -31,13 +37,17 @@ class Guard:
     def __init__(self, agent: Agent) -> None:
         settings = agent.settings
         self.agent = agent
+        servers = [agent.control.server, *settings.servers]
         self.enforcement = Enforcement(
-            settings.policy_default, allow_unenforced=settings.allow_unenforced_policies
+            settings.policy_default,
+            allow_unenforced=settings.allow_unenforced_policies,
+            failsafe=settings.failsafe_ports(servers),
         )
         path = settings.state_dir / "members.json"
         self.members = Members(path, settings.node, agent.control.client)
         self._pending = False
         self._whole = False  # more than members has changed
+        self._names: Mapping[IPAddress, str] = {}  # as of the last look
         self._in_effect: Wanted | None = None  # as of the last time that flows were ended
         self._known: frozenset[str] = frozenset()  # who was here then
 
@@ -66,13 +76,23 @@ class Guard:
         held = agent.records.held
         if enforcement.anything(agent.intent):  # many may be looked at
             told = dict(self.members.known)  # which goes on changing
-            await agent.filtering.table.aside(enforcement.look, agent.intent, held, told)
+            names = await self._interfaces(agent.intent)
+            await agent.filtering.table.aside(enforcement.look, agent.intent, held, told, names)
         else:
             enforcement.look(agent.intent, held, {})
         self.members.need(self.enforcement.needs)
         agent.filtering.wanted = self.enforcement.wanted
         if before.plan.policies != self.enforcement.wanted.plan.policies:
             agent.report_due(set(self._unenforced()))
+
+    async def _interfaces(self, intent: Intent) -> Mapping[IPAddress, str]:
+        """Those of the host by address, where host endpoints are told by that."""
+        if hosts.needs_addresses(intent.host_endpoints.values()):
+            try:
+                self._names = hosts.by_address(await asyncio.to_thread(interfaces.read))
+            except OSError as error:
+                log.warning("addresses of this host unreadable: %s", error)
+        return self._names
 
     async def _apply(self) -> None:
         self._pending = False
@@ -168,5 +188,6 @@ class Guard:
             self.enforcement.waiting(),
             self.members.problem,
             self._unenforced(),
+            self.enforcement.unplaced,
             agent.control.known.unread,
         )

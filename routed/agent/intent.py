@@ -24,6 +24,7 @@ from api.resources import (
     AddressLease,
     BGPConfiguration,
     BGPPeer,
+    HostEndpoint,
     IPBlock,
     IPPool,
     IPReservation,
@@ -47,14 +48,16 @@ WATCHED = (
     "bgpconfigurations",
     "tiers",
     "networkpolicies",
+    "hostendpoints",
 )
-LATER = frozenset(("tiers", "networkpolicies"))  # no node sees these of an older control plane
+# no node sees these of an older control plane
+LATER = frozenset(("tiers", "networkpolicies", "hostendpoints"))
 
 
 @dataclass(frozen=True)
 class Intent:
-    """Everything that decides, by name. `blocks` are this node's own, `declared` its API-born
-    workloads: the service is their truth."""
+    """Everything that decides, by name. `blocks` and `host_endpoints` are this node's own,
+    `declared` its API-born workloads: the service is their truth."""
 
     node_name: str
     node: Node | None = None
@@ -67,6 +70,7 @@ class Intent:
     leases: Mapping[str, AddressLease] = field(default_factory=dict)
     tiers: Mapping[str, Tier] = field(default_factory=dict)
     policies: Mapping[str, NetworkPolicy] = field(default_factory=dict)
+    host_endpoints: Mapping[str, HostEndpoint] = field(default_factory=dict)
 
     @property
     def draining(self) -> bool:
@@ -120,6 +124,7 @@ class _Document(Model):
     leases: dict[str, AddressLease] = Field(default_factory=dict)
     tiers: dict[str, Tier] = Field(default_factory=dict)
     policies: dict[str, NetworkPolicy] = Field(default_factory=dict)
+    host_endpoints: dict[str, HostEndpoint] = Field(default_factory=dict)
 
 
 class Encoder:
@@ -156,6 +161,7 @@ class Encoder:
         parts += [group("leases", intent.leases.items())]
         parts += [group("tiers", intent.tiers.items())]
         parts += [group("policies", intent.policies.items())]
+        parts += [group("hostEndpoints", intent.host_endpoints.items())]
         self._known = used
         return b"{%b}" % b",".join(parts)
 
@@ -192,6 +198,7 @@ def parse(data: bytes) -> tuple[Intent, dict[str, Workload]]:
         leases=document.leases,
         tiers=document.tiers,
         policies=document.policies,
+        host_endpoints=document.host_endpoints,
     )
     return intent, reports
 
@@ -207,6 +214,7 @@ def by_kind(intent: Intent, reports: Mapping[str, Workload]) -> dict[str, Mappin
         "addressleases": intent.leases,
         "tiers": intent.tiers,
         "networkpolicies": intent.policies,
+        "hostendpoints": intent.host_endpoints,
         "bgppeers": intent.peers,
         "bgpconfigurations": {"default": intent.bgp} if intent.bgp else {},
     }
@@ -248,5 +256,6 @@ def only_more_blocks(before: Intent, after: Intent) -> bool:
 
 
 def only_policies(before: Intent, after: Intent) -> bool:
-    """Whether nothing but policies and tiers has changed: no link and no route."""
-    return replace(after, tiers=before.tiers, policies=before.policies) == before
+    """Whether nothing but policies, tiers and host endpoints has changed: no link and no route."""
+    rest = replace(after, tiers=before.tiers, policies=before.policies)
+    return replace(rest, host_endpoints=before.host_endpoints) == before

@@ -22,6 +22,7 @@ from api.resources import (
     AddressLease,
     BGPConfiguration,
     BGPPeer,
+    HostEndpoint,
     IPBlock,
     IPPool,
     IPReservation,
@@ -133,6 +134,7 @@ class Known:
             reservations=dict(cast("dict[str, IPReservation]", held["ipreservations"])),
             tiers=dict(cast("dict[str, Tier]", held["tiers"])),
             policies=dict(cast("dict[str, NetworkPolicy]", held["networkpolicies"])),
+            host_endpoints=dict(cast("dict[str, HostEndpoint]", held["hostendpoints"])),
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.reference import By, Decision, Judgement, Packet, Verdict
+from policies.reference import By, Decision, Judgement, Packet, Passed, Verdict
 from routed.ctl.traffic import End, told
 
 SAID = {
@@ -11,6 +11,9 @@ SAID = {
     By.OWN_HOST: "the allow-list of a workload's own host",
     By.DISCOVERY: "neighbour discovery is judged by no policy",
     By.MODE: "its mode cannot be enforced",
+    By.FAILSAFE: "a failsafe port, which no policy closes",
+    By.NEEDED: "a host cannot do without it",
+    By.UNSELECTED: "only staged policies select it",
 }
 
 
@@ -27,9 +30,11 @@ def by(decision: Decision, direction: str) -> str:
 def parts(found: Judgement, source: End, destination: End) -> list[str]:
     """A line for each end that has a say, in the order in which they are asked."""
     lines = []
+    hosts = [(one.decision, one.direction.lower(), host(one)) for one in found.hosts]
     for decision, direction, who in (
         (found.egress, "egress", f"egress of {source.called}"),
         (found.own_host, "ingress", f"own host of {source.called}"),
+        *hosts,
         (found.ingress, "ingress", f"ingress of {destination.called}"),
     ):
         if decision is None:
@@ -37,16 +42,24 @@ def parts(found: Judgement, source: End, destination: End) -> list[str]:
         lines.append(f"{who}: {decision.verdict} ({by(decision, direction)})")
         for policy, rule in decision.logged:
             lines.append(f"{who}: logged (policy {policy}, spec.{direction}[{rule}])")
-    return lines or ["nobody here has a say: neither end is a workload that is judged"]
+    return lines or ["nobody here has a say: neither end is judged by policies"]
+
+
+def host(one: Passed) -> str:
+    """Forwarding egress of host endpoint h1-uplink."""
+    said = f"{one.direction.lower()} of host endpoint {one.endpoint}"
+    return f"forwarding, {said}" if one.forwarded else said
 
 
 def staged(found: Judgement, source: End, destination: End) -> list[str]:
     """What staged policies would deny, a line each."""
+    hosts = [(one.staged, one.direction.lower(), host(one)) for one in found.hosts]
     return [
-        f"{direction} of {end.called}: {decision.verdict} ({by(decision, direction)})"
-        for decision, direction, end in (
-            (found.staged_egress, "egress", source),
-            (found.staged_ingress, "ingress", destination),
+        f"{who}: {decision.verdict} ({by(decision, direction)})"
+        for decision, direction, who in (
+            (found.staged_egress, "egress", f"egress of {source.called}"),
+            *hosts,
+            (found.staged_ingress, "ingress", f"ingress of {destination.called}"),
         )
         if decision is not None
     ]
@@ -54,7 +67,8 @@ def staged(found: Judgement, source: End, destination: End) -> list[str]:
 
 def deciding(found: Judgement, source: End, destination: End) -> str:
     """The line of the end that decided."""
-    lines = parts(Judgement(found.egress, found.own_host, found.ingress), source, destination)
+    ends = Judgement(found.egress, found.own_host, found.ingress, found.hosts)
+    lines = parts(ends, source, destination)
     if found.verdict is Verdict.ALLOW:
         return "; ".join(lines)
     return next(line for line in lines if f": {found.verdict} (" in line)

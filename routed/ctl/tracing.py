@@ -1,7 +1,8 @@
 """`routectl trace`: what policies say of a flow, and which rule says it.
 
 Reads what is declared from the service and asks the reference evaluator. What a node does where no
-tier decides is in its agent's settings, which the service does not know.
+tier decides, and its failsafe ports, are in its agent's settings, which the service does not know:
+these are taken as they are by default.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from api.resources import HostEndpoint, NetworkPolicy, NetworkSet, Node, Tier, W
 from api.resources.errors import Cause, ConfigError
 from api.resources.meta import Resource
 from api.resources.policy import NUMBERS
-from policies.reference import Decision, Judgement, Packet, World, gathered, judge
+from policies.reference import Decision, Judgement, Packet, Passed, World, gathered, judge
 from routed.ctl import explained, traffic
 from routed.ctl.connection import Connection
 from routed.ctl.traffic import End, What
@@ -89,9 +90,21 @@ def _document(source: End, destination: End, packet: Packet, found: Judgement) -
         "verdict": found.verdict,
         "egress": _decision(found.egress),
         "ownHost": _decision(found.own_host),
+        "hostEndpoints": [_host(one) for one in found.hosts],
         "ingress": _decision(found.ingress),
         "stagedEgress": _decision(found.staged_egress),
         "stagedIngress": _decision(found.staged_ingress),
+    }
+
+
+def _host(one: Passed) -> dict[str, Any]:
+    return {
+        "name": one.endpoint,
+        "node": one.node,
+        "direction": one.direction,
+        "forwarded": one.forwarded,
+        "decision": _decision(one.decision),
+        "staged": _decision(one.staged),
     }
 
 

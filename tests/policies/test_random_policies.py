@@ -98,12 +98,14 @@ def _try(table: Table, counts: Counter[str], number: int, examples: int) -> None
 @given(made=scenes())
 def test_a_workload_that_comes_or_goes_ends_in_what_would_be_compiled_anew(made: Scene) -> None:
     order = Order(made.tiers, made.policies)
-    (one, *others), known = made.endpoints, made.membership(order.plan(made.endpoints).needs())
+    of_the_host = made.default, made.interfaces, made.failsafe
+    (one, *others), whole = made.endpoints, order.plan(made.endpoints, *of_the_host)
+    known = made.membership(whole.needs())
     compiler, placed = Compiler(), order.place(one)
-    few = compiler.compile(order.plan(others, made.default), known)
-    all_of_them = compiler.compile(order.plan(made.endpoints, made.default), known)
-    assert all_of_them == compiler.compile(order.plan(made.endpoints, made.default), known)
-    assert all_of_them == Compiler().compile(order.plan(made.endpoints, made.default), known)
+    few = compiler.compile(order.plan(others, *of_the_host), known)
+    all_of_them = compiler.compile(whole, known)
+    assert all_of_them == compiler.compile(whole, known)
+    assert all_of_them == Compiler().compile(whole, known)
     assert compiler.joined(few, placed) in (None, all_of_them)
     assert compiler.parted(all_of_them, placed) in (None, few)
 
@@ -113,7 +115,8 @@ def test_a_workload_that_comes_or_goes_ends_in_what_would_be_compiled_anew(made:
 def test_members_that_come_or_go_end_in_what_would_be_compiled_anew(
     made: Scene, which: int
 ) -> None:
-    whole = plan(made.tiers, made.policies, made.endpoints, made.default)
+    ends = made.endpoints, made.default, made.interfaces, made.failsafe
+    whole = plan(made.tiers, made.policies, *ends)
     known, dice = made.membership(whole.needs()), Random(which)  # noqa: S311
     assume(known.selectors)
     text = dice.choice(sorted(known.selectors))

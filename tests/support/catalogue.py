@@ -29,7 +29,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "policies" / "catalogue"
 VERDICTS = ("allow", "deny", "reject")
 KEYS = {
     *VERDICTS, "case", "policies", "tiers", "workloads", "networksets", "default", "untold",
-    "untold_ports", "in", "out", "logs", "staged", "unready",
+    "untold_ports", "hostendpoints", "in", "out", "logs", "staged", "unready",
 }  # fmt: skip
 PACKET = re.compile(
     r"(?P<source>\S+) > (?P<destination>\S+) (?P<protocol>\w+)"
@@ -73,6 +73,7 @@ def case(name: str, raw: World) -> Case:
     if not raw.keys() <= KEYS:
         raise ValueError(f"{name}: {raw.keys() - KEYS}")
     workloads = {**world["workloads"], **raw.get("workloads", {})}
+    here = raw.get("hostendpoints", {})
     policies = [*raw.get("policies", [])]
     if "in" in raw:
         policies.append(_short("in", "db", "Ingress", ingress=raw["in"]))
@@ -85,12 +86,7 @@ def case(name: str, raw: World) -> Case:
             _labelled(NetworkSet, key, one, nets=one.get("nets", []))
             for key, one in {**world["networksets"], **raw.get("networksets", {})}.items()
         ),
-        tuple(
-            _labelled(
-                HostEndpoint, key, one, node=THERE, expectedIPs=one["addresses"], ports=one["ports"]
-            )
-            for key, one in world["hostendpoints"].items()
-        ),
+        tuple(_host(key, one) for key, one in {**world["hostendpoints"], **here}.items()),
         tuple(_workload(key, one) for key, one in workloads.items()),
         addresses(*world["host"]),
         raw.get("default", "Allow"),
@@ -123,6 +119,16 @@ def _object(kind: Any, raw: World) -> Any:
 def _labelled(kind: Any, name: str, raw: World, **spec: Any) -> Any:
     metadata = {"name": name, "labels": raw.get("labels", {})}
     return kind.model_validate({"metadata": metadata, "spec": spec})
+
+
+def _host(name: str, raw: World) -> HostEndpoint:
+    """Without `addresses`: of the host that the local workloads are on."""
+    node = THERE if "addresses" in raw else HERE
+    interface = raw.get("interface")
+    own = raw.get("addresses", [] if interface else _world()["host"])
+    spec = {"interfaceName": interface, "expectedIPs": own, "ports": raw.get("ports", [])}
+    found: HostEndpoint = _labelled(HostEndpoint, name, raw, node=node, **spec)
+    return found
 
 
 def _workload(name: str, raw: World) -> Workload:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from api.resources.hostendpoint import HostEndpoint
 from api.resources.policy import NetworkPolicy, NetworkSet, Tier
 from api.resources.workload import Workload
+from policies.failsafe import failsafe
 from policies.plan import plan
 from support.rulesets.packets import ICMP, ICMPV6, PORTED
 from support.scenes import HERE, THERE, Scene, Sent, addresses
@@ -53,7 +54,7 @@ def scenes() -> st.SearchStrategy[Scene]:
         local=st.lists(NUMBERS, min_size=1, max_size=4),
         remote=st.lists(NUMBERS, max_size=2),
         sets=st.lists(NUMBERS, max_size=2),
-        hosts=st.lists(NUMBERS, max_size=1),
+        hosts=st.lists(NUMBERS, max_size=3),
         rest=NUMBERS,
     )
 
@@ -79,10 +80,12 @@ def _scene(
         ),
         addresses(*HOST),
         dice.choice(["Allow", "Allow", "Deny"]),  # type: ignore[arg-type]
+        failsafe=failsafe([dice.choice(["2/tcp", "3/udp"])], ["4/sctp", "1/tcp"]),
     )
     if dice.random() < 0.8:
         return scene
-    needs = plan(scene.tiers, scene.policies, scene.endpoints, scene.default).needs()
+    ends = scene.endpoints, scene.default, scene.interfaces
+    needs = plan(scene.tiers, scene.policies, *ends).needs()
     selectors, ports = sorted(needs.selectors), sorted(needs.ports)
     return replace(
         scene,
@@ -107,6 +110,7 @@ def _policy(place: int, number: int, ingress: list[int], egress: list[int]) -> N
         "order": dice.choice([None, 1, 1.5, 2, -1]),
         "selector": dice.choice(["", "", *SELECTORS]),
         "staged": dice.random() < 0.25,
+        "applyOnForward": dice.random() < 0.5,
         "ingress": [_rule(one) for one in ingress],
         "egress": [_rule(one) for one in egress],
     }
@@ -191,7 +195,12 @@ def _host(place: int, number: int) -> HostEndpoint:
     dice = Random(number)  # noqa: S311
     metadata = {"name": f"h{place}", "labels": dice.choice(LABELS)}
     own = dice.sample([*FOUR[6:], *SIX[6:]], dice.randint(1, 2))
-    spec = {"node": THERE, "expectedIPs": own, "ports": [{"name": "p", "port": 2}]}
+    here: list[Fields] = [
+        {"interfaceName": dice.choice(["*", "up0", "up0", "up1"])},
+        {"expectedIPs": dice.sample(HOST, 1)},
+    ]
+    spec = {"node": HERE, **dice.choice(here)} if place else {"node": THERE, "expectedIPs": own}
+    spec["ports"] = [{"name": "p", "port": 2}]
     return HostEndpoint.model_validate({"metadata": metadata, "spec": spec})
 
 

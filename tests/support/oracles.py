@@ -10,17 +10,20 @@ from dataclasses import replace
 from functools import cached_property
 
 from policies.compile.names import short
-from policies.reference import By, Decision, Judgement, Verdict, judge
+from policies.reference import By, Decision, Judgement, Passed, Verdict, judge
 from policies.reference_rules import incomplete
 from support.catalogue import Case
 from support.rulesets import Outcome, Ruleset
-from support.scenes import PASSING, Scene, Sent
+from support.scenes import HERE, PASSING, UPLINK, Scene, Sent
 
 WORDS = {"accept": "allow", "drop": "deny", "reject": "reject"}
 # what is answered with: RST, or "administratively prohibited" of either family (docs/policy.md)
 RESET, PROHIBITED = "tcp reset", "admin-prohibited"
 LOG_GROUP = 82  # of nflog
-JUDGING = ("policy-egress", "policy-ingress", "policy-tohost")
+JUDGING = (
+    "policy-egress", "policy-ingress", "policy-tohost", "policy-host-in", "policy-host-out",
+    "policy-forward-in", "policy-forward-out",
+)  # fmt: skip
 TRIAL = "trial-"  # what base chains begin with that only count what is staged
 
 
@@ -40,7 +43,9 @@ class Evaluated:
         sender, receiver = (
             "" if one is None else one.metadata.name for one in (self.sender, self.receiver)
         )
-        return judge(self.scene.world, replace(self.sent.asked, sender=sender, receiver=receiver))
+        way = {"through": HERE, "arrives": UPLINK, "leaves": UPLINK}
+        asked = replace(self.sent.asked, sender=sender, receiver=receiver, **way)
+        return judge(self.scene.world, asked)
 
     @property
     def decisions(self) -> list[tuple[str, Decision]]:
@@ -50,6 +55,7 @@ class Evaluated:
             return []
         asked = [("egress", self.judged.egress), ("host", self.judged.own_host)]
         asked = asked if self.sender is not None else []
+        asked += [(one.direction.lower(), one.decision) for one in self.passed]
         asked += [("ingress", self.judged.ingress)] if self.receiver is not None else []
         found = []
         for direction, one in asked:
@@ -58,6 +64,11 @@ class Evaluated:
                 if one.verdict is not Verdict.ALLOW:
                     break
         return found
+
+    @property
+    def passed(self) -> list[Passed]:
+        """What the host endpoints of this host say."""
+        return [one for one in self.judged.hosts if one.node == HERE]
 
     @property
     def verdict(self) -> str:
@@ -94,10 +105,14 @@ class Evaluated:
     @property
     def staged(self) -> list[str]:
         """The labels of what would deny it: at the sender, and, if it gets there, the receiver."""
-        trials = {"egress": self.judged.staged_egress, "ingress": self.judged.staged_ingress}
+        trials = {
+            id(self.judged.egress): self.judged.staged_egress,
+            id(self.judged.ingress): self.judged.staged_ingress,
+            **{id(one.decision): one.staged for one in self.passed},
+        }
         found = []
-        for direction, _ in self.decisions:
-            one = trials.get(direction)
+        for direction, decision in self.decisions:
+            one = trials.get(id(decision))
             if one is not None:
                 last = one.rule if one.by is By.RULE else "default"
                 found.append(f"{_whose(one)} {direction} {last}")

@@ -18,7 +18,17 @@ from api.resources.net import IPAddress
 from api.resources.policy import NetworkPolicy, NetworkSet, Tier
 from api.resources.selectors import parse
 from api.resources.workload import Workload
-from policies.model import Default, Endpoint, Members, Membership, Needs, PortKey, PortMembers
+from policies.failsafe import Failsafe, failsafe
+from policies.model import (
+    Default,
+    Endpoint,
+    HostInterface,
+    Members,
+    Membership,
+    Needs,
+    PortKey,
+    PortMembers,
+)
 from policies.reference import World
 from policies.reference_world import Packet as AskedPacket
 from support.rulesets import Packet as SeenPacket
@@ -30,6 +40,7 @@ NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP", 136: "UDPLit
 NUMBERS = {name: number for number, name in NAMES.items()}
 GATEWAYS = frozenset(map(ip_address, ("169.254.1.1", "fe80::1", "255.255.255.255")))
 ASKS = frozenset({0, 8, *range(13, 19)})  # types of ICMP that Linux knows as no errors
+FAILSAFE = failsafe()
 PASSING = ("established", "related")  # states that no policy is asked about
 
 
@@ -93,6 +104,7 @@ class Scene:
     untold_ports: frozenset[PortKey] = field(default_factory=frozenset)
     unready: frozenset[str] = field(default_factory=frozenset)
     links: Mapping[str, str] = field(default_factory=dict)
+    failsafe: Failsafe = FAILSAFE
 
     @cached_property
     def world(self) -> World:
@@ -107,7 +119,18 @@ class Scene:
             self.default,
             self.untold,
             self.untold_ports,
+            {HERE: dict.fromkeys(self.host, UPLINK)},
+            self.failsafe,
         )
+
+    @property
+    def interfaces(self) -> list[HostInterface]:
+        """For the compiler: of the host `HERE`, whose only interface is the uplink."""
+        return [
+            HostInterface(one.metadata.name, one.metadata.labels, one.spec.interface_name or UPLINK)
+            for one in self.hosts
+            if one.spec.node == HERE
+        ]
 
     @property
     def endpoints(self) -> list[Endpoint]:

@@ -63,5 +63,12 @@ class Table:
 
 def compiled(scene: Scene, compiler: Compiler | None = None) -> Wanted:
     """What the compiler makes of it, that one if it is said."""
-    made = plan(scene.tiers, scene.policies, scene.endpoints, scene.default)
+    made = plan(
+        scene.tiers,
+        scene.policies,
+        scene.endpoints,
+        scene.default,
+        scene.interfaces,
+        scene.failsafe,
+    )
     return (compiler or Compiler()).compile(made, scene.membership(made.needs()))

@@ -16,6 +16,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
@@ -158,7 +159,7 @@ class Wires:
         arrived = self._drain_host() if receiver is None else heard[receiver]
         if any(one.comes_as(arrives) if arrives else one.is_what_was(sent) for one in arrived):
             return "allow"
-        back = heard.get(sender, [])
+        back = self._drain_host() + arrived if sender is None else heard[sender]
         return "reject" if any(one.answers(sent) for one in back) else "deny"
 
     def _flushed(self, name: str) -> list[Heard]:
@@ -212,7 +213,8 @@ def _listening(family: int) -> Iterator[socket.socket]:
 
 def _send_from_host(sent: Sent) -> None:
     family = socket.AF_INET if sent.source.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as one:
+    one = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    with one, suppress(PermissionError):  # what is dropped on its way out is told to the sender
         one.sendto(packet(sent), (str(sent.destination), 0))
 
 
