@@ -275,6 +275,42 @@ def _of_direction(direction: str) -> Iterator[tuple[str, Mutator]]:
     yield "nothing is judged", without(".*", base)
 
 
+def _of_hosts() -> Iterator[tuple[str, Mutator]]:
+    states, ports = "established,related", r"th dport \{[^}]*\}"
+    for at in ("host-in", "host-out", "forward-in", "forward-out"):
+        base = f"policy-{at}"
+        key, other = ("iif", "oif") if at.endswith("in") else ("oif", "iif")
+        yield f"answers are judged, {at}", without("ct state .*", base)
+        yield f"what is related is judged, {at}", texts(states, "established", base)
+        yield f"what is established is judged, {at}", texts(states, "related", base)
+        yield f"all states pass, {at}", texts(states, f"{states},invalid", base)
+        yield f"links of workloads are judged, {at}", without(f"{key}group .*", base)
+        yield f"nothing is judged, {at}", without(f"{key}name .* goto .*|goto .*", base)
+        if at.startswith("forward"):
+            yield f"by the other interface, {at}", texts(f"{key}name", f"{other}name", base)
+            continue
+        yield f"failsafe ports lost, {at}", without(ports, base)
+        yield f"only the first failsafe port, {at}", texts(ports, _first_of, base)
+        yield f"only the last failsafe port, {at}", texts(ports, _last_of, base)
+        yield f"all ports are failsafe, {at}", texts(ports, "", base)
+        yield f"failsafe for the other end, {at}", texts("dport", "sport", base)
+        needed = r"icmpv6 type \{[^}]*\}"
+        yield f"no neighbours, {at}", without(needed, base)
+        yield f"only the first of ICMPv6, {at}", texts(needed, _first_of, base)
+        yield f"only the last of ICMPv6, {at}", texts(needed, _last_of, base)
+        yield f"all of ICMPv6, {at}", texts(needed, "meta l4proto 58", base)
+        yield f"no path MTU, {at}", without("icmp type 3 .*", base)
+        yield f"all that cannot be reached, {at}", texts("icmp code 4", "", base)
+    yield "failsafe ports are tried, host-in", without(ports, "trial-host-in")
+    yield "an interface is of all others", without('iifname "up0" accept', "policy-host-in")
+    yield (
+        "failsafe ports are forwarded to",
+        chains(
+            lambda lines: [("meta l4proto 6 th dport 22 accept", "x"), *lines], "policy-forward-in"
+        ),
+    )
+
+
 def _all() -> Iterator[tuple[str, Mutator]]:
     for what, pattern in PARTS.items():
         yield f"lost: {what}", texts(pattern, "", RULES)
@@ -309,6 +345,7 @@ def _all() -> Iterator[tuple[str, Mutator]]:
         "neighbours may do all of ICMPv6",
         texts(r"icmpv6 type \{.*\}", "meta l4proto 58", "policy-tohost"),
     )
+    yield from _of_hosts()
     for version in (4, 6):
         for kind in ("selector", "nets", "named"):
             name = f"{kind}{version}-"
