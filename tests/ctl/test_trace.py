@@ -33,6 +33,21 @@ spec:
   selector: app == 'web'
   staged: true
   egress: [{action: Deny, reject: true}]
+---
+apiVersion: routed.dev/v1
+kind: HostEndpoint
+metadata: {name: h1-uplinks, labels: {role: edge}}
+spec: {node: h1, interfaceName: "*"}
+---
+apiVersion: routed.dev/v1
+kind: NetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: role == 'edge'
+  applyOnForward: true
+  ingress:
+    - {action: Allow, protocol: TCP, destination: {ports: [443]}}
+    - {action: Allow, destination: {nets: [10.0.0.0/24]}}
 """
 Ctl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -77,8 +92,10 @@ def test_both_ends_are_told_and_what_decided(declared: Ctl) -> None:
         "routes and BGP: not looked at yet",
     ]
     denied = ok(declared("trace", "203.0.113.7", "10.0.0.2", "--port", "5432/udp"))
-    assert denied.splitlines()[:2] == [
+    assert denied.splitlines()[:3] == [
         "203.0.113.7 -> db.h1 (10.0.0.2) UDP/5432: Deny",
+        "  forwarding, ingress of host endpoint h1-uplinks: Allow (tier default, policy edge, "
+        "spec.ingress[1])",
         "  ingress of db.h1: Deny (tier default: no rule of its policies decides, so its "
         "defaultAction)",
     ]
@@ -94,6 +111,28 @@ def test_own_host_and_json(declared: Ctl) -> None:
         "verdict": "Reject", "by": "rule", "tier": "default", "policy": "web-out", "rule": 0,
         "logged": [],
     }  # fmt: skip
+
+
+def test_host_endpoints_are_told(declared: Ctl) -> None:
+    said = ok(declared("trace", "203.0.113.7", "h1", "--port", "443"))
+    assert said.splitlines()[:2] == [
+        "203.0.113.7 -> node/h1 (172.16.0.1) TCP/443: Allow",
+        "  ingress of host endpoint h1-uplinks: Allow (tier default, policy edge, spec.ingress[0])",
+    ]
+    said = ok(declared("trace", "203.0.113.7", "h1", "--port", "22"))
+    assert "h1-uplinks: Allow (a failsafe port, which no policy closes)\n" in said
+    (found,) = json.loads(ok(declared("trace", "203.0.113.7", "h1", "--port", "80", "-o", "json")))
+    assert found["verdict"] == "Deny"
+    assert found["hostEndpoints"] == [
+        {
+            "name": "h1-uplinks", "node": "h1", "direction": "Ingress", "forwarded": False,
+            "decision": {
+                "verdict": "Deny", "by": "tier", "tier": "default", "policy": None, "rule": None,
+                "logged": [],
+            },
+            "staged": None,
+        }
+    ]  # fmt: skip
 
 
 def test_a_mapped_port_is_not_taken_for_the_hosts_own(declared: Ctl) -> None:
