@@ -163,3 +163,43 @@ spec:
     done = asked(held)
     assert "allow[0]: api.h1 (10.0.0.9) -> node/h1 (192.0.2.1) ICMP/8.0: egress" in done.stdout
     assert "5 flows judged, 1 not as expected" in done.stdout, done.stdout
+
+
+HOSTS = """
+apiVersion: routed.dev/v1
+kind: HostEndpoint
+metadata: {name: edge, labels: {role: edge}}
+spec: {node: host1, interfaceName: "*"}
+---
+apiVersion: routed.dev/v1
+kind: NetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: role == 'edge'
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, protocol: TCP, destination: {ports: [443]}}]
+---
+apiVersion: routed.dev/v1
+kind: PolicyTest
+metadata: {name: hosts}
+spec:
+  nodes: {host1: [192.0.2.11]}
+  workloads: [{name: web, node: host1}]
+  allow:
+    - {from: 203.0.113.7, to: node/host1, port: [443, 22, 179]}
+    - {from: node/host1, to: 203.0.113.7, port: [179, 53/udp]}
+    - {from: 203.0.113.7, to: web, port: 80}
+    - {from: node/host1, to: web, port: 80}
+  deny:
+    - {from: 203.0.113.7, to: node/host1, port: [80, 22/udp]}
+    - {from: node/host1, to: 203.0.113.7, port: 443}
+"""
+
+
+def test_host_endpoints_count_with_their_failsafe_ports(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yaml"
+    path.write_text(HOSTS, encoding="utf-8")
+    assert expecting.run([path]).differing == ()
+    path.write_text(HOSTS.replace("port: [443, 22,", "port: [8443, 22,"), encoding="utf-8")
+    (line,) = expecting.run([path]).differing
+    assert "TCP/8443: ingress of host endpoint edge: Deny (tier default: no rule" in line
