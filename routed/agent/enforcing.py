@@ -52,9 +52,14 @@ class Wanted:
 
     def __bool__(self) -> bool:
         """Whether there is anything to filter."""
+        return bool(self.plan.hosts) or self.of_workloads
+
+    @property
+    def of_workloads(self) -> bool:
+        """Whether any workload's link is filtered."""
         plan = self.plan
         placed = any(one.ingress or one.egress for one in plan.endpoints.values())
-        return placed or bool(plan.hosts) or (plan.default == "Deny" and bool(plan.endpoints))
+        return placed or (plan.default == "Deny" and bool(plan.endpoints))
 
     def each(self) -> Iterator[tuple[str, Wanted]]:
         """Each policy that is for somebody here, as if it were the only one."""

@@ -117,7 +117,8 @@ class Filtering:
         refused = await self._sync(self.nat, rules, trusted=trusted)
         self.ready, self.refused = refused is None, None
         if refused is not None:
-            if before is None and self.wanted and not await self._policed():
+            of_workloads = self.wanted is not None and self.wanted.of_workloads
+            if before is None and of_workloads and not await self._policed():
                 before = closed()  # nobody knows what was in effect before
             elif before and self.wanted is not None:  # who has left is not to be let in by them
                 before = await self.table.aside(renewed, before, self.wanted.membership)

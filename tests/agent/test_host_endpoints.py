@@ -17,6 +17,7 @@ from api.client import WatchEvent
 from api.client.selections import Entries
 from api.resources import Condition, HostEndpoint
 from api.resources.errors import ConfigError
+from policies.compile.hooks import closed
 from policies.failsafe import ALWAYS
 from routed.addressing import Held, Interface
 from routed.agent import hosts
@@ -174,6 +175,30 @@ def test_a_flush_brings_it_back_and_so_does_the_next_agent(tmp_path: Path) -> No
         serving = asyncio.create_task(following.writer.serve())
         await following.writer.synced()
         assert (other.rules, reports) == (before, {})
+        serving.cancel()
+
+    play(tmp_path, body)
+
+
+def test_where_the_hosts_rules_are_refused_workloads_are_not_closed(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        link = await attach(agent, "web")
+        following = agent_on(kernel, agent.settings.run_dir)
+        following.filtering.table.filter = other = KeptFilter()
+        other.refuses = "host-in"
+        put(following, SHUT, ends=(edge(),))
+        serving = asyncio.create_task(following.writer.serve())
+        await following.writer.synced()
+        assert said(following).reason == "RulesRefused"
+        assert not other.rules
+        db = policy("web", selector="app == 'web'", ingress=[{"action": "Allow"}])
+        put(following, SHUT, db, ends=(edge(),))
+        await applied(following)
+        assert other.rules == closed(), "these it was not to leave open"
+        other.refuses = ""
+        await following.writer.synced()
+        assert link in other.links()
+        assert said(following).status == "True"
         serving.cancel()
 
     play(tmp_path, body)

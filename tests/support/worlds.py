@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from api.resources.policy import NetworkPolicy, Tier
-from policies.model import Default, Endpoint, Members, Membership, Plan
+from policies.failsafe import NO_FAILSAFE, Failsafe, failsafe
+from policies.model import Default, Endpoint, HostInterface, Members, Membership, Plan
 from policies.plan import plan
 
 SELECTORS = ("app == 'a'", "app == 'b'", "has(net)", "all()")
@@ -46,10 +47,12 @@ class World:
     endpoints: dict[str, Endpoint]
     known: Membership
     default: Default = "Allow"
+    hosts: tuple[HostInterface, ...] = ()
+    failsafe: Failsafe = NO_FAILSAFE
 
     def plan(self) -> Plan:
-        endpoints = self.endpoints.values()
-        return plan(self.tiers.values(), self.policies.values(), endpoints, self.default)
+        ends = self.endpoints.values(), self.default, self.hosts, self.failsafe
+        return plan(self.tiers.values(), self.policies.values(), *ends)
 
 
 def _nets(draw: st.DrawFn, version: int | None) -> list[str]:
@@ -103,6 +106,7 @@ def policies(draw: st.DrawFn, name: str) -> NetworkPolicy:
         "tier": draw(st.sampled_from(TIERS)),
         "selector": draw(st.sampled_from(SELECTORS)),
         "staged": draw(st.integers(0, 4)) == 0,
+        "applyOnForward": draw(st.booleans()),
         "ingress": draw(st.lists(rules(), max_size=3)),
         "egress": draw(st.lists(rules(), max_size=3)),
     }
@@ -115,6 +119,20 @@ def policies(draw: st.DrawFn, name: str) -> NetworkPolicy:
 def endpoints(draw: st.DrawFn, name: str) -> Endpoint:
     labels = draw(st.sampled_from(({}, {"app": "a"}, {"app": "b"}, {"app": "b", "net": "x"})))
     return Endpoint(name, labels, link=f"rt{name}")
+
+
+def hosts() -> st.SearchStrategy[tuple[HostInterface, ...]]:
+    one = st.builds(
+        HostInterface,
+        st.sampled_from(("h1", "h2")),
+        st.sampled_from(({}, {"app": "a"}, {"app": "b"})),
+        st.sampled_from(("*", "up0", "up1")),
+    )
+    return st.lists(one, max_size=2).map(tuple)
+
+
+def failsafes() -> st.SearchStrategy[Failsafe]:
+    return st.sampled_from((NO_FAILSAFE, failsafe(), failsafe([], [])))
 
 
 def _members() -> st.SearchStrategy[Members]:
@@ -167,13 +185,15 @@ def worlds(draw: st.DrawFn) -> World:
         {name: draw(endpoints(name)) for name in LINKS if draw(st.booleans())},
         draw(known()),
         draw(st.sampled_from(("Allow", "Allow", "Deny"))),
+        draw(hosts()),
+        draw(failsafes()),
     )
 
 
 @st.composite
 def after(draw: st.DrawFn, world: World) -> World:
     """One thing is different."""
-    what = draw(st.sampled_from(("tiers", "policy", "endpoint", "known", "default", "all")))
+    what = draw(st.sampled_from(("tiers", "policy", "endpoint", "known", "default", "host", "all")))
     if what == "tiers":
         return replace(world, tiers=draw(_tiers()))
     if what == "policy":
@@ -188,6 +208,8 @@ def after(draw: st.DrawFn, world: World) -> World:
         return replace(world, endpoints={**others, **more})
     if what == "known":
         return replace(world, known=draw(known()))
+    if what == "host":
+        return replace(world, hosts=draw(hosts()), failsafe=draw(failsafes()))
     if what == "default":
         return replace(world, default=draw(st.sampled_from(("Allow", "Deny"))))
     return draw(worlds())
