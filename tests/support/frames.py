@@ -62,37 +62,43 @@ def start(sent: Sent) -> bytes:
     return payload(sent)[:4]
 
 
-def packet(sent: Sent, extensions: Sequence[int] = ()) -> bytes:
-    """With its IP header, and in IPv6 with such extension headers, by their numbers."""
-    body, protocol = payload(sent), sent.protocol
+def packet(
+    sent: Sent, extensions: Sequence[int] = (), body: bytes | None = None, hops: int = 64
+) -> bytes:
+    """With its IP header, and in IPv6 with such extension headers, by their numbers. `body`: what
+    is behind them, if it is something else than `payload`."""
+    body, protocol = payload(sent) if body is None else body, sent.protocol
     for kind in reversed(extensions):
         body, protocol = struct.pack("!BBHI", protocol, 0, 0, 0) + body, kind
         if kind in OPTIONS:
             body = body[:2] + bytes([1, 4, 0, 0, 0, 0]) + body[8:]  # PadN (RFC 8200, 4.2)
     source, destination = sent.source.packed, sent.destination.packed
     if sent.source.version == 6:
-        head = struct.pack("!IHBB", 6 << 28, len(body), protocol, 64)
+        head = struct.pack("!IHBB", 6 << 28, len(body), protocol, hops)
         return head + source + destination + body
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, sent.protocol, 0)
-    head += source + destination
-    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + body
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, hops, sent.protocol, 0)
+    return headed(head + source + destination) + body
+
+
+def headed(head: bytes) -> bytes:
+    """A header of IPv4 with its checksum, whatever that was."""
+    head = head[:10] + bytes(2) + head[12:]
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:]
 
 
 def payload(sent: Sent) -> bytes:
     """What is behind the IP header: the first of a flow."""
     first, second = sent.first or 0, sent.second or 0
     if sent.protocol == TCP:
-        return _filled(
-            sent, struct.pack("!HHIIBBHHH", first, second, 7, 0, 0x50, 2, 1024, 0, 0), 16
-        )
+        return filled(sent, struct.pack("!HHIIBBHHH", first, second, 7, 0, 0x50, 2, 1024, 0, 0), 16)
     if sent.protocol in (UDP, UDPLITE):
-        return _filled(sent, struct.pack("!HHHH", first, second, 8, 0), 6)
+        return filled(sent, struct.pack("!HHHH", first, second, 8, 0), 6)
     if sent.protocol == SCTP:
         chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 9, 65_536, 1, 1, 3)  # INIT
         whole = struct.pack("!HHII", first, second, 0, 0) + chunk
         return whole[:8] + struct.pack("<I", _crc32c(whole)) + whole[12:]
     if sent.protocol in (ICMP, ICMPV6):
-        return _filled(sent, struct.pack("!BBHHH", first, second, 0, 1, 1) + bytes(24), 2)
+        return filled(sent, struct.pack("!BBHHH", first, second, 0, 1, 1) + bytes(24), 2)
     return bytes(24)
 
 
@@ -111,17 +117,17 @@ def read(data: bytes) -> Heard | None:
     return Heard(source, destination, protocol, data[size : size + 4], data[size + 4 :])
 
 
-def _filled(sent: Sent, body: bytes, place: int) -> bytes:
-    """With the checksum in its place."""
+def filled(sent: Sent, body: bytes, place: int) -> bytes:
+    """With the checksum in its place, which is 0."""
     false = b""
     if sent.protocol != ICMP:  # whose checksum is of itself alone
         false = sent.source.packed + sent.destination.packed
         false += struct.pack("!II", len(body), sent.protocol)
-    found = _checksum(false + body)
+    found = checksum(false + body)
     return body[:place] + struct.pack("!H", found or 0xFFFF) + body[place + 2 :]
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """RFC 1071."""
     data += b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))

@@ -36,6 +36,7 @@ from support.scenes import PASSING, UPLINK, Scene, Sent
 Make = Callable[[str], str]
 
 ETH_P_ALL, MARKER = 0x0003, 0x88B5  # MARKER: IEEE 802 local experimental ethertype
+IP = frozenset(struct.pack("!H", kind) for kind in ETHERTYPES.values())
 PACKET_OUTGOING = 4
 SECONDS = 5.0  # after which a marker that has not come is an error
 OUTSIDE = "outside"
@@ -69,15 +70,20 @@ class Wire:
         self.send(b"\xff" * 6, MARKER, struct.pack("!Q", number) + bytes(40))
 
     def until(self, number: int) -> list[Heard]:
-        """What came before the marker of that number. AssertionError, if that does not come."""
+        """The packets that came before the marker of that number. AssertionError, if that does
+        not come."""
+        found = [read(frame[14:]) for frame in self.frames(number) if frame[12:14] in IP]
+        return [one for one in found if one is not None]
+
+    def frames(self, number: int) -> list[bytes]:
+        """Likewise, whatever came."""
         found, ends = [], time.monotonic() + SECONDS
         while True:
             for frame in self.come():
                 kind = struct.unpack("!H", frame[12:14])[0]
                 if kind == MARKER and struct.unpack("!Q", frame[14:22])[0] == number:
                     return found
-                one = read(frame[14:]) if kind in ETHERTYPES.values() else None
-                found += [] if one is None else [one]
+                found.append(frame)
             ready, _, _ = select.select([self.socket], [], [], max(0, ends - time.monotonic()))
             assert ready, f"marker {number} has not come"
 
@@ -121,7 +127,7 @@ class Wires:
             for name, netns in namespaces.items()
         }
         await LinuxKernel().sync(HostState(endpoints=points))
-        _outside(outside, host)
+        uplink(outside, host)
         for name, netns in namespaces.items():
             with entered(netns):
                 self._far[name] = Wire("eth0")
@@ -129,7 +135,7 @@ class Wires:
         with entered(outside):
             self._far[OUTSIDE] = Wire("far0")
         self._near[OUTSIDE] = Wire(UPLINK)
-        self._host = [*_listening(socket.AF_INET), *_listening(socket.AF_INET6)]
+        self._host = [*listening(socket.AF_INET), *listening(socket.AF_INET6)]
         return self
 
     def verdict(
@@ -201,7 +207,7 @@ class Wires:
             two.close()
 
 
-def _listening(family: int) -> Iterator[socket.socket]:
+def listening(family: int) -> Iterator[socket.socket]:
     """Raw sockets get what is for the host itself and has passed its filters (raw(7))."""
     for protocol in (ICMPV6 if family == socket.AF_INET6 else ICMP, 6, 17, 47, 132, 136):
         one = socket.socket(family, socket.SOCK_RAW, protocol)
@@ -218,8 +224,8 @@ def _send_from_host(sent: Sent) -> None:
         one.sendto(packet(sent), (str(sent.destination), 0))
 
 
-def _outside(netns: str, host: Sequence[str]) -> None:
-    """The uplink, with all addresses that are nowhere else behind it."""
+def uplink(netns: str, host: Sequence[str] = HOST) -> None:
+    """A link to far0 of another namespace, with all addresses that are nowhere else behind it."""
     run("ip", "link", "add", UPLINK, "type", "veth", "peer", "name", "far0", "netns", netns)
     run("ip", "-n", netns, "link", "set", "far0", "up")
     for own in host:
