@@ -7,32 +7,37 @@ removed at the end, however it ends.
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from api.auth import kubeconfig
 from routed.lab import bird, fabric
-from routed.lab.fabric import LabError, command, inside
-from routed.lab.lab import PORT, Lab
+from routed.lab.fabric import LabError
 from routed.lab.prober import Probe, Stream
 from routed.lab.processes import wait_for
+from routed.lab.stage import Stage
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 STREAM_SECONDS = 3.0
 FAMILIES = ("--family", "IPv4", "--family", "IPv6")
+POLICY = """\
+apiVersion: routed.dev/v1
+kind: NetworkPolicy
+metadata: {name: db}
+spec:
+  selector: app == 'db'
+  ingress:
+    - {action: Allow, source: {selector: app == 'web'}}
+"""
 
 
-class Demo:
+class Demo(Stage):
     """One run in the lab called `name`."""
 
     def __init__(self, name: str) -> None:
-        self.lab = Lab(name)
+        super().__init__(name)
         self.began = time.monotonic()
-        self.step_name = "set-up"
         self.namespaces: dict[str, str] = {}
         self.addresses: dict[str, str] = {}
         self.sixes: dict[str, str] = {}  # their IPv6 addresses
@@ -46,6 +51,7 @@ class Demo:
             self.look,
             self.reach,
             self.refuse,
+            self.police,
             self.kill_agent,
             self.headless,
             self.detach,
@@ -94,15 +100,16 @@ class Demo:
         for host in ("host1", "host2"):
             namespace = self.namespaces[f"web.{host}"]
             socket = str(self.lab.socket(host))
-            words = ["attach", "web", "--netns", namespace, *FAMILIES, "--agent", socket, "--wait"]
+            words = ["attach", "web", "--netns", namespace, *FAMILIES, "--label", "app=web"]
+            words += ["--agent", socket, "--wait"]
             self.tell(self.shown(["routectl", *words], self.lab.ctl(*words)))
-        wanted = {"ipFamilies": ["IPv4", "IPv6"]}
+        wanted = {"ipFamilies": ["IPv4", "IPv6"], "labels": {"app": "db"}}
         body = json.dumps({"name": "db", "netns": self.namespaces["db.host1"], **wanted})
         words = ["curl", "-sS", "--unix-socket", str(self.lab.socket("host1")), "-d", body,
                  "http://agent/v1/attachments?wait=announced"]  # fmt: skip
         made = json.loads(self.shown(words, words))
         self.tell(f"{made['id']}: {', '.join(made['addresses'])} on {made['hostInterface']}")
-        self.tell(self.service_curl("db2", "host2", self.namespaces["db.host2"]))
+        self.tell(self.service_curl("db2", "host2", self.namespaces["db.host2"], app="db"))
         for key, name in (("web.host1", "web.host1"), ("db.host1", "db.host1"),
                           ("web.host2", "web.host2"), ("db.host2", "db2")):  # fmt: skip
             wait_for(f"{name} being Ready", partial(self.is_ready, name))
@@ -156,6 +163,33 @@ class Demo:
         self.refused([*attach, self.addresses["web.host1"]], "in use")
         self.refused([*attach, "192.0.2.1"], "outside every pool")
         self.refused([*attach, self.addresses["web.host2"]], "of node host2")
+
+    def police(self) -> None:
+        self.say("Policy: db is reached by web, and by nobody else", "cat db.yaml")
+        self.tell(POLICY)
+        path = self.lab.directory / "db.yaml"
+        path.write_text(POLICY, encoding="ascii")
+        self.tell(self.ctl("apply", "-f", str(path)))
+        client, web = self.lab.top.client, [f"web.{host}" for host in ("host1", "host2")]
+        dbs = [name for name in self.namespaces if name.startswith("db.")]
+        closed = {self.addresses[db] for db in dbs} | {self.sixes[db] for db in dbs}
+        for address in sorted(closed):
+            wait_for(
+                f"{address} being closed to the client",
+                partial(self._silent, client, address),
+            )
+        for name in web:
+            for address in sorted(closed):
+                if not self.lab.ping(self.namespaces[name], address):
+                    raise LabError(f"{name} cannot reach {address} any more")
+        self.tell(f"{' and '.join(web)} reach {' and '.join(sorted(dbs))}, the client does not")
+        self.tell(self.ctl("trace", self.lab.top.client_own[4], "db.host1", "--port", "5432/tcp"))
+        self.tell(self.ctl("delete", "-f", str(path)))
+        for address in sorted(closed):
+            wait_for(f"{address} being open again", partial(self.lab.ping, client, address))
+
+    def _silent(self, namespace: str, address: str) -> bool:
+        return not self.lab.ping(namespace, address)
 
     def kill_agent(self) -> None:
         agent = self.lab.agents["host1"]
@@ -217,81 +251,8 @@ class Demo:
             hosts = sorted(p for p in known if p.startswith(("10.65.", "fd00:65:")))
             self.tell(f"{namespace}: {' '.join(hosts)}")
 
-    # -- ways in -----------------------------------------------------------------------------------
-
-    def ctl(self, *words: str) -> str:
-        """`routectl` to the service, from the management network; shown."""
-        whole = self.lab.ctl("--kubeconfig", str(self.lab.admin), *words)
-        return self.shown(["routectl", *words], [*fabric.prefix(self.lab.top.management), *whole])
-
-    def refused(self, words: list[str], expected: str) -> None:
-        """`routectl` that must fail, saying `expected`."""
-        self.command_line(["routectl", *words])
-        whole = self.lab.ctl("--kubeconfig", str(self.lab.admin), *words)
-        try:
-            inside(self.lab.top.management, *whole)
-        except LabError as error:
-            said = str(error).partition("Error: ")[2]
-            self.tell(f"refused: {said}")
-            if expected not in said:
-                raise LabError(f"refused, but without {expected!r}: {error}") from error
-            return
-        raise LabError(f"routectl {shlex.join(words)} was not refused")
-
-    def service_curl(self, name: str, node: str, namespace: str) -> str:
-        """A workload declared through the service; the token stays out of the command line."""
-        access = kubeconfig.read(self.lab.admin)
-        options = self.lab.directory / "curl.conf"
-        options.touch(mode=0o600)
-        ca_file = self.lab.directory / "ca.crt"
-        ca_file.write_bytes(access.ca)
-        options.write_text(
-            f'header = "Authorization: Bearer {access.token}"\ncacert = "{ca_file}"\n'
-        )
-        spec = {"node": node, "netns": namespace, "ipFamilies": ["IPv4", "IPv6"]}
-        body = json.dumps({"metadata": {"name": name}, "spec": spec})
-        words = ["curl", "-sS", "--config", str(options), "-d", body,
-                 f"https://{self.lab.top.server}:{PORT}/apis/routed.dev/v1/workloads"]  # fmt: skip
-        said = self.shown(words, [*fabric.prefix(self.lab.top.management), *words])
-        made = json.loads(said)
-        if made["kind"] != "Workload":
-            raise LabError(f"the service refused: {made.get('message')}")
-        return f"workload {made['metadata']['name']} declared for node {made['spec']['node']}"
-
-    def workload(self, name: str) -> dict[str, Any]:
-        """The status of a workload, as the service has it."""
-        words = ["--kubeconfig", str(self.lab.admin), "get", "workload", name, "-o", "json"]
-        status: dict[str, Any] = json.loads(inside(self.lab.top.management, *self.lab.ctl(*words)))[
-            "status"
-        ]
-        return status
-
-    def is_ready(self, name: str) -> bool:
-        return bool(self.workload(name)["phase"] == "Ready")
-
     def late_is_reported(self) -> bool:
         return bool(self.workload("late.host2")["addresses"])
-
-    # -- telling -----------------------------------------------------------------------------------
-
-    def say(self, title: str, does: str = "") -> None:
-        self.step_name = title
-        print(f"\n== {title}", flush=True)
-        if does:
-            print(f"$ {does}", flush=True)
-
-    def command_line(self, words: list[str]) -> None:
-        print(f"$ {shlex.join(words)}", flush=True)
-
-    def shown(self, words: list[str], real: list[str]) -> str:
-        """Run `real`, shown as `words`."""
-        self.command_line(words)
-        return command(*real).rstrip()
-
-    @staticmethod
-    def tell(text: str) -> None:
-        for line in text.splitlines():
-            print(f"  {line}", flush=True)
 
 
 def _lost(stream: Stream) -> str:

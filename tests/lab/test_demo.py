@@ -33,13 +33,14 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing() -> None:
         "it is in use by workload web.host1",
         "outside every pool",
         "of node host2",
+        "web.host1 and web.host2 reach db.host1 and db.host2, the client does not",
         "client to workload: lost 0 of",
         "workload to client: lost 0 of",
         "client to workload, IPv6: lost 0 of",
         "workload to client, IPv6: lost 0 of",
         "attached and announced without a control plane",
         "are gone from both switches",
-        "demo complete: 9 steps",
+        "demo complete: 10 steps",
     ):
         assert line in done.stdout, line
     assert not [one for one in namespaces() if one.startswith(f"{name}-")]
