@@ -24,8 +24,9 @@ from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.workload import OUTSIDE, Mode
 from routed.kernel import fake_ipvlan as ipvlan
 from routed.kernel import fake_modes, fake_reach, lines
+from routed.kernel.netns import Namespace
 from routed.kernel.removals import Removal
-from routed.kernel.seam import Namespace, name_taken
+from routed.kernel.seam import name_taken
 from routed.state import (
     ALIAS_PREFIX,
     LINK_GROUP,

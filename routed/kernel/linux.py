@@ -37,11 +37,12 @@ from routed.kernel.conntrack import Connections
 from routed.kernel.drivers import Drivers
 from routed.kernel.monitor import Monitor
 from routed.kernel.netlink import Netlink
+from routed.kernel.netns import Namespace
 from routed.kernel.observe import Link
 from routed.kernel.reaper import Reaper
 from routed.kernel.removals import Removal
 from routed.kernel.repair import GONE, Repair
-from routed.kernel.seam import Namespace, name_taken
+from routed.kernel.seam import name_taken
 from routed.kernel.template import Shape, asks_of, shape_of, values_of
 from routed.kernel.uplinks import Uplinks
 from routed.state import (
@@ -332,7 +333,7 @@ class LinuxKernel:
                 repair.made(endpoint)
                 made[endpoint.workload] = endpoint
         repair.host_sides()
-        shaping.sync(repair)
+        repair.shapers()
         self._visit(repair, *touched)
         spaces = self._drivers.sync(repair, *touched[1:])
         repair.blackholes()

@@ -14,10 +14,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from api.resources.errors import Cause, Invalid
-from routed.kernel.seam import Namespace
 
 NAMED = Path("/run/netns")  # where `ip netns add` keeps names
 CLONE_NEWNET = 0x4000_0000
@@ -25,6 +25,14 @@ NSFS_MAGIC = 0x6E73_6673  # include/uapi/linux/magic.h
 NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A network namespace that was looked at: its path and (st_dev, st_ino)."""
+
+    path: str
+    identity: tuple[int, int]
 
 
 def _setns(descriptor: int) -> None:

@@ -112,6 +112,14 @@ class Repair:
             if held is not None and endpoint.workload not in self._made:
                 yield endpoint, held
 
+    def shapers(self) -> None:
+        """The bandwidth limits of all links that were there."""
+        for endpoint, link in self.present():
+            try:
+                self.changed += shaping.keep(self.netlink, endpoint, link.index)
+            except ApplyError as error:
+                self.fail(endpoint.workload, error)
+
     def missing(self) -> list[Endpoint]:
         """The endpoints without a link that can have one. Those whose namespace is gone are
         lost: nothing can be made again."""

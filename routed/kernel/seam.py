@@ -7,24 +7,16 @@ the full read. All three are called by the agent's one writer only.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from api.resources.errors import Cause, Conflict
 from api.resources.net import IPAddress
+from routed.kernel.netns import Namespace
 from routed.kernel.removals import Removal
 from routed.state import Endpoint, HostState, Report
 
 if TYPE_CHECKING:
     from routed.kernel.repair import Repair
-
-
-@dataclass(frozen=True, slots=True)
-class Namespace:
-    """A network namespace that was looked at: its path and (st_dev, st_ino)."""
-
-    path: str
-    identity: tuple[int, int]
 
 
 def name_taken(endpoint: Endpoint) -> Conflict:

@@ -18,7 +18,6 @@ import errno
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from api.resources.errors import ApplyError
 from routed.kernel import messages as m
@@ -36,9 +35,6 @@ from routed.kernel.netlink import (
     nested,
 )
 from routed.state import SHAPER_GROUP, Endpoint
-
-if TYPE_CHECKING:
-    from routed.kernel.repair import Repair
 
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
@@ -137,15 +133,6 @@ def keep(netlink: Netlink, endpoint: Endpoint, index: int) -> int:
         for what, _ in _differences(netlink, endpoint, index):
             raise ApplyError(endpoint.workload, f"limit what {what}", errno.EOPNOTSUPP)
     return changes
-
-
-def sync(repair: Repair) -> None:
-    """The limits of the links that were there before this sync."""
-    for endpoint, link in repair.present():
-        try:
-            repair.changed += keep(repair.netlink, endpoint, link.index)
-        except ApplyError as error:
-            repair.fail(endpoint.workload, error)
 
 
 def unwanted(observed: observe.Observed, endpoints: Iterable[Endpoint]) -> list[int]:

@@ -18,8 +18,8 @@ from policies.firewall import Blocking
 from policies.nat import Nat, PortMapping
 from policies.slaves import Slaves
 from routed.agent.speech import Speech
+from routed.kernel.netns import Namespace
 from routed.kernel.removals import Removal
-from routed.kernel.seam import Namespace
 from routed.state import Endpoint, HostState, Report
 
 MTU = 1500
