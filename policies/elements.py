@@ -22,21 +22,29 @@ from collections.abc import Iterable, Iterator
 from api.resources.errors import ApplyError
 from policies.compile.ruleset import ADDRESSES, LINKS, PORTS, Delta
 from policies.marks import TABLE
+from policies.nfnetlink import (
+    ATTR,
+    BODY,
+    HEADER,
+    NESTED,
+    NETLINK_NETFILTER,
+    NFNL_SUBSYS_NFTABLES,
+    NFPROTO_INET,
+    NFPROTO_UNSPEC,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLMSG_ERROR,
+    attribute,
+    message,
+    messages,
+)
 
-NETLINK_NETFILTER = 12
-NFNL_SUBSYS_NFTABLES, NFPROTO_INET = 10, 1
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
 NEWSETELEM, DELSETELEM, NEWGEN, GETGEN = 12, 14, 15, 16
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE = 0x1, 0x4, 0x400
-NLMSG_ERROR = 2
-NESTED = 0x8000
 IFNAMSIZ = 16
 MOST = 500  # elements of one batch; more are for nft's library
 PATIENCE = 10.0  # seconds until the kernel has answered
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
-_BODY = struct.Struct("!BBH")  # nfgenmsg
-_ATTR = struct.Struct("=HH")  # nlattr
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -75,7 +83,7 @@ class Elements:
     def change(self, deltas: Iterable[Delta]) -> bool:
         """Carry them out, one after the other, in one transaction. False: they are none for this
         way, and nothing has been done. ApplyError."""
-        messages, count = [], 0
+        verbs, count = [], 0
         for delta in deltas:
             for verb, texts in ((NEWSETELEM, delta.add), (DELSETELEM, delta.gone)):
                 keys = [key(delta.kind, text) for text in texts]
@@ -86,22 +94,23 @@ class Elements:
                 if len(found) < len(keys):
                     return False
                 if found:
-                    messages.append((verb, _listed(delta.name, found)))
-        if messages:
-            self._run(messages)
+                    verbs.append((verb, _listed(delta.name, found)))
+        if verbs:
+            self._run(verbs)
         return True
 
     def generation(self) -> int:
         """Of all tables of the namespace: one more with every transaction. ApplyError."""
         self._number += 1
         try:
-            self._socket.send(_message(NFNL_SUBSYS_NFTABLES << 8 | GETGEN, 0, self._number, b""))
+            asked = NFNL_SUBSYS_NFTABLES << 8 | GETGEN
+            self._socket.send(message(asked, 0, self._number, b"", NFPROTO_UNSPEC))
             while True:
                 for kind, number, body in self._answers():
                     if number != self._number:
                         continue
                     if kind == NFNL_SUBSYS_NFTABLES << 8 | NEWGEN:
-                        start = _BODY.size + _ATTR.size  # NFTA_GEN_ID is the first
+                        start = BODY.size + ATTR.size  # NFTA_GEN_ID is the first
                         return int.from_bytes(body[start : start + 4], "big")
                     if kind == NLMSG_ERROR:
                         code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
@@ -110,15 +119,15 @@ class Elements:
             number = error.errno or errno.ETIMEDOUT
             raise ApplyError("nftables (generation)", "read", number) from error
 
-    def _run(self, messages: list[tuple[int, bytes]]) -> None:
+    def _run(self, verbs: list[tuple[int, bytes]]) -> None:
         first = self._number + 1
-        data = [_message(BATCH_BEGIN, 0, first, b"", NFNL_SUBSYS_NFTABLES)]
-        for place, (verb, body) in enumerate(messages, first + 1):
+        data = [_edge(BATCH_BEGIN, first)]
+        for place, (verb, body) in enumerate(verbs, first + 1):
             flags = NLM_F_ACK | (NLM_F_CREATE if verb == NEWSETELEM else 0)
             kind = NFNL_SUBSYS_NFTABLES << 8 | verb
-            data.append(_message(kind, flags, place, body))
-        self._number = first + len(messages) + 1
-        data.append(_message(BATCH_END, 0, self._number, b"", NFNL_SUBSYS_NFTABLES))
+            data.append(message(kind, flags, place, body, NFPROTO_INET))
+        self._number = first + len(verbs) + 1
+        data.append(_edge(BATCH_END, self._number))
         try:
             self._socket.send(b"".join(data))
             self._acknowledged(set(range(first + 1, self._number)), first)
@@ -138,29 +147,21 @@ class Elements:
 
     def _answers(self) -> Iterator[tuple[int, int, bytes]]:
         """Type, sequence number and body of each message of one datagram."""
-        data, place = self._socket.recv(1 << 16), 0
-        while place + _HEADER.size <= len(data):
-            length, kind, _, number, _ = _HEADER.unpack_from(data, place)
-            yield kind, number, data[place + _HEADER.size : place + length]
-            place += max(length + 3 & ~3, _HEADER.size)
+        data = self._socket.recv(1 << 16)
+        for kind, _, number, place, end in messages(data):
+            yield kind, number, data[place + HEADER.size : end]
 
 
-def _message(kind: int, flags: int, number: int, body: bytes, resource: int = 0) -> bytes:
-    family = NFPROTO_INET if body else 0
-    length = _HEADER.size + _BODY.size + len(body)
-    header = _HEADER.pack(length, kind, NLM_F_REQUEST | flags, number, 0)
-    return header + _BODY.pack(family, 0, resource) + body
+def _edge(kind: int, number: int) -> bytes:
+    """The begin or end of a batch of this subsystem."""
+    return message(kind, 0, number, b"", NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES)
 
 
 def _listed(name: str, keys: list[bytes]) -> bytes:
     """NFTA_SET_ELEM_LIST: the table, the set, and its elements with a key each."""
     elements = b"".join(
-        _attribute(1 | NESTED, _attribute(1 | NESTED, _attribute(1, one))) for one in keys
+        attribute(1 | NESTED, attribute(1 | NESTED, attribute(1, one))) for one in keys
     )
     texts = (TABLE, name)
-    head = b"".join(_attribute(n, text.encode() + b"\0") for n, text in enumerate(texts, 1))
-    return head + _attribute(3 | NESTED, elements)
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTR.pack(_ATTR.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
+    head = b"".join(attribute(n, text.encode() + b"\0") for n, text in enumerate(texts, 1))
+    return head + attribute(3 | NESTED, elements)

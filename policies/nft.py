@@ -22,6 +22,7 @@ from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import base, docker, legacy, nat
 from policies.compile import transaction
 from policies.compile.ruleset import Ruleset
+from policies.counters import Counters, Reading
 from policies.elements import Elements
 from policies.firewall import Blocking, blocking
 from policies.marks import TABLE
@@ -39,7 +40,7 @@ log = logging.getLogger("routed.policies")
 
 
 class Nft:
-    """A context of libnftables; not for two users at a time."""
+    """A context of libnftables; not for two users at a time, but for `counted`."""
 
     def __init__(self) -> None:
         try:
@@ -60,6 +61,7 @@ class Nft:
         self._made: tuple[Nat | None, Ruleset] | None = None  # what is there, as of the last sync
         self._generation: int | None = None  # when that was so
         self._elements = Elements()
+        self._counters = Counters()
         before = _sockets()
         self._context = self._lib.nft_ctx_new(0)
         self._descriptors = {*(_sockets() - before), self._elements.fileno()}
@@ -73,6 +75,7 @@ class Nft:
         self._lib.nft_ctx_free(self._context)
         self._context = None
         self._elements.close()
+        self._counters.close()
 
     def run(self, commands: str, of: str = f"table inet {TABLE}") -> str:
         """Run `commands` as one transaction; its output. ApplyError, of what `of` names, if
@@ -153,10 +156,10 @@ class Nft:
         finally:
             self._lib.nft_ctx_set_dry_run(self._context, False)
 
-    def counters(self) -> dict[str, tuple[int, int]]:
-        """Packets and bytes of each rule of policies, by its label (`policies/compile/names.py`),
-        since its chain was last written. ApplyError."""
-        return transaction.counters(self._entries(f"list table inet {TABLE}", terse=True))
+    def counted(self) -> Reading:
+        """What rules of policies have counted. In any thread, whatever else is under way; not two
+        at a time. ApplyError."""
+        return self._counters.read()
 
     def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
         """Put these into the table that is there, or take them out, and nothing else. ApplyError,

@@ -6,7 +6,7 @@ leaves undecided returns. So does Pass, which has to leave the tier's chain and 
 policy's: the rules of a policy that has Pass stand in the tier's chain itself. All others are there
 once a policy and direction, whoever passes them.
 
-What is denied goes to a chain of its policy, where it is logged, within a limit, and dropped or
+What a rule denies goes to a chain of this rule, where it is logged, within a limit, and dropped or
 answered.
 
 Trial: the same walk once more, as if what is staged were in effect, in base chains of its own.
@@ -96,30 +96,24 @@ def _verdict(policy: Policy, action: Action, rule: Rule, place: Place, index: in
         return f'{LOG_LIMIT} log prefix "{said} {index} " group {LOG_GROUP}'
     if action is Action.ALLOW or not place.real:
         return "accept"
-    return f"goto {_denying(policy, place, reject=rule.reject)}"
+    return f"goto {_denying(policy, place, rule, index)}"
 
 
-def _denying(policy: Policy, place: Place, *, reject: bool) -> str:
-    return place.name("reject" if reject else "deny", names.short(policy.name))
+def _denying(policy: Policy, place: Place, rule: Rule, index: int) -> str:
+    return place.name("reject" if rule.reject else "deny", names.short(policy.name), str(index))
 
 
 def denying_chains(policy: Policy, place: Place, known: Membership) -> Iterator[tuple[str, Chain]]:
-    """Where what it denies goes, by name."""
-    kinds = {
-        rule.reject
-        for rule in policy.rules[place.direction]
-        if _action(rule, known) is Action.DENY and place.real
-    }
-    for reject in sorted(kinds):
-        label = place.label(policy.tier, policy.name, "deny", counts=True)
-        lines = _denied(place, policy.tier, policy.name, label, reject=reject)
-        yield _denying(policy, place, reject=reject), chain(lines)
+    """Where what each of its rules denies goes, by name."""
+    for index, rule in enumerate(policy.rules[place.direction]):
+        if _action(rule, known) is Action.DENY and place.real:
+            whose = names.prefix("deny", place.direction, policy.tier, policy.name)
+            label = place.label(policy.tier, policy.name, f"{index} deny", counts=True)
+            lines = _denied(f"{whose} {index}", label, reject=rule.reject)
+            yield _denying(policy, place, rule, index), chain(lines)
 
 
-def _denied(
-    place: Place, tier: str, policy: str, label: str, *, reject: bool = False, count: bool = False
-) -> list[Line]:
-    said = names.prefix("deny", place.direction, tier, policy)
+def _denied(said: str, label: str, *, reject: bool = False, count: bool = False) -> list[Line]:
     lines = [(f'{LOG_LIMIT} log prefix "{said} " group {LOG_GROUP}', f"{label} log")]
     if not reject:
         return [*lines, ("counter drop" if count else "drop", label)]
@@ -156,11 +150,12 @@ def tier_lines(
         label = place.label(step.tier, policy.name, "", counts=False)
         lines += here if here is not None else [(f"jump {policy_chain(policy, place)}", label)]
     counts = place.real or staged
-    label = place.label(step.tier, "", "default", counts=counts)
+    label = place.label(step.tier, "", names.DEFAULT, counts=counts)
     if tier.default == "Pass":
         return [*lines, ("counter return", label)] if place.real else lines
     if place.real:
-        return [*lines, *_denied(place, step.tier, "", label, count=True)]
+        said = names.prefix("deny", place.direction, step.tier)
+        return [*lines, *_denied(said, label, count=True)]
     return [*lines, ("counter accept" if counts else "accept", label)]
 
 
@@ -172,7 +167,8 @@ def endpoint_lines(signature: Signature, default: Default, place: Place) -> list
     ]
     if not place.real:
         return lines
-    label = place.label("", "", "default", counts=True)
+    label = place.label("", "", names.DEFAULT, counts=True)
     if default == "Deny":
-        return [*lines, *_denied(place, "", "", label, count=True)]
+        said = names.prefix("deny", place.direction)
+        return [*lines, *_denied(said, label, count=True)]
     return [*lines, ("counter accept", label)]

@@ -254,7 +254,7 @@ def _link_sets(
 def _dispatching(place: Place, targets: dict[str, str], bits: int) -> Iterator[tuple[str, Chain]]:
     """The base chains, and those from there to the endpoints'."""
     root = place.name("links")
-    last = [("counter drop", place.label("", "", "unknown link", counts=True))]
+    last = [("counter drop", place.label("", "", names.UNKNOWN_LINK, counts=True))]
     parts = dispatch.chains(root, f"{KEYS[place.direction]}name", targets, bits, last * place.real)
     for name, lines in parts:
         yield name, chain(lines)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.compile.chains import Line, Place, Walk
+from policies.compile.names import CLOSED
 from policies.compile.ruleset import Chain, Ruleset, chain
 from policies.failsafe import NAMES, Failsafe
 from policies.marks import LINK_GROUP, OUR_GROUPS
@@ -97,7 +98,7 @@ def _failsafe(ports: frozenset[tuple[int, int]]) -> Iterator[Line]:
 
 def closed() -> Ruleset:
     """No flow of any link of ours begins: where there are policies, but nobody knows which."""
-    drop = [("counter drop", "closed")]
+    drop = [("counter drop", CLOSED)]
     return Ruleset(
         {
             name: one

@@ -9,6 +9,8 @@ from functools import lru_cache
 
 from policies.model import Direction, PortKey, Signature
 
+# what decides where no rule does: as `what` of a label
+DEFAULT, UNKNOWN_LINK, CLOSED = "default", "unknown link", "closed"
 LONGEST = 40  # characters of the name of a policy or tier within another name
 
 

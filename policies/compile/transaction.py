@@ -19,7 +19,6 @@ from policies.compile.ruleset import (
     Ruleset,
     Set,
     address,
-    label_of,
 )
 
 ODD = "?"  # an element that is none of ours, whatever it is
@@ -173,17 +172,3 @@ def size(wanted: Ruleset | None) -> int:
         return 0
     elements = sum(len(one.elements) for one in wanted.sets.values())
     return 20 * elements + sum(len(text) for one in wanted.chains.values() for text in one.rules)
-
-
-def counters(entries: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    """Packets and bytes by label; what one rule of a policy became several of is added up."""
-    found: dict[str, tuple[int, int]] = {}
-    for entry in entries:
-        one = entry.get("rule")
-        if one is None or not is_ours("chain", one["chain"]):
-            continue
-        for part in one.get("expr", ()):
-            if isinstance(part, dict) and isinstance(held := part.get("counter"), dict):
-                packets, octets = found.get(label := label_of(one.get("comment", "")), (0, 0))
-                found[label] = packets + held["packets"], octets + held["bytes"]
-    return found

@@ -17,6 +17,7 @@ from support.netns import in_fresh_namespace, run
 
 from policies.compile.compiler import compiled
 from policies.compile.ruleset import Ruleset
+from policies.counters import Key
 from policies.model import Endpoint, Membership
 from policies.nat import Nat
 from policies.nft import Nft
@@ -118,7 +119,7 @@ def test_a_link_that_is_in_no_set_sends_and_receives_nothing(namespaces: Make) -
             table.sync(Nat(), compiled(plan([], allow, known), Membership()))
             label = f"{word} unknown link"
             with flood(spaces["a.h"], ADDRESSES["b.h"]):
-                while not table.counters()[label][0]:
+                while not table.counted().totals()[Key(label)].packets:
                     pass
             receiver.settimeout(0)
             with pytest.raises(BlockingIOError):

@@ -16,6 +16,7 @@ from support.nflog import Log
 from api.resources.policy import Tier
 from policies.compile.chains import LOG_GROUP
 from policies.compile.compiler import compiled
+from policies.counters import Key
 from policies.model import Endpoint, Membership
 from policies.nat import Nat
 from policies.nft import Nft
@@ -67,17 +68,18 @@ def test_what_is_logged_and_counted(namespaces: Callable[[str], str]) -> None:
         log = Log(LOG_GROUP)
         for port, said in (
             (1, "log ingress default/in 0 "),
-            (2, "deny ingress default/in "),
-            (3, "deny ingress default/in "),
+            (2, "deny ingress default/in 2 "),
+            (3, "deny ingress default/in 3 "),
             (5, "deny ingress default "),
-            (6, "deny egress first/out "),
+            (6, "deny egress first/out 0 "),
         ):
             sender.sendto(b"x", (ADDRESSES["b.h"], port))
             assert log.until(1) == [said]
         sender.sendto(b"x", (ADDRESSES["b.h"], 4))
         (said,) = log.until(1)
         assert said.startswith("deny ingress default/pxxx")
-        counted = {label: packets for label, (packets, _) in table.counters().items()}
+        totals = table.counted().totals()
+        counted = {key.label: count.packets for key, count in totals.items()}
         wanted = {
             "default/in ingress 0": 1,
             "default/in ingress 1": 1,
@@ -91,7 +93,7 @@ def test_what_is_logged_and_counted(namespaces: Callable[[str], str]) -> None:
         assert counted["first egress default"] >= 5, "and what it says of itself to its host"
         for _ in range(200):
             sender.sendto(b"x", (ADDRESSES["b.h"], 2))
-        table_says = table.counters()["default/in ingress 2"][0]
+        table_says = table.counted().totals()[Key("default/in ingress 2")].packets
         assert table_says == 201, "a flood is counted"
         flood = 0
         with pytest.raises(TimeoutError):

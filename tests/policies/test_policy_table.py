@@ -28,6 +28,7 @@ from api.resources.errors import ApplyError
 from policies.compile import names
 from policies.compile.compiler import Compiler, compiled
 from policies.compile.ruleset import NO_POLICIES
+from policies.counters import Count, Key
 from policies.model import Direction, Members, Membership
 from policies.nat import Nat
 from policies.nft import Nft
@@ -227,9 +228,9 @@ def test_rules_are_counted_by_their_label() -> None:
     async def body() -> None:
         table = Nft()
         table.sync(None, made)
-        found = table.counters()
-        assert found[names.label("default", "p", Direction.INGRESS, 0)] == (0, 0)
-        assert set(found) == {
+        found = table.counted().totals()
+        assert found[Key(names.label("default", "p", Direction.INGRESS, 0))] == Count(0, 0)
+        assert {key.label for key in found if not key.staged} == {
             "default/p ingress 0",
             "default/p ingress 1",
             "default ingress default",

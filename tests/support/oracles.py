@@ -86,7 +86,9 @@ class Evaluated:
             for name, rule in one.logged:
                 found.append(f"log {direction} {short(tiers[name])}/{short(name)} {rule} ")
             if one.verdict is not Verdict.ALLOW and direction != "host":
-                found.append(f"deny {direction} {_whose(one)}".strip() + " ")
+                rule = str(one.rule) if one.by is By.RULE else ""
+                parts = ("deny", direction, _whose(one), rule)
+                found.append(" ".join(part for part in parts if part) + " ")
         return found
 
     @property
