@@ -37,6 +37,7 @@ from routed.agent.blocks import BlockKeeper
 from routed.agent.conflicts import Conflicts
 from routed.agent.control import Control
 from routed.agent.cooling import CoolingLog, boot_of
+from routed.agent.counting import Counting
 from routed.agent.declared import Declared
 from routed.agent.filtering import Filtering
 from routed.agent.guard import Guard
@@ -95,6 +96,7 @@ class Agent:
         self.agreement = Agreement(self)
         self.declared = Declared(self)
         self.guard = Guard(self)
+        self.counting = Counting(self, settings.run_dir / "policy-counters.json")
         self.blocks = BlockKeeper(self)
         self.switched = modes.Switched()
         self.own = Own(settings)
@@ -112,6 +114,7 @@ class Agent:
         self.intent, reports = stored if stored is not None else (None, {})
         self.book.restore(self.records.all(), self.intent, reports)
         self.guard.members.load()
+        self.counting.load()
 
     async def serve(self) -> None:
         """Run every task of the agent; one that ends ends all."""

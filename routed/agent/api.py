@@ -89,6 +89,7 @@ def application(agent: Agent) -> ASGIApp:
         return Answer(text.encode(), 503 if missing else 200, TEXT)
 
     async def metrics(request: Request) -> Answer:
+        await agent.counting.refresh()
         text = agent.metrics.text(agent) + await speakers.metrics(agent.settings)
         return Answer(text, media_type=b"text/plain; version=0.0.4; charset=utf-8")
 

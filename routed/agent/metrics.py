@@ -71,7 +71,7 @@ class Metrics:
         """The exposition format, text 0.0.4."""
         states = CollectorRegistry()
         states.register(_States(agent))
-        return generate_latest(self.registry) + generate_latest(states)
+        return generate_latest(self.registry) + generate_latest(states) + agent.counting.text
 
 
 class _States(Collector):

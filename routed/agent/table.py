@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 
 from api.resources.errors import ApplyError
 from policies.compile.ruleset import Ruleset
+from policies.counters import Reading
 from policies.firewall import Blocking
 from policies.nat import Nat, PortMapping
 from policies.slaves import Slaves
@@ -53,6 +54,9 @@ class Filter(Protocol):
     def blocking(self, slaves: Slaves) -> list[Blocking]:
         """Chains of others that cut workloads off; `slaves`: those of the ipvlan modes.
         ApplyError."""
+
+    def counted(self) -> Reading:
+        """What rules of policies have counted; in any thread. ApplyError."""
 
     def watch(self) -> AsyncIterator[bool]:
         """One item for every burst of changes that somebody else made: whether our table may be

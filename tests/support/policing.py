@@ -11,6 +11,7 @@ from api.resources.errors import ApplyError
 from api.resources.policy import NetworkPolicySpec
 from policies.compile import names
 from policies.compile.ruleset import NO_POLICIES, Ruleset
+from policies.counters import Reading
 from policies.nat import Nat
 from routed.agent.agent import Agent
 from routed.lab.hollow.host import HollowFilter
@@ -24,6 +25,8 @@ class KeptFilter(HollowFilter):
         self.rules = NO_POLICIES
         self.steps: list[str] = []
         self.refuses = ""
+        self.reading = Reading()  # what was counted
+        self.readings = 0
         self._made: Ruleset | None = None
 
     def sync(self, nat: Nat | None, rules: Ruleset | None = None, *, trusted: bool = False) -> bool:
@@ -45,6 +48,10 @@ class KeptFilter(HollowFilter):
 
     def policed(self) -> bool:
         return bool(self.rules)
+
+    def counted(self) -> Reading:
+        self.readings += 1
+        return self.reading
 
     def check(self, rules: Ruleset) -> None:
         self._check(rules)

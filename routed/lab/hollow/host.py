@@ -14,6 +14,7 @@ from pathlib import Path
 from api.resources.net import IPAddress, IPNetwork
 from bgp.seam import Advertisement, Peer
 from policies.compile.ruleset import Ruleset
+from policies.counters import Reading
 from policies.firewall import Blocking
 from policies.nat import Nat, PortMapping
 from policies.slaves import Slaves
@@ -93,6 +94,9 @@ class HollowFilter:
 
     def blocking(self, slaves: Slaves) -> list[Blocking]:
         return []
+
+    def counted(self) -> Reading:
+        return Reading()
 
     async def watch(self) -> AsyncIterator[bool]:
         await asyncio.Event().wait()
