@@ -116,6 +116,11 @@ class AgentSettings(Model):
         description="end flows that policies may not allow any more: after a change those of the "
         "endpoints that it concerns are judged anew",
     )
+    policy_log: bool = Field(
+        default=False,
+        description="write what policies deny and log to policy.log in stateDir, a line of JSON "
+        "each, 128 MiB at most; nobody else can listen to group 82 of nflog then",
+    )
     low_water: int = Field(
         default=16, ge=0, le=4096, description="free addresses to hold ready for an outage"
     )

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import NamedTuple
 
 from policies.model import Direction, PortKey, Signature
 
 # what decides where no rule does: as `what` of a label
 DEFAULT, UNKNOWN_LINK, CLOSED = "default", "unknown link", "closed"
+ACTIONS = {"deny": "Deny", "log": "Log"}  # by the word of a prefix
+DIRECTIONS = {one.short for one in Direction}
 LONGEST = 40  # characters of the name of a policy or tier within another name
 
 
@@ -38,6 +41,25 @@ def prefix(word: str, direction: Direction, tier: str = "", policy: str = "") ->
     """What a line of the log begins with; `word` is deny or log."""
     whose = "/".join(short(name) for name in (tier, policy) if name)
     return " ".join(part for part in (word, direction.short, whose) if part)
+
+
+class Said(NamedTuple):
+    """What a line of the log begins with, taken apart; names may have been shortened."""
+
+    action: str
+    direction: str
+    tier: str = ""
+    policy: str = ""
+    rule: str = DEFAULT
+
+
+def said(text: str) -> Said | None:
+    """Of a `prefix`, with the rule's place after it if a rule decided; None: it is none of ours."""
+    words = text.split()
+    if not 2 <= len(words) <= 4 or words[0] not in ACTIONS or words[1] not in DIRECTIONS:
+        return None
+    tier, _, policy = "".join(words[2:3]).partition("/")
+    return Said(ACTIONS[words[0]], words[1], tier, policy, *words[3:])
 
 
 def signature(steps: Signature) -> str:

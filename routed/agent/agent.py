@@ -46,6 +46,7 @@ from routed.agent.intent import Intent, only_more_blocks, only_policies
 from routed.agent.metrics import Metrics
 from routed.agent.own import Own
 from routed.agent.plan import Facts, announce, peers_of, plan
+from routed.agent.policylog import PolicyLog
 from routed.agent.records import Records
 from routed.agent.reporting import Create, Local, Write, block_writes, node_writes, workload_writes
 from routed.agent.request import AttachRequest
@@ -96,6 +97,7 @@ class Agent:
         self.agreement = Agreement(self)
         self.declared = Declared(self)
         self.guard = Guard(self)
+        self.policy_log = PolicyLog(self, settings.state_dir / "policy.log")
         self.counting = Counting(self, settings.run_dir / "policy-counters.json")
         self.blocks = BlockKeeper(self)
         self.switched = modes.Switched()
@@ -131,6 +133,7 @@ class Agent:
             tasks.create_task(self.control.serve(self), name="control")
             tasks.create_task(self.agreement.serve(), name="agreement")
             tasks.create_task(self.guard.serve(), name="guard")
+            tasks.create_task(self.policy_log.serve(), name="policy log")
 
     async def _watch_kernel(self) -> None:
         async for _ in self.kernel.watch():

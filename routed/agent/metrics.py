@@ -104,6 +104,9 @@ class _States(Collector):
         )
         enforced = int(agent.guard.condition().status == "True")
         yield _gauge("routed_policies_enforced", "1: all that select workloads here.", enforced)
+        yield _gauge("routed_policy_log", "1: it listens.", int(agent.policy_log.listening))
+        yield _counts("routed_policy_logged", "action", agent.policy_log.heard)
+        yield _counts("routed_policy_log_lost", "why", agent.policy_log.lost)
         removed = GaugeMetricFamily(
             "routed_routes_removed", "Times that somebody removed routes.", labels=["program"]
         )
@@ -133,6 +136,13 @@ class _States(Collector):
             addresses.add_metric([block, "assigned"], assigned)
             addresses.add_metric([block, "cooling"], cooling)
         yield addresses
+
+
+def _counts(name: str, label: str, counts: Counts[str]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, "Of the policy log.", labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

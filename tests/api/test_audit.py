@@ -176,7 +176,7 @@ def test_half_a_line_does_not_spoil_the_next(
 ) -> None:
     """As on a disk that becomes full in the middle of one."""
     log, write = AuditLog(tmp_path / "audit.log"), os.write
-    monkeypatch.setattr("api.service.audit.os.write", lambda fd, data: write(fd, data[:20]))
+    monkeypatch.setattr("api.lines.os.write", lambda fd, data: write(fd, data[:20]))
     log.write(deed("torn"))
     monkeypatch.undo()
     log.write(deed("whole"))
