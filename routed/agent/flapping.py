@@ -1,4 +1,5 @@
-"""Routes of ours that somebody removes again and again: who, and what to tell it. Pure.
+"""Routes of ours, or gateways of workloads, that somebody removes again and again: who, and what to
+tell it. Pure.
 
 Each is put back at once, so traffic goes on but for a moment; a program that does it with each of
 its reloads is to be configured. Once is no reason to alarm anybody.
@@ -19,10 +20,13 @@ NETWORKD = (
     "/etc/systemd/networkd.conf.d/routed.conf; and, before systemd 256, which removes next hops "
     "all the same, KeepConfiguration=yes under [Network] in the .network files of the uplinks"
 )
+NETWORK_MANAGER = (
+    "put unmanaged-devices=interface-name:rt*;interface-name:ri* under [keyfile] in "
+    "/etc/NetworkManager/conf.d/routed.conf, and start it anew"
+)
 REMEDIES = {
     "systemd-network": NETWORKD,  # the kernel cuts names of programs to 15 characters
-    "NetworkManager": "let it leave the uplinks alone: unmanaged-devices= under [keyfile] in "
-    "/etc/NetworkManager/conf.d/routed.conf, or activate its connections less often",
+    "NetworkManager": NETWORK_MANAGER,
     "ip": "find the script that flushes routes, and let it leave out those of protocol 82",
 }
 OTHERWISE = "tell it to leave routes and next hops of protocol 82 alone"
@@ -46,7 +50,6 @@ def condition(removals: Iterable[Removal], now: float) -> Condition:
 def _told(program: str, some: list[Removal]) -> str:
     pid = f" (pid {some[-1].pid})" if some[-1].pid else ""
     count = sum(one.count for one in some)
-    return (
-        f"{program}{pid} removed routes of this node {len(some)} times in {WINDOW / 60:.0f} "
-        f"minutes ({count} in all): {REMEDIES.get(program, OTHERWISE)}"
-    )
+    often = f"{len(some)} times in {WINDOW / 60:.0f} minutes ({count} in all)"
+    remedy = REMEDIES.get(program, OTHERWISE)
+    return f"{program}{pid} removed routes or gateways of this node {often}: {remedy}"

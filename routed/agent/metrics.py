@@ -108,7 +108,9 @@ class _States(Collector):
         yield _counts("routed_policy_logged", "action", agent.policy_log.heard)
         yield _counts("routed_policy_log_lost", "why", agent.policy_log.lost)
         removed = GaugeMetricFamily(
-            "routed_routes_removed", "Times that somebody removed routes.", labels=["program"]
+            "routed_routes_removed",
+            "Times that somebody removed routes or gateways.",
+            labels=["program"],
         )
         for program, count in Counts(one.program for one in agent.kernel.removals).items():
             removed.add_metric([program], count)

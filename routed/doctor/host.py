@@ -11,6 +11,7 @@ from pathlib import Path
 
 from api.resources.errors import RoutedError
 from policies.nft import Nft
+from routed.agent.flapping import NETWORK_MANAGER
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
 from routed.kernel import inspect
 from routed.settings import AgentSettings
@@ -164,8 +165,7 @@ def managers() -> Iterator[Finding]:
         yield warn(
             "NetworkManager",
             "may take over our links",
-            "put unmanaged-devices=interface-name:rt*;interface-name:ri* under [keyfile] in "
-            "/etc/NetworkManager/conf.d/routed.conf",
+            NETWORK_MANAGER,
         )
 
 

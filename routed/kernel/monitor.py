@@ -49,6 +49,8 @@ NEAR = (1, 3, 4, 5, 7, 9, 11, 24, 25, 32)
 FAR = (5, 7, 8, 9, 11, 19)  # the same, and IPV4_RULE, IPV6_RULE
 SPACES = 28  # RTNLGRP_NSID
 ROUTES = (7, 11)
+# with the last address of a link the kernel removes its IPv4 routes, and tells nobody of these
+REMOVED = (m.RTM_DELROUTE, m.RTM_DELNEXTHOP, m.RTM_DELADDR)
 GATHER = 0.01  # seconds that messages wait to be read: nearly all are of our own doing
 SETTLE = 0.01  # seconds that a burst may take before it wakes the loop
 BIRTH = 1.0  # seconds in which the messages of a link just made are our own doing
@@ -65,7 +67,7 @@ class Monitor:
     `overflows` counts lost event streams. `links` are the links that are ours, `spaces` the ids of
     namespaces with the number of our links in each, both kept by the driver; `touched_links`,
     `touched_spaces` and `missed` (everything may have been touched) say where something changed
-    since `forget`. `removals`: who has removed routes of ours.
+    since `forget`. `removals`: who has removed routes of ours, or gateways of workloads.
 
     What we do ourselves is mostly told by the port in the message, but not what the kernel does
     because of it: the first messages of a link just made (`born`), until it is whole, are ours.
@@ -211,7 +213,7 @@ class Monitor:
             for kind, data, port in self._messages(source.recv(1 << 16)):
                 if self._matters(kind, data):
                     self.wake()
-                    if port and kind in (m.RTM_DELROUTE, m.RTM_DELNEXTHOP):
+                    if port and kind in REMOVED:
                         self.removals.note(port, time.monotonic())
 
     def _hear_far(self, source: socket.socket) -> None:

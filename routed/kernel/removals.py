@@ -1,5 +1,5 @@
-"""Who removes routes of ours: the kernel writes the port of the socket that asked into each
-notification, and a port can be traced to a process while that runs.
+"""Who removes routes of ours, or the gateways that workloads have: the kernel writes the port of
+the socket that asked into each notification, and a port can be traced to a process while that runs.
 
 The first netlink socket of a process has the process's id as its port, others have made up ones
 (net/netlink/af_netlink.c, netlink_autobind); /proc/net/netlink has the inode of each. What has
@@ -23,8 +23,8 @@ UNKNOWN = "a program that has ended"
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Routes of ours, or next hop objects, that somebody removed within a moment. `first` and
-    `last` are seconds of a monotonic clock; `pid` is 0 where it is not known."""
+    """Routes of ours, next hop objects or gateways, that somebody removed within a moment.
+    `first` and `last` are seconds of a monotonic clock; `pid` is 0 where it is not known."""
 
     program: str
     pid: int

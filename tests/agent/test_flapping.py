@@ -35,7 +35,9 @@ def test_it_names_who_and_what_to_configure() -> None:
     held = removals("systemd-network", 1, 2, 3) + removals("zebra", 1, 2, 3)
     found = condition(held, NOW)
     one, other = found.message.split("; zebra")
-    assert one.startswith("systemd-network (pid 7) removed routes of this node 3 times in 10 min")
+    assert one.startswith(
+        "systemd-network (pid 7) removed routes or gateways of this node 3 times in 10 min"
+    )
     assert "(9 in all)" in one
     assert "ManageForeignRoutes=no" in one
     assert "KeepConfiguration=yes" in one
