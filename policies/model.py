@@ -20,7 +20,8 @@ from policies.failsafe import NO_FAILSAFE, Failsafe
 
 Default = Literal["Allow", "Deny"]
 PortKey = tuple[str, str]  # a port's name, and the selector beside it or ""
-PortMembers = frozenset[tuple[IPAddress, int, int]]  # address, protocol (IANA), port
+PortMember = tuple[IPAddress, int, int]  # address, protocol (IANA), port
+PortMembers = frozenset[PortMember]
 
 
 class Direction(StrEnum):
@@ -139,9 +140,10 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who passes which policies. `endpoints` by name; `policies` and `tiers` by name hold at least
-    what signatures name; `default` is what becomes of a packet that no tier decides on. `hosts`:
-    each interface once, that of all others last; `failsafe` is let pass there before."""
+    """Who passes which policies. `endpoints` by name; `policies` and `tiers` by name are those that
+    signatures name, so that another policy makes no other plan; `default` is what becomes of a
+    packet that no tier decides on. `hosts`: each interface once, that of all others last;
+    `failsafe` is let pass there before."""
 
     endpoints: Mapping[str, Placed] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import groupby
 
 from api.resources import policy as kinds
@@ -76,7 +77,11 @@ class Order:
         failsafe: Failsafe = NO_FAILSAFE,
     ) -> Plan:
         placed = {endpoint.name: self.place(endpoint) for endpoint in endpoints}
-        return Plan(placed, self.policies, self.tiers, default, self._hosts(hosts), failsafe)
+        found = Plan(placed, {}, {}, default, self._hosts(hosts), failsafe)
+        used = found.used(*Direction)
+        policies = {name: one for name, one in self.policies.items() if name in used}
+        tiers = {one.tier: self.tiers[one.tier] for one in policies.values()}
+        return replace(found, policies=policies, tiers=tiers)
 
     def _hosts(self, hosts: Iterable[HostInterface]) -> tuple[PlacedHost, ...]:
         """Of several of one interface the first by name; nothing where no policy selects any."""

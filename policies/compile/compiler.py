@@ -26,7 +26,17 @@ from policies.compile.chains import (
 from policies.compile.hooks import KEYS, base_chains, host_base
 from policies.compile.matches import WORDS, has_nets
 from policies.compile.ruleset import LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
-from policies.model import Direction, Membership, Placed, Plan, Policy, Signature, Step
+from policies.model import (
+    Direction,
+    Membership,
+    Placed,
+    Plan,
+    Policy,
+    PortKey,
+    PortMember,
+    Signature,
+    Step,
+)
 
 LINKED = ("policy-egress", "policy-ingress")  # base chains
 _SET = re.compile(r"@([-\w.]+)")
@@ -175,20 +185,30 @@ class Compiler:
     def moved(
         self,
         ruleset: Ruleset,
-        selector: str,
-        add: Iterable[IPAddress] = (),
-        gone: Iterable[IPAddress] = (),
+        subject: str | PortKey,
+        add: Iterable[IPAddress | PortMember] = (),
+        gone: Iterable[IPAddress | PortMember] = (),
     ) -> Ruleset:
-        """`ruleset` after addresses have come to what a selector stands for, or gone. Where nets
-        have, it has to be compiled anew."""
-        come, left = list(add), list(gone)
+        """`ruleset` after addresses have come to what a selector stands for, or gone, or ports to
+        what the name of one does. Where nets have, it has to be compiled anew."""
+        come, left = [list(map(_element, some)) for some in (add, gone)]
         for version in WORDS:
-            name = names.selector(selector, version)
-            some = [str(one) for one in come if one.version == version]
-            rest = [str(one) for one in left if one.version == version]
+            if isinstance(subject, str):
+                name = names.selector(subject, version)
+            else:
+                name = names.named(subject, version)
+            some = [text for of, text in come if of == version]
+            rest = [text for of, text in left if of == version]
             if (some or rest) and name in ruleset.sets:
                 ruleset = ruleset.changed(name, some, rest)
         return ruleset
+
+
+def _element(member: IPAddress | PortMember) -> tuple[int, str]:
+    """Its version of IP, and what it is in a set."""
+    if isinstance(member, tuple):
+        return member[0].version, members.port_text(member)
+    return member.version, str(member)
 
 
 def has_links(rules: Ruleset) -> bool:

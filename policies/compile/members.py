@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from policies.compile import names
 from policies.compile.matches import WORDS, collapsed
 from policies.compile.ruleset import ADDRESSES, NETS, PORTS, Ruleset, Set
-from policies.model import Members, Membership, PortMembers
+from policies.model import Members, Membership, PortMember, PortMembers
 
 NOTE = 100  # characters of a set's comment
 
@@ -35,6 +35,12 @@ def sets(asked: Iterable[str], known: Membership) -> dict[str, Set]:
 def renewed(rules: Ruleset, known: Membership) -> Ruleset:
     """The same rules, for what members are now as far as that is known."""
     return Ruleset(rules.chains, {**rules.sets, **sets(rules.sets, known)})
+
+
+def port_text(member: PortMember) -> str:
+    """What a port's name stands for at one address, as an element."""
+    address, protocol, port = member
+    return f"{address} . {protocol} . {port}"
 
 
 def note(text: str) -> str:
@@ -69,11 +75,7 @@ def _nets(members: Members) -> dict[int, frozenset[str]]:
 def _ports(members: PortMembers) -> dict[int, frozenset[str]]:
     if (found := _THREES.get(members)) is None:
         found = _THREES[members] = {
-            version: frozenset(
-                f"{one} . {protocol} . {port}"
-                for one, protocol, port in members
-                if one.version == version
-            )
+            version: frozenset(port_text(one) for one in members if one[0].version == version)
             for version in WORDS
         }
     return found

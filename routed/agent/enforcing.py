@@ -36,9 +36,9 @@ from policies.plan import Order
 from routed.agent import hosts
 from routed.agent.attachment import Attachment
 from routed.agent.intent import Intent
-from routed.agent.members import Own, endpoint_of, enforced, unknown
+from routed.agent.members import Own, endpoint_of, enforced, held_of, unknown
 from routed.agent.modes import GATEWAYS
-from routed.agent.told import Delta, Known
+from routed.agent.told import Delta, Known, Member, address_of
 
 MOST = 5  # policies named in a message
 
@@ -72,11 +72,11 @@ class Wanted:
 
 
 class Move(NamedTuple):
-    """Addresses that come to what a selector stands for, and that go."""
+    """What comes to what a selector, or a port's name, stands for, and what goes."""
 
-    selector: str
-    add: frozenset[IPAddress]
-    gone: frozenset[IPAddress]
+    subject: Subject
+    add: frozenset[Member]
+    gone: frozenset[Member]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +185,19 @@ class Enforcement:
     ) -> list[Move] | None:
         """What was told of changes, as far as it is not about workloads of this host; None: more
         than can be said so."""
-        records, found = list(records), []
-        held = Own(records).held
-        unsure = {one for record in records for one in record.addresses} - held
+        held, unsure = held_of(records)
+        found = []
         for subject, delta in told.items():
-            if not isinstance(subject, str) or delta is None or unsure & (delta.add | delta.gone):
+            if delta is None or any(address_of(one) in unsure for one in delta.add | delta.gone):
                 return None
-            if subject in self.needs.selectors:
-                found.append(Move(subject, delta.add - held, delta.gone - held))
+            if subject in self.needs.selectors or subject in self.needs.ports:
+                add, gone = (
+                    frozenset(one for one in some if address_of(one) not in held)
+                    for some in (delta.add, delta.gone)
+                )
+                found.append(Move(subject, add, gone))
+                if not isinstance(subject, str):
+                    self._named |= frozenset(map(address_of, add))
         return found
 
     def selecting(self, intent: Intent | None, record: Attachment) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -30,6 +30,8 @@ from routed.agent.enforcing import Arrival, Move, Wanted
 from routed.agent.table import Filter, Table
 
 log = logging.getLogger("routed.agent")
+
+Moves = Callable[[], Sequence[Move] | None]
 
 SHARE = 50  # times as long as reading the table took are between two that nothing asked for
 
@@ -141,17 +143,18 @@ class Filtering:
         if self._none():
             return one.free
         step = partial(self._compiler.joined, placed=one.placed)
-        return await self._alone(one.moves, _same if self._hosts_only(one) else step)
+        return await self._alone(lambda: one.moves, _same if self._hosts_only(one) else step)
 
     async def part(self, one: Arrival) -> bool:
         """No more; its link is gone. False, ApplyError: as for `join`."""
         if self._none():
             return one.free
         step = partial(self._compiler.parted, placed=one.placed)
-        return await self._alone(one.moves, _same if self._hosts_only(one) else step)
+        return await self._alone(lambda: one.moves, _same if self._hosts_only(one) else step)
 
-    async def move(self, moves: Iterable[Move]) -> bool:
-        """Have other members. False, ApplyError: as for `join`."""
+    async def move(self, moves: Moves) -> bool:
+        """Have other members, as `moves` works out in the thread, None if that cannot be said so.
+        False, ApplyError: as for `join`."""
         return await self._alone(moves, _same)
 
     def _none(self) -> bool:
@@ -163,34 +166,41 @@ class Filtering:
         rules = self.table.rules
         return one.free and rules is not None and not has_links(rules)
 
-    async def _alone(
-        self, moves: Iterable[Move], step: Callable[[Ruleset], Ruleset | None]
-    ) -> bool:
-        rules = self.table.rules
-        if not rules or self.refused is not None or not self.ready or self._touched:
-            return False
-        after = await self.table.aside(self._moved, rules, moves, step)
-        if after is None:
-            return False
-        self.wanted = self._made = None  # what was worked out before does not have it
-        await self.table.sync(self.nat, after, trusted=True)
-        return True
+    async def _alone(self, moves: Moves, step: Callable[[Ruleset], Ruleset | None]) -> bool:
+        """In one turn of the thread: what comes to every host with each change is little."""
+        ready = self.refused is None and self.ready and not self._touched
+        try:
+            done = await self.table.aside(self._altered, moves, step, ready=ready)
+        except ApplyError:
+            self.wanted = self._made = None
+            raise
+        if done:
+            self.wanted = self._made = None  # what was worked out before does not have it
+        return done is not None
 
-    def _moved(
-        self, rules: Ruleset, moves: Iterable[Move], step: Callable[[Ruleset], Ruleset | None]
-    ) -> Ruleset | None:
-        after = step(rules)
-        if after is not None:
-            for move in moves:
-                after = self._compiler.moved(after, *move)
-        return after
+    def _altered(
+        self, moves: Moves, step: Callable[[Ruleset], Ruleset | None], *, ready: bool
+    ) -> bool | None:
+        """Whether anything was; None: it takes more than that."""
+        found, rules = moves(), self.table.rules
+        if found is None:
+            return None
+        if not found and step is _same:
+            return False
+        after = step(rules) if rules and ready else None
+        if after is None:
+            return None
+        for move in found:
+            after = self._compiler.moved(after, *move)
+        self.table.put(self.nat, after, trusted=True)
+        return True
 
     async def _blame(self) -> None:
         """Find out which policies the kernel does not take, once for each change of policies: it
         takes long where there are many."""
         if self.refused is None or self.wanted is None:
             self.blamed, self._judged_policies = [], None
-        elif self.wanted.plan.policies is not self._judged_policies:
+        elif self.wanted.plan.policies != self._judged_policies:
             self._judged_policies = self.wanted.plan.policies
             self.blamed = await self.table.aside(self._refused_alone, self.wanted)
 

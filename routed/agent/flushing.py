@@ -27,6 +27,7 @@ from policies.model import (
 )
 from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Wanted
+from routed.agent.told import address_of
 
 Content = tuple[tuple[Tier | None, tuple[Policy, ...]], ...]
 NOBODY = Placed("")  # where nothing is filtered, nobody is placed
@@ -60,7 +61,7 @@ def concerned(
     for subject, coming in closing:
         old, new = _addresses(before, subject), _addresses(after, subject)
         if old is not None and new is not None and old is not new:
-            found.update(_address(one) for one in (new - old if coming else old - new))
+            found.update(address_of(one) for one in (new - old if coming else old - new))
     for name in records.keys() - known:
         found.difference_update(records[name].addresses)
     return found
@@ -117,7 +118,3 @@ def _addresses(
         held = wanted.membership.selectors.get(subject)
         return None if held is None else held.addresses
     return wanted.membership.ports.get(subject)
-
-
-def _address(entry: IPAddress | tuple[IPAddress, int, int]) -> IPAddress:
-    return entry[0] if isinstance(entry, tuple) else entry

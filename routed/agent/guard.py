@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from api.resources import Condition
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import IPAddress
+from policies.plan import Order
 from routed.agent import hosts
 from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement, Wanted, condition
@@ -47,6 +49,8 @@ class Guard:
         self.members = Members(path, settings.node, agent.control.client)
         self._pending = False
         self._whole = False  # more than members has changed
+        self._order: Order | None = None  # as it was worked out last
+        self._problem = ""  # as it was said last
         self._names: Mapping[IPAddress, str] = {}  # as of the last look
         self._in_effect: Wanted | None = None  # as of the last time that flows were ended
         self._known: frozenset[str] = frozenset()  # who was here then
@@ -72,8 +76,7 @@ class Guard:
         self.members.take_changes()
         if agent.intent is None:
             return
-        before, enforcement = self.enforcement.wanted, self.enforcement
-        held = agent.records.held
+        enforcement, held = self.enforcement, agent.records.held
         if enforcement.anything(agent.intent):  # many may be looked at
             told = dict(self.members.known)  # which goes on changing
             names = await self._interfaces(agent.intent)
@@ -82,7 +85,8 @@ class Guard:
             enforcement.look(agent.intent, held, {})
         self.members.need(self.enforcement.needs)
         agent.filtering.wanted = self.enforcement.wanted
-        if before.plan.policies != self.enforcement.wanted.plan.policies:
+        if (order := enforcement.order(agent.intent)) is not self._order:
+            self._order = order
             agent.report_due(set(self._unenforced()))
 
     async def _interfaces(self, intent: Intent) -> Mapping[IPAddress, str]:
@@ -96,10 +100,13 @@ class Guard:
 
     async def _apply(self) -> None:
         self._pending = False
-        self.agent.control.wake()  # what is waited for may be another
+        if self.members.problem != self._problem:
+            self._problem = self.members.problem
+            self.agent.control.wake()
         exact = self.agent.settings.flush_conntrack
         if not self._whole and not exact and await self._moved():
             return
+        self.agent.control.wake()  # what is waited for may be another
         await self.work_out()
         error = await self.agent.filtering.keep()
         self.applied()
@@ -122,11 +129,9 @@ class Guard:
     async def _moved(self) -> bool:
         """Whether it was addresses of members only, and is applied."""
         changes, held = self.members.take_changes(), self.agent.records.held.values()
-        moves = await self.agent.filtering.table.aside(self.enforcement.moves, held, changes)
-        if moves is None:
-            return False
+        moves = partial(self.enforcement.moves, held, changes)
         try:
-            return not moves or await self.agent.filtering.move(moves)
+            return await self.agent.filtering.move(moves)
         except ApplyError as error:
             log.info("members not changed alone: %s", error)
             return False

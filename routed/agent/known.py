@@ -49,8 +49,8 @@ class Change:
 
 class Known:
     """`whole` are the kinds whose set is whole on their present connection, `seen` those that
-    were once since this process began. `unread` says why objects could not be read, by kind and
-    name; `stored` are those of the copy on disk."""
+    were once since this process began; `told` counts the objects that each has shown. `unread` says
+    why objects could not be read, by kind and name; `stored` are those of the copy on disk."""
 
     def __init__(self, node: str) -> None:
         self.node = node
@@ -59,6 +59,7 @@ class Known:
         self.reports: dict[str, Workload] = {}
         self.whole: set[str] = set()
         self.seen: set[str] = set()
+        self.told = dict.fromkeys(WATCHED, 0)
         self.unread: dict[tuple[str, str], str] = {}
         self.stored: Mapping[str, Mapping[str, Resource]] = {}
         self._growing: dict[str, dict[str, Resource]] = {}
@@ -89,6 +90,7 @@ class Known:
     def take(self, plural: str, event: WatchEvent) -> Change:
         """One event of a watch."""
         change = Change(set())
+        self.told[plural] += event.object is not None
         if event.type == "BEGIN":
             self._growing[plural] = {}
             self.unread = {key: why for key, why in self.unread.items() if key[0] != plural}

@@ -38,17 +38,26 @@ def enforced(records: Iterable[Attachment]) -> list[Endpoint]:
     return [endpoint_of(record) for record in records if record.mode in GATEWAYS]
 
 
+def held_of(records: Iterable[Attachment]) -> tuple[set[IPAddress], set[IPAddress]]:
+    """Addresses of which this node is the truth, and those of its records of which it is not: of
+    who is on his way out, and of the host, whose may be more than that."""
+    held, others = set[IPAddress](), set[IPAddress]()
+    for record in records:
+        sure = record.step is not Step.DETACHING and record.mode is not Mode.HOST
+        (held if sure else others).update(record.addresses)
+    return held, others - held
+
+
 class Own:
     """The workloads of this host as members. `held` are their addresses."""
 
     def __init__(self, records: Iterable[Attachment]) -> None:
-        self.held: set[IPAddress] = set()
+        records = list(records)
+        self.held, _ = held_of(records)
         self._groups: dict[frozenset[tuple[str, str]], list[Attachment]] = {}
         for record in records:
             if record.addresses and record.step is not Step.DETACHING:
                 self._groups.setdefault(frozenset(record.labels.items()), []).append(record)
-                if record.mode is not Mode.HOST:  # an address of the host may be more than this
-                    self.held.update(record.addresses)
 
     def membership(self, needs: Needs, told: Mapping[Subject, Known]) -> Membership:
         """Of what is needed all that is known."""

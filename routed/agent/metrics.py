@@ -93,6 +93,15 @@ class _States(Collector):
         lost = CounterMetricFamily("routed_netlink_overflows", "Lost streams of kernel events.")
         lost.add_metric([], agent.kernel.overflows)
         yield lost
+        told = CounterMetricFamily(
+            "routed_told", "Objects and members that the control plane told of.", labels=["of"]
+        )
+        for of, count in {
+            **agent.control.known.told,
+            "selections": agent.guard.members.told,
+        }.items():
+            told.add_metric([of], count)
+        yield told
         yield _gauge("routed_control_plane_connected", "1: in sync.", int(agent.control.in_sync))
         life = agent.control.credentials.life if agent.control.credentials else None
         ends, what = life.expires if life else 0, "When it ends, since the epoch; 0: a token."

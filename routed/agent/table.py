@@ -80,9 +80,10 @@ class Table:
 
     async def sync(self, nat: Nat | None, rules: Ruleset | None, *, trusted: bool = False) -> bool:
         """See `Filter`. ApplyError."""
-        return await self.aside(self._sync, nat, rules, trusted=trusted)
+        return await self.aside(self.put, nat, rules, trusted=trusted)
 
-    def _sync(self, nat: Nat | None, rules: Ruleset | None, *, trusted: bool) -> bool:
+    def put(self, nat: Nat | None, rules: Ruleset | None, *, trusted: bool) -> bool:
+        """`sync`, of who is in the thread. ApplyError."""
         changed = self.filter.sync(nat, rules, trusted=trusted)
         self._nat = nat if nat is not None else self._nat
         self.rules = rules if rules is not None else self.rules

@@ -24,7 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from api.client import Client
-from api.client.selections import DELTA, LOST, SYNCED, WHOLE, Entries, Selections, Subject, Told
+from api.client.selections import (
+    DELTA,
+    LOST,
+    SYNCED,
+    WHOLE,
+    Entries,
+    PortMember,
+    Selections,
+    Subject,
+    Told,
+)
 from api.resources.errors import RoutedError
 from api.resources.net import IPAddress, parse_address, parse_cidr
 from policies.model import Needs
@@ -37,6 +47,9 @@ LINGER_SECONDS = 600.0  # that something is followed after it was needed last
 RETRY_SECONDS = 5.0  # after a refusal
 
 
+Member = IPAddress | PortMember
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """The members of a subject, and the name of just these."""
@@ -47,10 +60,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Of a selector: addresses that have come, and that have gone."""
+    """What has come, and what has gone: of a selector addresses, of a port's name what it is."""
 
-    add: frozenset[IPAddress]
-    gone: frozenset[IPAddress]
+    add: frozenset[Member]
+    gone: frozenset[Member]
 
     def then(self, other: Delta) -> Delta:
         """Both, one after the other."""
@@ -59,8 +72,8 @@ class Delta:
 
 class Members:
     """`known` has what was told of each subject, whenever that was; `changes` what has changed of
-    each since these were taken last, None where that is more than addresses. `problem` says why
-    nothing can be told now."""
+    each since these were taken last, None where nets have, or all is new. `problem` says why
+    nothing can be told now. `told` counts what the service has said, whole or changes."""
 
     def __init__(self, path: Path, node: str, client: Client | None) -> None:
         self.path = path
@@ -69,6 +82,7 @@ class Members:
         self.changes: dict[Subject, Delta | None] = {}
         self.problem = ""
         self.revision = 0
+        self.told = 0
         self._client = client
         self._needed: dict[Subject, float] = {}  # when it was needed last
         self._selections: Selections | None = None
@@ -132,6 +146,7 @@ class Members:
         if told.type == SYNCED:
             self.revision = max(self.revision, told.revision)
             return recovered
+        self.told += 1
         if told.type not in (WHOLE, DELTA) or told.of not in self._needed:
             return recovered
         before = self.known.get(told.of)
@@ -155,11 +170,10 @@ class Members:
     def _note(self, subject: Subject, before: Entries | None, after: Entries) -> None:
         if before == after:
             return
-        if before is None or (before.nets, before.ports) != (after.nets, after.ports):
+        if before is None or before.nets != after.nets:
             self.changes[subject] = None
             return
-        was, now = before.addresses, after.addresses
-        delta = Delta(now - was, was - now)
+        delta = Delta(_members(after) - _members(before), _members(before) - _members(after))
         if subject in self.changes:
             earlier = self.changes[subject]
             self.changes[subject] = earlier.then(delta) if earlier is not None else None
@@ -220,6 +234,15 @@ def _wire(subject: Subject, known: Known) -> dict[str, Any]:
     port, selector = subject
     ports = [[str(address), *rest] for address, *rest in entries.ports]
     return {"port": port, "selector": selector, "version": known.version, "ports": ports}
+
+
+def address_of(member: Member) -> IPAddress:
+    return member[0] if isinstance(member, tuple) else member
+
+
+def _members(entries: Entries) -> frozenset[Member]:
+    """Those that are no nets."""
+    return entries.addresses | entries.ports
 
 
 def _texts(held: Iterable[object]) -> list[str]:

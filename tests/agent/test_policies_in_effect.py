@@ -12,11 +12,13 @@ import pytest
 from support.agents import agent_on
 from support.policing import KeptFilter, allow_from, declare, declared, policy
 
-from api.client.selections import Entries, Told
+from api.client import Unreachable
+from api.client.selections import LOST, Entries, Told
 from api.resources import Condition, ObjectMeta, Workload
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import parse_address
 from api.resources.workload import WorkloadSpec
+from policies.compile import names
 from policies.compile.hooks import closed
 from routed.agent.agent import Agent
 from routed.agent.attachment import Attachment
@@ -202,6 +204,8 @@ def test_members_that_come_and_go_are_elements_and_nothing_is_worked_out(
         look = Enforcement.look
         monkeypatch.setattr(Enforcement, "look", lambda *all: looks.append(look(*all)))
         members = agent.guard.members
+        wakes: list[None] = []
+        monkeypatch.setattr(agent.control, "wake", lambda: wakes.append(None))
         for add, gone, after in (
             (("10.9.9.1", "10.9.9.2", mine), (), {"10.9.9.1", "10.9.9.2"}),
             (("10.9.9.3",), ("10.9.9.1",), {"10.9.9.2", "10.9.9.3"}),
@@ -217,10 +221,54 @@ def test_members_that_come_and_go_are_elements_and_nothing_is_worked_out(
         await applied(agent)
         assert table.members(WEB) == {"10.9.9.1", "10.9.9.2", "10.9.9.6", mine}
         assert not looks
+        assert not wakes, "there is nothing to report"
+        assert members._take(Told(LOST, why=Unreachable("gone")))
+        agent.guard._told()
+        await applied(agent)
+        assert (len(wakes), looks) == (1, [])
         before = table.rules
         await agent.writer.synced()
         assert looks, "a round looks at all"
         assert table.rules == before, "and finds the same"
+
+    play(tmp_path, body)
+
+
+def test_ports_of_a_name_come_and_go_as_elements_and_who_had_an_address_is_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http = ("http", WEB)
+    rule = {"source": {"selector": "all()"}, "destination": {"selector": WEB, "ports": ["http"]}}
+    shut = policy("shut", types=["Egress"], egress=[{"action": "Allow", "protocol": "TCP", **rule}])
+
+    def ports(*said: str) -> Entries:
+        return Entries(ports=frozenset((parse_address(one), 6, 80) for one in said))
+
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        members = agent.guard.members
+        members.known |= {http: Known(ports(), "1"), "all()": Known(Entries(), "1")}
+        declare(agent, shut)
+        held = await attach(agent, "db")
+        mine = str(held.addresses[0])
+        await agent.writer.synced()
+        looks: list[object] = []
+        look = Enforcement.look
+        monkeypatch.setattr(Enforcement, "look", lambda *all: looks.append(look(*all)))
+        next_one = "10.65.0.1"
+        for add, gone, after in (
+            (("10.9.9.1", mine, next_one), (), {"10.9.9.1", next_one}),
+            (("10.9.9.2",), ("10.9.9.1",), {"10.9.9.2", next_one}),
+        ):
+            assert members._take(Told("DELTA", http, ports(*add), ports(*gone)))
+            agent.guard._told()
+            await applied(agent)
+            assert table.rules.sets[names.named(http, 4)].elements == {
+                f"{one} . 6 . 80" for one in after
+            }, "of its own it knows better"
+        assert not looks
+        assert str((await attach(agent, "other")).addresses[0]) == next_one
+        assert looks, "it had this address, which is another's now"
+        assert table.rules.sets[names.named(http, 4)].elements == {"10.9.9.2 . 6 . 80"}
 
     play(tmp_path, body)
 

@@ -43,11 +43,20 @@ def test_tiers_and_policies_go_by_order_and_then_name() -> None:
 
 
 def test_a_tier_that_is_not_there_denies() -> None:
-    made = plan([tier("open", defaultAction="Pass")], [policy("p", tier="open"), policy("q")], [])
+    policies = [policy("p", tier="open"), policy("q")]
+    made = plan([tier("open", defaultAction="Pass")], policies, [WEB])
     assert {name: one.default for name, one in made.tiers.items()} == {
         "open": "Pass",
         "default": "Deny",
     }
+
+
+def test_what_is_for_nobody_here_is_in_no_plan() -> None:
+    """So that agents whom a policy does not concern compile nothing anew when it changes."""
+    used, other = policy("p", tier="open"), policy("q", selector="app == 'db'", tier="closed")
+    made = plan([tier("open"), tier("closed")], [used, other], [WEB])
+    assert (set(made.policies), set(made.tiers)) == ({"p"}, {"open"})
+    assert made == plan([tier("open")], [used], [WEB])
 
 
 @pytest.mark.parametrize(
