@@ -63,6 +63,21 @@ def key(kind: str, text: str) -> bytes | None:
     return None
 
 
+def batch(deltas: Iterable[Delta]) -> list[tuple[int, bytes]] | None:
+    """Type and body of the messages of one batch; None: they are none for this way."""
+    found, count = [], 0
+    for delta in deltas:
+        for verb, texts in ((NEWSETELEM, delta.add), (DELSETELEM, delta.gone)):
+            keys = [key(delta.kind, text) for text in texts]
+            count += len(keys)
+            known = [one for one in keys if one is not None]
+            if count > MOST or len(known) < len(keys):
+                return None
+            if known:
+                found.append((verb, _listed(delta.name, known)))
+    return found
+
+
 class Elements:
     """A socket for such batches, in the namespace where this is made."""
 
@@ -83,21 +98,10 @@ class Elements:
     def change(self, deltas: Iterable[Delta]) -> bool:
         """Carry them out, one after the other, in one transaction. False: they are none for this
         way, and nothing has been done. ApplyError."""
-        verbs, count = [], 0
-        for delta in deltas:
-            for verb, texts in ((NEWSETELEM, delta.add), (DELSETELEM, delta.gone)):
-                keys = [key(delta.kind, text) for text in texts]
-                count += len(keys)
-                if count > MOST:
-                    return False
-                found = [one for one in keys if one is not None]
-                if len(found) < len(keys):
-                    return False
-                if found:
-                    verbs.append((verb, _listed(delta.name, found)))
-        if verbs:
-            self._run(verbs)
-        return True
+        found = batch(deltas)
+        if found:
+            self._run(found)
+        return found is not None
 
     def generation(self) -> int:
         """Of all tables of the namespace: one more with every transaction. ApplyError."""

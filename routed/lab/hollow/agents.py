@@ -1,13 +1,18 @@
 """The process of the agents: it is told on its standard input who they are, and says on its
 standard output, a JSON line at a time, how many of them are how far.
 
-    in   {"server": URL, "directory": D, "workloads": M, "invitations": {node: bootstrap token}}
+    in   {"directory": D, "workloads": M, "invitations": {node: bootstrap token},
+          "labels": {node: [labels of each of its workloads]}}
     out  {"at": seconds, "joined": n, "attached": n, "in_sync": n, "reports": n, "reported": n,
-          "failed": n, "why": "..."}
+          "policed": n, "failed": n, "why": "...",
+          "told": {node: n}, "altered": [[at, node, name, [elements], [elements]]]}
 
 `at` is CLOCK_MONOTONIC, which is the same for all processes of a machine. `attached` and `reports`
 count workloads, the others agents. `in_sync` are agents all of whose watches are whole, `reported`
-those all of whose workloads the service has shown them.
+those all of whose workloads the service has shown them, `policed` those whose policies are in
+effect with all members. `told` says of which agents the service has told something since the line
+before, and how often so far; `altered` what sets and chains of theirs have become others
+(`routed/lab/hollow/table.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +39,8 @@ from routed.agent.agent import Agent
 from routed.agent.control import Backoff, Control
 from routed.agent.records import write_atomic
 from routed.agent.request import AttachRequest
-from routed.lab.hollow.host import HollowFilter, HollowKernel, HollowSpeech
+from routed.lab.hollow.host import HollowKernel, HollowSpeech
+from routed.lab.hollow.table import HollowTable
 from routed.settings import AgentSettings
 
 SAY_SECONDS = 0.1
@@ -49,6 +56,8 @@ class Hollow:
     invitation: Invitation
     directory: Path
     workloads: int
+    labels: Sequence[Mapping[str, str]] = ()
+    table: HollowTable = field(default_factory=HollowTable)
     agent: Agent | None = None
     client: Client | None = None
     failed: str = ""
@@ -84,7 +93,7 @@ class Hollow:
         )
         self.client = Client(access)
         self.agent = Agent(
-            settings, HollowKernel(), HollowFilter(), Control(settings, self.client), HollowSpeech()
+            settings, HollowKernel(), self.table, Control(settings, self.client), HollowSpeech()
         )
         # what a host compares of its own costs no control plane anything, and a thousand hosts have
         # more than one CPU for it
@@ -96,8 +105,10 @@ class Hollow:
             await asyncio.sleep(RETRY_SECONDS)
         while self.attached < self.workloads:
             name = f"w{self.attached}"
+            labels = dict(self.labels[self.attached]) if self.labels else {}
+            wanted = AttachRequest(name=name, netns=f"{self.node}-{name}", labels=labels)
             try:
-                await agent.attach(AttachRequest(name=name, netns=f"{self.node}-{name}"))
+                await agent.attach(wanted)
             except RoutedError as error:
                 self.failed = str(error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -118,10 +129,27 @@ class Hollow:
     def reported(self) -> bool:
         return self.in_sync and self.reports == self.workloads
 
+    @property
+    def policed(self) -> bool:
+        """Whether policies are in effect as they are declared."""
+        if self.agent is None or self.agent.intent is None:
+            return False
+        filtering, missing = self.agent.filtering, self.agent.guard.enforcement.missing
+        in_effect = filtering.ready and filtering.refused is None
+        return in_effect and not (missing.selectors or missing.ports)
+
+    @property
+    def told(self) -> int:
+        """How often the service has told it of something."""
+        if self.agent is None:
+            return 0
+        return sum(self.agent.control.known.told.values()) + self.agent.guard.members.told
+
 
 @dataclass
 class Fleet:
     agents: list[Hollow] = field(default_factory=list)
+    told: dict[str, int] = field(default_factory=dict)  # as it was said
 
     def counts(self) -> dict[str, Any]:
         failed = [one for one in self.agents if one.failed]
@@ -131,6 +159,7 @@ class Fleet:
             "in_sync": sum(one.in_sync for one in self.agents),
             "reports": sum(one.reports for one in self.agents),
             "reported": sum(one.reported for one in self.agents),
+            "policed": sum(one.policed for one in self.agents),
             "failed": len(failed),
             "why": failed[0].failed if failed else "",
         }
@@ -144,11 +173,22 @@ class Fleet:
     async def _say(self) -> None:
         before: dict[str, Any] = {}
         while True:
-            now = self.counts()
-            if now != before:
-                print(json.dumps({"at": time.monotonic(), **now}), flush=True)
+            now, altered = self.counts(), list(self._altered())
+            told = {
+                one.node: one.told for one in self.agents if one.told != self.told.get(one.node)
+            }
+            if now != before or altered or told:
+                said = {"at": time.monotonic(), **now, "told": told, "altered": altered}
+                print(json.dumps(said), flush=True)
                 before = now
+                self.told.update(told)
             await asyncio.sleep(SAY_SECONDS)
+
+    def _altered(self) -> Iterator[list[Any]]:
+        for one in self.agents:
+            while one.table.news:
+                news = one.table.news.popleft()
+                yield [news.at, one.node, news.name, sorted(news.add), sorted(news.gone)]
 
 
 def main() -> None:
@@ -159,7 +199,9 @@ def main() -> None:
     directory = Path(said["directory"])
     fleet = Fleet(
         [
-            Hollow(node, parse(text), directory / node, said["workloads"])
+            Hollow(
+                node, parse(text), directory / node, said["workloads"], said["labels"].get(node, ())
+            )
             for node, text in said["invitations"].items()
         ]
     )

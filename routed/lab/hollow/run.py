@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +62,7 @@ class HollowLab:
         self.directory = directory
         self.agents = agents
         self.workloads = workloads
+        self.labels: dict[str, list[dict[str, str]]] = {}  # of the workloads of each node
         self.port = free_port()
         data = directory / "server"
         data.mkdir(parents=True)
@@ -97,7 +98,7 @@ class HollowLab:
     def join(self, invitations: dict[str, str]) -> Phase:
         """All of them at once, until the service has every workload."""
         with self._phase() as phase:
-            self.hosts.start(invitations, self.workloads)
+            self.hosts.start(invitations, self.workloads, self.labels)
             phase.arrivals = self.hosts.until("reported", self.agents)
         return phase
 
@@ -174,7 +175,7 @@ class HollowLab:
 
 
 class Hosts:
-    """The processes of the agents, and what they say."""
+    """The processes of the agents, and what they say. `told` and `altered` as in `agents.py`."""
 
     def __init__(self, directory: Path, processes: int) -> None:
         self._directory = directory
@@ -184,8 +185,19 @@ class Hosts:
         self._readers: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._said: list[list[dict[str, Any]]] = []
+        self.told: dict[str, int] = {}
+        self.altered: list[tuple[float, str, str, list[str], list[str]]] = []
 
-    def start(self, invitations: dict[str, str], workloads: int) -> None:
+    @property
+    def pids(self) -> list[int]:
+        return [child.pid for child in self._children]
+
+    def start(
+        self,
+        invitations: dict[str, str],
+        workloads: int,
+        labels: Mapping[str, list[dict[str, str]]],
+    ) -> None:
         self._memory = tempfile.TemporaryDirectory(
             prefix="routed-hollow-", dir=MEMORY if MEMORY.is_dir() else self._directory
         )
@@ -198,7 +210,12 @@ class Hosts:
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 )  # fmt: skip
             assert child.stdin is not None
-            said = {"directory": self._memory.name, "workloads": workloads, "invitations": mine}
+            said = {
+                "directory": self._memory.name,
+                "workloads": workloads,
+                "invitations": mine,
+                "labels": {node: labels[node] for node in mine if node in labels},
+            }
             child.stdin.write(json.dumps(said))
             child.stdin.close()
             lines: list[dict[str, Any]] = [{"at": time.monotonic()}]
@@ -223,6 +240,21 @@ class Hosts:
                     raise LabError(f"cannot go on: {now} of {count} agents are {what}: {why}")
             return _arrivals([lines[at:] for lines, at in zip(self._said, seen, strict=True)], what)
 
+    def seen(self, true: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait until it is `true` of what they said. LabError."""
+        with self._changed:
+            if not self._changed.wait_for(true, seconds):
+                raise LabError(f"cannot go on: {what} did not happen in {seconds:g} s")
+
+    def calm(self, seconds: float, most: float) -> None:
+        """Wait until nothing has become other for so long. LabError: in `most` seconds it has not
+        been."""
+        deadline = time.monotonic() + most
+        with self._changed:
+            while self._changed.wait(seconds):
+                if time.monotonic() > deadline:
+                    raise LabError(f"cannot go on: no calm for {seconds:g} s in {most:g} s")
+
     def stop(self) -> None:
         for child in self._children:
             child.send_signal(signal.SIGKILL)  # there is nothing to be tidied up
@@ -236,8 +268,11 @@ class Hosts:
         assert child.stdout is not None
         with child.stdout:
             for line in child.stdout:
+                said = json.loads(line)
                 with self._changed:
-                    lines.append(json.loads(line))
+                    self.told |= said.pop("told")
+                    self.altered += map(tuple, said.pop("altered"))
+                    lines.append(said)
                     self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
