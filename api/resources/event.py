@@ -28,6 +28,7 @@ ADVERSE = frozenset(  # conditions that are well when False
         "ForwardBlocked",
         "ForwardIPv6Refused",
         "ParentModeSwitched",
+        "Renumbered",
         "RouteFlapping",
         "VersionSkew",
     }

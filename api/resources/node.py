@@ -72,4 +72,5 @@ class Node(Resource):
     """What it is to be."""
     status: NodeStatus = Field(default_factory=NodeStatus)
     """What its agent says: Ready, BGPEstablished, ForwardBlocked, ForwardIPv6Refused,
-    RouteFlapping, ParentModeSwitched, VersionSkew, AddressesConsistent, PoliciesEnforced."""
+    RouteFlapping, ParentModeSwitched, Renumbered, VersionSkew, AddressesConsistent,
+    PoliciesEnforced."""

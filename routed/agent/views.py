@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from api.resources import Condition
-from routed.agent import flapping, skew
+from routed.agent import flapping, renumbered, skew
 from routed.agent.plan import unused_peers
 from routed.state import ForwardRefused
 
@@ -74,9 +74,11 @@ def conditions(agent: Agent) -> list[Condition]:
     )
     removed = flapping.condition(agent.kernel.removals, time.monotonic())
     switched = agent.switched.condition(time.monotonic())
+    node = agent.intent.node if agent.intent else None
+    moved = renumbered.condition(node, agent.own.chosen)
     agreed = agent.agreement.condition()
     policed = agent.guard.condition()
-    return [ready, speaking, blocked, forwarding, removed, switched, skewed, agreed, policed]
+    return [ready, speaking, blocked, forwarding, removed, switched, moved, skewed, agreed, policed]
 
 
 def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:
