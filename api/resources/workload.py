@@ -78,6 +78,25 @@ class IPFamily(StrEnum):
         return 4 if self is IPFamily.IPV4 else 6
 
 
+def family_causes(
+    addresses: list[IPAddress], families: list[IPFamily], prefix: str = ""
+) -> list[Cause]:
+    """Where both say something, the addresses asked for are of the families asked for, and of each
+    of them. Fields are told behind `prefix`."""
+    if not addresses or not families:
+        return []
+    found = [
+        Cause(f"{prefix}addresses[{place}]", f"{one} is of a family that ipFamilies leaves out")
+        for place, one in enumerate(addresses)
+        if all(one.version != family.version for family in families)
+    ]
+    for family in families:
+        if all(one.version != family.version for one in addresses):
+            said = f"has {family}, which no address of addresses is of: leave one of the two out"
+            found.append(Cause(f"{prefix}ipFamilies", said))
+    return found
+
+
 class Phase(StrEnum):
     PENDING = "Pending"
     READY = "Ready"
@@ -239,6 +258,7 @@ class WorkloadSpec(Model):
             found.append(Cause("spec.pools", "names a pool twice"))
         if len(set(self.ip_families)) != len(self.ip_families):
             found.append(Cause("spec.ipFamilies", "names a family twice"))
+        found += family_causes(self.addresses, self.ip_families, "spec.")
         if self.lease and (self.addresses or self.pools or self.ip_families):
             said = "says which address: leave addresses, pools and ipFamilies out"
             found.append(Cause("spec.lease", said))

@@ -19,6 +19,7 @@ from api.resources.workload import (
     IPFamily,
     Mode,
     WorkloadPort,
+    family_causes,
     mode_causes,
     port_causes,
     route_causes,
@@ -62,7 +63,8 @@ class AttachRequest(Model):
             raise ValueError("ipFamilies: names a family twice")
         routes = route_causes(self.routes, "", default=self.default_route, netns=self.netns)
         limits = self.bandwidth.causes("bandwidth")
-        for cause in (*port_causes(self.ports, "ports"), *limits, *routes):
+        families = family_causes(self.addresses, self.ip_families)
+        for cause in (*families, *port_causes(self.ports, "ports"), *limits, *routes):
             raise ValueError(str(cause))
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from api.resources import IPBlock, IPPool, IPReservation, Node, ObjectMeta
 from api.resources.errors import Conflict, Invalid, PoolExhausted, RoutedError
 from api.resources.ippool import IPBlockSpec
 from api.resources.net import IPAddress, parse_cidr
-from api.resources.workload import IPFamily, Origin
+from api.resources.workload import IPFamily, Origin, WorkloadSpec
 from routed.agent.addresses import AddressBook
 from routed.agent.attachment import Attachment
 from routed.agent.cooling import CoolingLog
@@ -175,6 +176,32 @@ def test_families_that_cannot_be(families: object, says: str) -> None:
     with pytest.raises(Invalid, match=says):
         parse_attach(body % text.encode())
     assert AttachRequest.model_validate({"name": "w", "netns": "w", "ipFamilies": ["IPv6"]})
+
+
+@pytest.mark.parametrize(
+    ("addresses", "families", "field", "says"),
+    [
+        (["10.65.0.5"], ["IPv6"], "addresses[0]", "10.65.0.5 is of a family that ipFamilies"),
+        (["fd00:65::5"], ["IPv4"], "addresses[0]", "fd00:65::5 is of a family that ipFamilies"),
+        (["10.65.0.5", "fd00:65::5"], ["IPv4"], "addresses[1]", "fd00:65::5 is of a family"),
+        (["10.65.0.5"], ["IPv4", "IPv6"], "ipFamilies", "has IPv6, which no address"),
+    ],
+)
+def test_addresses_are_of_the_families_asked_for(
+    addresses: list[str], families: list[str], field: str, says: str
+) -> None:
+    """By the agent's socket and through the service; without what is wrong it would be given one
+    that was not asked for."""
+    asked = {"addresses": addresses, "ipFamilies": families}
+    with pytest.raises(Invalid) as refused:
+        parse_attach(json.dumps({"name": "w", "netns": "w", **asked}).encode())
+    first = refused.value.causes[0]
+    assert (first.field, says in first.message) == (field, True)
+    declared = WorkloadSpec.model_validate({"node": "h1", "netns": "w", **asked}).causes()
+    assert (declared[0].field, says in declared[0].message) == (f"spec.{field}", True)
+    fitting = {"name": "w", "netns": "w", "addresses": ["10.65.0.5", "fd00:65::5"]}
+    assert AttachRequest.model_validate({**fitting, "ipFamilies": ["IPv6", "IPv4"]})
+    assert AttachRequest.model_validate(fitting)
 
 
 class OnlyOf:

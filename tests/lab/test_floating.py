@@ -37,6 +37,7 @@ def test_it_moves_between_workloads_that_run(
         namespace, own[host] = workloads.attach(host, "web")
         servers[host] = listen(namespace, "0.0.0.0", 80)
         ends(servers[host])
+    besides = {host: workloads.attach(host, "beside") for host in own}
 
     def give(host: str) -> bool:
         body = {"name": "public", "netns": workloads.namespace(host, "web"), **beside}
@@ -44,18 +45,26 @@ def test_it_moves_between_workloads_that_run(
         assert answer.status_code in (200, 201, 409, 422), answer.text
         return answer.status_code in (200, 201)
 
-    def reached(address: str, host: str) -> bool:
+    def reached(
+        address: str, host: str, source: str = lab.top.client, peer: str = "172.29."
+    ) -> bool:
         try:
-            connected(lab.top.client, address, 80, seconds=3).close()
+            connected(source, address, 80, seconds=3).close()
         except OSError:
             return False
-        return heard(servers[host]).startswith("172.29.")
+        return heard(servers[host]).startswith(peer)
 
     for host, other in (("host1", "host2"), ("host2", "host1")):
         wait_for("the lease being free", lambda host=host: give(host), 20)
         wait_for("its new route", lambda host=host: reached(leased, host), 10)
         assert reached(own["host1"], "host1")
         assert reached(own["host2"], "host2")
+        for node in lab.top.hosts:
+            beside_it, its = besides[node.name]
+            assert reached(leased, host, beside_it, its), f"from a workload on {node.name}"
+            itself = "169.254.1.1" if node.name == host else "172."  # its gateway, or an uplink
+            assert reached(leased, host, node.namespace, itself), f"from {node.name} itself"
+        assert reached(leased, host, workloads.namespace(other, "web"), own[other])
         assert not give(other), "it has one owner"
         answer = lab.local(host).delete("/v1/attachments/public")
         assert answer.status_code == 200

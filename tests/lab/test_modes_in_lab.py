@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from support.labs import ctl
+from support.flows import connected, heard, listen
+from support.labs import Workloads, ctl
 from support.taps import check_taps
 
 from routed.lab.fabric import command, inside
@@ -15,7 +16,17 @@ from routed.lab.processes import wait_for
 pytestmark = pytest.mark.lab
 
 
-def test_an_address_of_the_hosts_own_namespace_is_announced_and_reached(lab: Lab) -> None:
+def answered(source: str, address: str, port: int) -> bool:
+    try:
+        connected(source, address, port, seconds=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_an_address_of_the_hosts_own_namespace_is_announced_and_reached(
+    lab: Lab, workloads: Workloads
+) -> None:
     api = lab.local("host1")
     # its block has to be claimed
     wait_for("the control plane", lambda: api.get("/v1/status").json()["controlPlane"] == "in sync")
@@ -27,6 +38,15 @@ def test_an_address_of_the_hosts_own_namespace_is_announced_and_reached(lab: Lab
         wait_for("the switches knowing it", lambda: lab.tor_has("10.65.7.53/32"))
         wait_for("the client", lambda: lab.ping(lab.top.client, "10.65.7.53"), 10)
         assert inside(lab.top.hosts[0].namespace, "ping", "-c1", "-W1", "10.65.7.53")
+        server = listen(lab.top.hosts[0].namespace, "10.65.7.53", 53)
+        far, near = workloads.attach("host2", "far"), workloads.attach("host1", "near")
+        with server:
+            for source in (lab.top.client, far[0], lab.top.hosts[0].namespace):
+                wait_for("the way there", lambda s=source: answered(s, "10.65.7.53", 53), 10)
+                heard(server)
+            assert lab.ping(near[0], "10.65.7.53")
+            assert not answered(near[0], "10.65.7.53", 53), "to its own host a workload has no way"
+            server.kill()
         assert "disagree" not in ctl(lab, "ipam", "check")
     finally:
         gone = api.delete("/v1/attachments/dns")
@@ -68,3 +88,30 @@ def test_a_tap_is_announced_and_goes_with_its_detach(lab: Lab) -> None:
         api.delete("/v1/attachments/vm")
     wait_for("the withdrawal", lambda: lab.tor_lacks(f"{address}/32"))
     wait_for("the tap's end", lambda: link not in inside(namespace, "ip", "-br", "link"))
+
+
+def test_who_shares_a_namespace_is_reached_at_its_holders_address_until_the_last_has_left(
+    lab: Lab, workloads: Workloads
+) -> None:
+    namespace, address = workloads.attach("host1", "holder")
+    source, _ = workloads.attach("host2", "asking")
+    api = lab.local("host1")
+    made = api.post(
+        "/v1/attachments", json={"name": "sidecar", "mode": "shared", "sharedWith": "holder"}
+    )
+    assert made.status_code == 201, made.text
+    server = listen(namespace, "0.0.0.0", 7002)
+
+    def reached() -> bool:
+        return answered(source, address, 7002)
+
+    with server:
+        wait_for("the way there", reached, 10)
+        assert api.delete("/v1/attachments/holder").status_code == 200
+        assert reached(), "another is in it"
+        assert lab.tor_has(f"{address}/32")
+        assert api.delete("/v1/attachments/sidecar").status_code == 200
+        wait_for("the withdrawal", lambda: lab.tor_lacks(f"{address}/32"))
+        assert not reached()
+        assert "eth0" not in inside(namespace, "ip", "-br", "link")
+        server.kill()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.labs import Workloads, ctl, draining_pool
-from support.sizes import answering, outcome
+from support.sizes import PORT, answering, outcome
 
 from routed.lab.fabric import command, inside
 from routed.lab.lab import Lab
@@ -127,3 +127,16 @@ def test_a_workload_whose_own_link_is_smaller(lab: Lab, both: None, workloads: W
     with answering(namespace):
         judged(lab.top.client, addresses[4], 1300, [host.address(tor) for tor in lab.top.tors])
         judged(lab.top.client, addresses[6], 1300, [host.address6(tor) for tor in lab.top.tors])
+
+
+def test_a_mapped_port_of_a_workload_whose_link_is_smaller(
+    lab: Lab, both: None, ways: None, workloads: Workloads
+) -> None:
+    """Who says so has seen the workload's address; who is told knows its host's alone."""
+    port = {"port": int(PORT), "protocol": "UDP", "hostPort": int(PORT)}
+    namespace, _ = attach(lab, workloads, "mapped", mtu=1300, ports=[port])
+    host, tor = lab.top.hosts[0], lab.top.tors[0]
+    with answering(namespace):
+        for node in (host.address(tor), host.address6(tor)):
+            wait_for("the way there", lambda n=node: lab.ping(lab.top.client, n), 10)
+            judged(lab.top.client, node, 1300, [node])

@@ -48,7 +48,9 @@ def draining_pool(lab: Lab, manifest: str, path: Path) -> Iterator[str]:
 @contextmanager
 def client_ways(lab: Lab) -> Iterator[None]:
     """Inside, the client has ways to the links of hosts, which are nobody's business otherwise."""
-    ways = [(tor.subnet, "via", tor.client_side) for tor in lab.top.tors]
+    four = [(tor.subnet, "via", tor.client_side) for tor in lab.top.tors]
+    six = [(tor.subnet6, "via", tor.client_side6) for tor in lab.top.tors]
+    ways = [way for version in lab.top.versions for way in (four if version == 4 else six)]
     try:
         for way in ways:
             command("ip", "-n", lab.top.client, "route", "replace", *way)
