@@ -69,7 +69,7 @@ class ServiceMetrics:
         return self.watches.labels(resource).track_inprogress()
 
     def refused(self, by: str) -> None:
-        """By which bound: the rate of an identity or an address, or what is under way."""
+        """By which bound: the rate of an identity or an address, what is under way, streams."""
         self.throttled.labels(by).inc()
 
     def text(self) -> bytes:

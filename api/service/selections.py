@@ -47,7 +47,9 @@ PLURAL = "selections"
 OBJECTS_PART = 50  # that are decoded in one go: a fraction of a millisecond
 SEND_BYTES = 64 << 10  # that are sent in one go
 WAIT_SECONDS = 10.0  # without a word, at most
-STREAMS_MOST = 8  # of one node; an agent has one, and another while the end of that is not noticed
+# of one node: an agent has one, and another while the end of that is not noticed
+NODE_STREAMS_MOST = 8
+STREAMS_MOST = 64  # of anybody else
 HEARTBEAT = b'{"type":"HEARTBEAT"}\n'
 
 
@@ -82,7 +84,7 @@ class Selections:
         self.mirror = mirror
         self.metrics = metrics
         self._made: Made | None = None
-        self._streams: Counter[str] = Counter()  # by node
+        self._streams: Counter[str] = Counter()  # by user
         mirror.listen(self._changed)
 
     async def answer(self, request: Request, who: Identity) -> Response:
@@ -94,11 +96,13 @@ class Selections:
                 raise BadRequest(f"cannot follow selections: {said}")
         seconds = seconds_of(options.number(request.query_params, "timeoutSeconds"), who)
         subjects = subjects_of(await body_of(request))
-        if who.role == NODE and self._streams[who.user] >= STREAMS_MOST:
-            said = f"{STREAMS_MOST} streams of {who.user} are open"
+        most = NODE_STREAMS_MOST if who.role == NODE else STREAMS_MOST
+        if self._streams[who.user] >= most:
+            self.metrics.refused("streams")
+            said = f"{most} streams of {who.user} are open; try again when one has ended"
             raise TooManyRequests(f"cannot follow selections: {said}")
         lines = self.stream(subjects, who=who, seconds=seconds, reader=request.scope.get(READER))
-        return WatchAnswer(lines, self.metrics.watching(PLURAL), LINES)
+        return WatchAnswer(lines, self._open(who), LINES)
 
     async def stream(
         self,
@@ -114,23 +118,22 @@ class Selections:
         with fed(self.mirror, PLURAL, everything, who, True, seconds, reader) as feed:
             held = [(made.membership.hold(subject), known) for subject, known in subjects.items()]
             try:
-                with self._counted(who):
-                    async with aclosing(_during(made.prepare([one for one, _ in held]))) as lines:
-                        async for line in lines:
-                            yield line
-                    for part in _first(held, feed):
-                        yield part
-                    if not feed.ended:
-                        yield feed.take() + _bookmark(self.mirror.revision)
-                    while not feed.ended:
-                        reminded = await feed.wait()
-                        told = feed.take()
-                        if reminded:  # at what was published: it is in these lines or before
-                            told += _bookmark(self.mirror.revision)
-                        if told:
-                            yield told
-                        if feed.over:
-                            return
+                async with aclosing(_during(made.prepare([one for one, _ in held]))) as lines:
+                    async for line in lines:
+                        yield line
+                for part in _first(held, feed):
+                    yield part
+                if not feed.ended:
+                    yield feed.take() + _bookmark(self.mirror.revision)
+                while not feed.ended:
+                    reminded = await feed.wait()
+                    told = feed.take()
+                    if reminded:  # at what was published: it is in these lines or before
+                        told += _bookmark(self.mirror.revision)
+                    if told:
+                        yield told
+                    if feed.over:
+                        return
             finally:
                 for selection, _ in held:
                     selection.readers.discard(feed)
@@ -154,13 +157,12 @@ class Selections:
         self._made.membership.put((change.plural, change.name), standing, change.revision)
 
     @contextmanager
-    def _counted(self, who: Identity | None) -> Iterator[None]:
-        if who is None or who.role != NODE:
-            yield
-            return
+    def _open(self, who: Identity) -> Iterator[None]:
+        """While a stream is answered."""
         self._streams[who.user] += 1
         try:
-            yield
+            with self.metrics.watching(PLURAL):
+                yield
         finally:
             self._streams[who.user] -= 1
             if not self._streams[who.user]:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from api.client import Client, Selections, Subject, Told, join
 from api.client.selections import DELTA, LOST, SYNCED, WHOLE
 from api.resources.errors import Forbidden, Invalid
 from api.service.run import GRACE_SECONDS
-from api.service.selections import STREAMS_MOST
-from routed.lab.processes import free_port
+from api.service.selections import NODE_STREAMS_MOST, STREAMS_MOST
+from routed.lab.processes import free_port, wait_for
 
 SECONDS = 20.0  # for what must come
 WEB: Subject = "app == 'web'"
@@ -251,21 +251,45 @@ def test_what_cannot_be_read_is_refused(
     assert answer.headers["content-type"] == media
 
 
-def test_a_node_has_no_more_streams_than_it_can_need_and_nobody_suffers(service: Service) -> None:
+@pytest.mark.parametrize(("role", "most"), [("", NODE_STREAMS_MOST), ("viewer", STREAMS_MOST)])
+def test_nobody_has_more_streams_than_he_can_need_and_others_do_not_suffer(
+    service: Service, role: str, most: int
+) -> None:
+    """Whoever has as many is refused one more until one has ended, and nothing else."""
     with service.http() as admin, contextlib.ExitStack() as streams:
-        access = node(admin, "many")
+        access = node(admin, f"many{role}")
+        if role:
+            path = service.directory / "viewer.kubeconfig"
+            path.write_text(admin.post("/users/v/credentials", json={"role": role}).text)
+            access = kubeconfig.read(path)
         http = streams.enter_context(service.http(access))
-        opened = []
-        for _ in range(STREAMS_MOST):
-            one = streams.enter_context(http.stream("POST", "/selections", json={}))
+        reading: list[Iterator[str]] = []
+
+        def follow() -> contextlib.ExitStack:
+            opened = contextlib.ExitStack()
+            one = opened.enter_context(http.stream("POST", "/selections", json={}))
             assert one.status_code == 200
-            opened.append(one.iter_lines())
-            assert json.loads(next(opened[-1]))["type"] == "BOOKMARK"
-        assert http.post("/selections", json={}).status_code == 429
-        assert http.get("/nodes/many").status_code == 200
+            lines = one.iter_lines()  # who lets go of it has read all that he wants
+            assert json.loads(next(lines))["type"] == "BOOKMARK"
+            reading.append(lines)
+            return streams.enter_context(opened)
+
+        opened = [follow() for _ in range(most)]
+        refused = http.post("/selections", json={})
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["reason"] == "TooManyRequests"
+        assert f"{most} streams of" in refused.json()["message"]
+        assert http.get("/nodes", params={"fieldSelector": f"metadata.name=many{role}"}).is_success
         ended = admin.post("/selections", json={}, params={"timeoutSeconds": "1"})
         assert json.loads(ended.text.splitlines()[0])["type"] == "BOOKMARK"
+        opened[0].close()
+        wait_for("room for one more", lambda: answered(http) == 200)
     assert "selections" not in (service.directory / "audit.log").read_text(), "nothing is written"
+
+
+def answered(http: httpx.Client) -> int:
+    """How a stream that ends by itself is answered."""
+    return http.post("/selections", json={}, params={"timeoutSeconds": "1"}).status_code
 
 
 def test_a_node_that_is_deleted_is_told_nothing_more(service: Service) -> None:
