@@ -2,7 +2,7 @@
 standard output, a JSON line at a time, how many of them are how far.
 
     in   {"directory": D, "workloads": M, "invitations": {node: bootstrap token},
-          "labels": {node: [labels of each of its workloads]}}
+          "labels": {node: [labels of each of its workloads]}, "at_once": N (0: all) join together}
     out  {"at": seconds, "joined": n, "attached": n, "in_sync": n, "reports": n, "reported": n,
           "policed": n, "failed": n, "why": "...",
           "told": {node: n}, "altered": [[at, node, name, [elements], [elements]]]}
@@ -63,8 +63,9 @@ class Hollow:
     failed: str = ""
     attached: int = 0
 
-    async def run(self) -> None:
+    async def run(self, turn: asyncio.Semaphore) -> None:
         try:
+            await turn.acquire()
             await self._join()
             agent = self.agent
             assert agent is not None
@@ -72,6 +73,9 @@ class Hollow:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(agent.serve())
                 tasks.create_task(self._attach(agent))
+                while not self.reported:
+                    await asyncio.sleep(RETRY_SECONDS)
+                turn.release()
         except* (RoutedError, OSError, ValueError) as group:
             self.failed = "; ".join(map(str, group.exceptions))
 
@@ -148,7 +152,8 @@ class Hollow:
 
 @dataclass
 class Fleet:
-    agents: list[Hollow] = field(default_factory=list)
+    agents: list[Hollow]
+    at_once: int
     told: dict[str, int] = field(default_factory=dict)  # as it was said
 
     def counts(self) -> dict[str, Any]:
@@ -165,9 +170,10 @@ class Fleet:
         }
 
     async def run(self) -> None:
+        turn = asyncio.Semaphore(self.at_once or len(self.agents))
         async with asyncio.TaskGroup() as tasks:
             for one in self.agents:
-                tasks.create_task(one.run())
+                tasks.create_task(one.run(turn))
             tasks.create_task(self._say())
 
     async def _say(self) -> None:
@@ -203,9 +209,10 @@ def main() -> None:
                 node, parse(text), directory / node, said["workloads"], said["labels"].get(node, ())
             )
             for node, text in said["invitations"].items()
-        ]
+        ],
+        said["at_once"],
     )
-    gc.set_threshold(20_000, 50, 100)
+    gc.set_threshold(200_000, 100, 100)  # of what a thousand agents hold, each round is long
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(fleet.run())
 

@@ -33,6 +33,7 @@ ALL = "tier == 'shared'"
 PORT, OTHER_PORT = 9000, 9001
 PATIENCE_SECONDS = 60.0  # for one change
 CALM_SECONDS = 3.0  # blocks and nodes are reported once a second
+AT_ONCE = 20  # agents that join together: it is what comes later that is looked at
 DECLARERS = 8  # requests under way
 
 
@@ -70,6 +71,7 @@ class Policed(HollowLab):
             node: [self._labels(2 * number + n % 2, n == 2) for n in range(workloads)]
             for number, node in enumerate(self.nodes)
         }
+        self.at_once = AT_ONCE
         self._http: httpx.Client | None = None
 
     def _labels(self, app: int, shared: bool) -> dict[str, str]:
