@@ -37,6 +37,7 @@ from http_load import request
 from ipam_claim import BASE, CLIENT_CPU, process
 from programs import many_descriptors
 
+from api.auth import tokens
 from api.auth.kubeconfig import Access
 from api.client import Client, Selections
 from api.resources.media import MERGE
@@ -54,8 +55,8 @@ def app_of(node: int, number: int, workloads: int) -> int:
     return (node * workloads + number) % APPS
 
 
-async def label(path: Path, nodes: int, workloads: int) -> None:
-    """Apps, ports and who is shared, of every workload that is there."""
+async def label(path: Path, nodes: int, workloads: int) -> list[str]:
+    """Apps, ports and who is shared, of every workload that is there; a token of each node."""
     store = SqliteStore(path)
     _, items = await store.scan("/workloads/")
     puts: dict[str, bytes | None] = {}
@@ -71,7 +72,9 @@ async def label(path: Path, nodes: int, workloads: int) -> None:
             await store.commit({}, puts)
             puts = {}
     await store.commit({}, puts)
+    found = [await tokens.issue(store, tokens.node_identity(f"n{node}")) for node in range(nodes)]
     await store.close()
+    return found
 
 
 def needed(agent: int) -> tuple[list[str], list[tuple[str, str]]]:
@@ -83,14 +86,15 @@ def needed(agent: int) -> tuple[list[str], list[tuple[str, str]]]:
 class Agent:
     """One stream; `pending` is the part of a line that has come."""
 
-    def __init__(self, agent: int) -> None:
+    def __init__(self, agent: int, token: str) -> None:
+        self.token = token
         self.selectors, self.ports = needed(agent)
         self.versions: dict[tuple[str, str], str] = {}
         self.socket: ssl.SSLSocket
         self.pending = b""
         self.came = 0  # bytes
 
-    def open(self, port: int, context: ssl.SSLContext, token: str) -> None:
+    def open(self, port: int, context: ssl.SSLContext) -> None:
         plain = socket.create_connection(("127.0.0.1", port))
         self.socket = context.wrap_socket(plain, server_hostname="localhost")
         selectors = [
@@ -101,7 +105,7 @@ class Agent:
             for name, one in self.ports
         ]
         body = json.dumps({"selectors": selectors, "ports": ports})
-        self.socket.sendall(request("POST", f"{BASE}/selections", token, body).encode())
+        self.socket.sendall(request("POST", f"{BASE}/selections", self.token, body).encode())
         self.socket.setblocking(False)
         self.pending, self.came = b"", 0
 
@@ -128,10 +132,10 @@ class Seen:
 
 
 class Fleet:
-    def __init__(self, port: int, trusted: Path, token: str, pid: int, count: int) -> None:
+    def __init__(self, port: int, trusted: Path, token: str, pid: int, of_nodes: list[str]) -> None:
         self.context = ssl.create_default_context(cafile=trusted)
         self.port, self.token, self.pid, self.trusted = port, token, pid, trusted
-        self.agents = [Agent(number) for number in range(count)]
+        self.agents = [Agent(number, one) for number, one in enumerate(of_nodes)]
         self.poller = select.epoll()
         self.by_descriptor: dict[int, Agent] = {}
 
@@ -140,7 +144,7 @@ class Fleet:
         began = time.perf_counter()
         waiting = set[Agent]()
         for number, agent in enumerate(agents):
-            agent.open(self.port, self.context, self.token)
+            agent.open(self.port, self.context)
             self.by_descriptor[agent.socket.fileno()] = agent
             self.poller.register(agent.socket, select.EPOLLIN)
             waiting.add(agent)
@@ -205,12 +209,12 @@ def main() -> None:
     many_descriptors()
     with workplace("selections") as place:
         token = fill(place / "routed.db", given.agents, given.workloads)
-        asyncio.run(label(place / "routed.db", given.agents, given.workloads))
+        of_nodes = asyncio.run(label(place / "routed.db", given.agents, given.workloads))
         port = free_port()
         words = ["-m", "routed.main", "server", "--data-dir", str(place)]
         with process([*words, "--listen", f"127.0.0.1:{port}"], port) as pid:
             os.sched_setaffinity(0, {CLIENT_CPU})
-            fleet = Fleet(port, place / "ca.crt", token, pid, given.agents)
+            fleet = Fleet(port, place / "ca.crt", token, pid, of_nodes)
             say("selections.jsonl", measured(given, fleet))
 
 

@@ -27,6 +27,7 @@ Matcher = Callable[[Labels], bool]
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 64
+SUBJECTS_MOST = 2000  # selectors and names of ports that a service tells one reader of
 
 _TOKEN = re.compile(
     r"""\s*(?:

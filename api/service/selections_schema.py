@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.resources.media import LINES
-from api.resources.selectors import MAX_LENGTH
+from api.resources.selectors import MAX_LENGTH, SUBJECTS_MOST
 from api.service import schemas
 from api.service.schemas import Schema, reference
-from api.service.subjects import PORT_NAME_MOST, SUBJECTS_MOST, VERSION_MOST
+from api.service.subjects import PORT_NAME_MOST, VERSION_MOST
 
 JSON = "application/json"
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 from api.resources.errors import Cause, Invalid
-from api.resources.selectors import SelectorError, parse
+from api.resources.selectors import SUBJECTS_MOST, SelectorError, parse
 from api.service.members import Subject
 
-SUBJECTS_MOST = 2000
 PORT_NAME_MOST = 63
 VERSION_MOST = 64
 

@@ -253,13 +253,15 @@ def condition(
     blamed: list[str],
     waiting: Mapping[str, list[str]],
     problem: str,
+    untold: str,
     unenforced: Mapping[str, list[str]],
     unplaced: Mapping[str, str],
     unread: Mapping[tuple[str, str], str],
 ) -> Condition:
     """Of the Node: what is not in effect as it is declared. `refused`: why the rules stay as they
-    were, `blamed`: because of which policies; `problem`: why nothing is told; `unenforced`:
-    policies by workload; `unplaced`: why host endpoints are of no interface."""
+    were, `blamed`: because of which policies; `problem`: why nothing is told, `untold`: why the
+    service will not; `unenforced`: policies by workload; `unplaced`: why host endpoints are of no
+    interface."""
     because = f" ({problem})" if problem else ""
     waits = [
         f"{name} waits for the members of {', '.join(lacks)}" for name, lacks in waiting.items()
@@ -274,6 +276,7 @@ def condition(
             "PoliciesUnread",
             [f"{name}: {why}" for (kind, name), why in unread.items() if kind in kinds],
         ),
+        ("MembersRefused", [f"members stay as they were told last: {untold}"] if untold else []),
         ("MembersUnknown", [f"{_some(waits)}{because}"] if waits else []),
         (
             "NotEnforceable",

@@ -50,7 +50,7 @@ class Guard:
         self._pending = False
         self._whole = False  # more than members has changed
         self._order: Order | None = None  # as it was worked out last
-        self._problem = ""  # as it was said last
+        self._problem = ("", "")  # as it was said last
         self._names: Mapping[IPAddress, str] = {}  # as of the last look
         self._in_effect: Wanted | None = None  # as of the last time that flows were ended
         self._known: frozenset[str] = frozenset()  # who was here then
@@ -100,8 +100,9 @@ class Guard:
 
     async def _apply(self) -> None:
         self._pending = False
-        if self.members.problem != self._problem:
-            self._problem = self.members.problem
+        problem = self.members.problem, self.members.refused
+        if problem != self._problem:
+            self._problem = problem
             self.agent.control.wake()
         exact = self.agent.settings.flush_conntrack
         if not self._whole and not exact and await self._moved():
@@ -192,6 +193,7 @@ class Guard:
             agent.filtering.blamed or self._news(),
             self.enforcement.waiting(),
             self.members.problem,
+            self.members.refused,
             self._unenforced(),
             self.enforcement.unplaced,
             agent.control.known.unread,

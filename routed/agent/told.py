@@ -37,6 +37,7 @@ from api.client.selections import (
 )
 from api.resources.errors import RoutedError
 from api.resources.net import IPAddress, parse_address, parse_cidr
+from api.resources.selectors import SUBJECTS_MOST
 from policies.model import Needs
 from routed.agent.records import write_atomic
 
@@ -73,14 +74,15 @@ class Delta:
 class Members:
     """`known` has what was told of each subject, whenever that was; `changes` what has changed of
     each since these were taken last, None where nets have, or all is new. `problem` says why
-    nothing can be told now. `told` counts what the service has said, whole or changes."""
+    nothing can be told now, `refused` why the service will not. `told` counts what it has said,
+    whole or changes."""
 
     def __init__(self, path: Path, node: str, client: Client | None) -> None:
         self.path = path
         self.node = node
         self.known: dict[Subject, Known] = {}
         self.changes: dict[Subject, Delta | None] = {}
-        self.problem = ""
+        self.problem = self.refused = ""
         self.revision = 0
         self.told = 0
         self._client = client
@@ -109,11 +111,23 @@ class Members:
         self._needed.update(dict.fromkeys((*needs.selectors, *needs.ports), now))
         for one, last in list(self._needed.items()):
             if now - last > LINGER_SECONDS:
-                del self._needed[one]
-                if self.known.pop(one, None) is not None:
-                    self._outdated.set()
+                self._forget(one)
+        self._make_room(now)
         if self._selections is not None:
             self._selections.need(self._needed)
+
+    def _make_room(self, now: float) -> None:
+        """What only lingers is given up, oldest first, before all would be refused."""
+        beyond = len(self._needed) - SUBJECTS_MOST
+        if beyond > 0:
+            lingering = [one for one, last in self._needed.items() if last < now]
+            for one in sorted(lingering, key=self._needed.__getitem__)[:beyond]:
+                self._forget(one)
+
+    def _forget(self, subject: Subject) -> None:
+        del self._needed[subject]
+        if self.known.pop(subject, None) is not None:
+            self._outdated.set()
 
     async def serve(self, changed: Callable[[], None]) -> None:
         """Follow what is needed, and keep the copy; `changed` is called with whatever changes."""
@@ -133,7 +147,8 @@ class Members:
                     async for one in told:
                         if self._take(one):
                             changed()
-            except RoutedError as error:
+            except RoutedError as error:  # asking for the same again will be no better
+                self.refused = f"{error} ({len(self._needed)} are needed here)"
                 if self._failed(error):
                     changed()
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -142,7 +157,7 @@ class Members:
         """Whether that changed anything."""
         if told.type == LOST:
             return self._failed(told.why)
-        recovered, self.problem = bool(self.problem), ""
+        recovered, self.problem, self.refused = bool(self.problem), "", ""
         if told.type == SYNCED:
             self.revision = max(self.revision, told.revision)
             return recovered

@@ -128,6 +128,26 @@ def test_what_is_not_needed_for_long_is_given_up(
     asyncio.run(body())
 
 
+def test_what_only_lingers_makes_room_before_all_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SUBJECTS_MOST", 2)
+
+    async def body() -> None:
+        held = Members(tmp_path / "members.json", "h1", None)
+        for text in (WEB, DB):
+            held.need(Needs(frozenset([text])))
+            held.known[text] = Known(Entries(), "1")
+        assert held.known.keys() == {WEB, DB}
+        held.need(Needs(frozenset(["has(a)"])))
+        assert held.known.keys() == {DB}, "what was needed last stays longest"
+        held.need(Needs(frozenset(["has(a)", "has(b)", "has(c)"])))
+        assert not held.known
+        assert held._needed.keys() == {"has(a)", "has(b)", "has(c)"}, "what is needed is asked for"
+
+    asyncio.run(body())
+
+
 def test_what_an_earlier_agent_knew_is_followed_or_given_up_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

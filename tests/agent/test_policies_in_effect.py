@@ -13,7 +13,7 @@ from support.agents import agent_on
 from support.policing import KeptFilter, allow_from, declare, declared, policy
 
 from api.client import Unreachable
-from api.client.selections import LOST, Entries, Told
+from api.client.selections import LOST, SYNCED, Entries, Told
 from api.resources import Condition, ObjectMeta, Workload
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import parse_address
@@ -347,6 +347,27 @@ def test_members_that_were_never_told_are_waited_for_and_said(tmp_path: Path) ->
         assert len(table.members(WEB)) == 1
 
     play(tmp_path, body, told=False)
+
+
+def test_members_that_the_service_will_not_tell_are_said_and_those_of_before_stay(
+    tmp_path: Path,
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db")
+        assert said(agent).status == "True"
+        before, members = table.rules, agent.guard.members
+        members.refused = members.problem = "cannot follow selections: more than is taken"
+        agent.guard._told()
+        await applied(agent)
+        condition = said(agent)
+        assert (condition.status, condition.reason) == ("False", "MembersRefused")
+        assert members.refused in condition.message
+        assert table.rules == before
+        assert members._take(Told(SYNCED)), "it is told again"
+        assert said(agent).status == "True"
+
+    play(tmp_path, body)
 
 
 def test_rules_that_are_refused_leave_the_old_ones_and_are_said(tmp_path: Path) -> None:

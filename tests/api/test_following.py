@@ -41,7 +41,7 @@ def node(admin: httpx.Client, name: str = "h1") -> Access:
     return asyncio.run(join(bootstrap.parse(token), name))
 
 
-def put(admin: httpx.Client, name: str, address: str, app: str = "web") -> None:
+def put(admin: httpx.Client, name: str, address: str, app: str = "web", of: str = "h1") -> None:
     """A workload with that address, as its node reports it."""
     labels = {"app": app}
     ports = [{"name": "http", "protocol": "TCP", "port": 80}]

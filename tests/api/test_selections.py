@@ -13,6 +13,7 @@ import pytest
 
 from api.auth.identity import Identity
 from api.resources.errors import Invalid
+from api.resources.selectors import SUBJECTS_MOST
 from api.service import feeds
 from api.service import selections as module
 from api.service.codec import encoded
@@ -20,7 +21,7 @@ from api.service.members import Subject
 from api.service.metrics import ServiceMetrics
 from api.service.mirror import Mirror
 from api.service.selections import Selections
-from api.service.subjects import SUBJECTS_MOST, subjects_of
+from api.service.subjects import subjects_of
 from api.store.sqlite.store import SqliteStore
 
 SECONDS = 10.0  # for what must come
