@@ -5,4 +5,5 @@ from __future__ import annotations
 TABLE = "routed"
 LINK_GROUP = 0x7264
 REAP_GROUPS = "{ 0x7265, 0x7266 }"  # on their way out, and just being deleted
-OUR_GROUPS = f"{{ {LINK_GROUP:#x}, 0x7265, 0x7266 }}"
+# also the host's own slaves of ipvlan parents
+OUR_GROUPS = f"{{ {LINK_GROUP:#x}, 0x7265, 0x7266, 0x7267 }}"

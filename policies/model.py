@@ -143,7 +143,8 @@ class Plan:
     """Who passes which policies. `endpoints` by name; `policies` and `tiers` by name are those that
     signatures name, so that another policy makes no other plan; `default` is what becomes of a
     packet that no tier decides on. `hosts`: each interface once, that of all others last;
-    `failsafe` is let pass there before."""
+    `failsafe` is let pass there before, and so is what `slaves` send and are sent: addresses of
+    workloads whose packets pass the host's own input and output (ipvlan)."""
 
     endpoints: Mapping[str, Placed] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
@@ -151,6 +152,7 @@ class Plan:
     default: Default = "Allow"
     hosts: tuple[PlacedHost, ...] = ()
     failsafe: Failsafe = NO_FAILSAFE
+    slaves: frozenset[IPAddress] = frozenset()
 
     def signatures(self, direction: Direction) -> set[Signature]:
         """All that there are, of endpoints and of host endpoints."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from api.resources import policy as kinds
+from api.resources.net import IPAddress
 from api.resources.selectors import parse
 from policies.failsafe import NO_FAILSAFE, Failsafe
 from policies.model import (
@@ -75,9 +76,12 @@ class Order:
         default: Default = "Allow",
         hosts: Iterable[HostInterface] = (),
         failsafe: Failsafe = NO_FAILSAFE,
+        slaves: Iterable[IPAddress] = (),
     ) -> Plan:
         placed = {endpoint.name: self.place(endpoint) for endpoint in endpoints}
-        found = Plan(placed, {}, {}, default, self._hosts(hosts), failsafe)
+        ends = self._hosts(hosts)
+        passing = frozenset(slaves) if ends else frozenset[IPAddress]()
+        found = Plan(placed, {}, {}, default, ends, failsafe, passing)
         used = found.used(*Direction)
         policies = {name: one for name, one in self.policies.items() if name in used}
         tiers = {one.tier: self.tiers[one.tier] for one in policies.values()}
@@ -127,9 +131,10 @@ def plan(
     default: Default = "Allow",
     hosts: Iterable[HostInterface] = (),
     failsafe: Failsafe = NO_FAILSAFE,
+    slaves: Iterable[IPAddress] = (),
 ) -> Plan:
     """Who passes which policies. SelectorError, of a selector that cannot be read."""
-    return Order(tiers, policies).plan(endpoints, default, hosts, failsafe)
+    return Order(tiers, policies).plan(endpoints, default, hosts, failsafe, slaves)
 
 
 def types(spec: kinds.NetworkPolicySpec) -> list[Direction]:

@@ -23,7 +23,7 @@ from policies.compile.chains import (
     tier_chain,
     tier_lines,
 )
-from policies.compile.hooks import KEYS, base_chains, host_base
+from policies.compile.hooks import KEYS, base_chains, failsafe_lines, host_base
 from policies.compile.matches import WORDS, has_nets
 from policies.compile.ruleset import LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
 from policies.model import (
@@ -77,7 +77,8 @@ class Compiler:
         asked = {
             name for one in found.values() for text in one.rules for name in _SET.findall(text)
         }
-        return Ruleset(found, {**_link_sets(groups, bits), **members.sets(asked, known)})
+        sets = {**members.sets(asked, known), **members.slaves(asked, plan.slaves)}
+        return Ruleset(found, {**_link_sets(groups, bits), **sets})
 
     def _walk(
         self,
@@ -117,7 +118,8 @@ class Compiler:
             targets.append((host.interface, target))
         if signatures:
             yield from self._endpoints(plan, known, signatures, place)
-            yield host_base(place, forwarded=forwarded, failsafe=plan.failsafe, targets=targets)
+            first = failsafe_lines(place, plan) if not forwarded else []
+            yield host_base(place, forwarded=forwarded, first=first, targets=targets)
 
     def _endpoints(
         self, plan: Plan, known: Membership, signatures: set[Signature], place: Place

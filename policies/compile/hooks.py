@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policies.compile import names
 from policies.compile.chains import Line, Place, Walk
+from policies.compile.matches import WORDS
 from policies.compile.names import CLOSED
 from policies.compile.ruleset import Chain, Ruleset, chain
-from policies.failsafe import NAMES, Failsafe
+from policies.failsafe import NAMES
 from policies.marks import LINK_GROUP, OUR_GROUPS
-from policies.model import EVERY, Direction
+from policies.model import EVERY, Direction, Plan
 
 KEYS = {Direction.INGRESS: "oif", Direction.EGRESS: "iif"}
 _HOOKS = {
@@ -65,21 +67,33 @@ _NEEDED = [
 ]
 
 
+def failsafe_lines(place: Place, plan: Plan) -> list[Line]:
+    """What of the host itself passes before any policy, and what passes its own input and output
+    although it is a workload's."""
+    inbound = place.direction is Direction.INGRESS
+    ports = plan.failsafe.inbound if inbound else plan.failsafe.outbound
+    end = "daddr" if inbound else "saddr"
+    slaves = [
+        (f"{word} {end} @{names.slaves(version)} accept", "of ipvlan workloads")
+        for version, word in WORDS.items()
+        if any(one.version == version for one in plan.slaves)
+    ]
+    return [*slaves, *_NEEDED, *_failsafe(ports)]
+
+
 def host_base(
-    place: Place, *, forwarded: bool, failsafe: Failsafe, targets: list[tuple[str, str]]
+    place: Place, *, forwarded: bool, first: list[Line], targets: list[tuple[str, str]]
 ) -> tuple[str, Chain]:
-    """The base chain of interfaces of the host, by name. `targets`: (interface, where what begins a
-    flow goes), `EVERY` last."""
+    """The base chain of interfaces of the host, by name. `first` passes before any policy;
+    `targets`: (interface, where what begins a flow goes), `EVERY` last."""
     name, hook, priority = _HOST_HOOKS[place.direction, forwarded]
     key = HOST_KEYS[place.direction]
     lines = [
         _ANSWERS,
         (f"{key}group {OUR_GROUPS} accept", "of workloads"),
         (f'{key}name "lo" accept', "loopback"),
+        *first,
     ]
-    if not forwarded:
-        inbound = place.direction is Direction.INGRESS
-        lines += [*_NEEDED, *_failsafe(failsafe.inbound if inbound else failsafe.outbound)]
     for interface, target in targets:
         match = "" if interface == EVERY else f'{key}name "{interface}" '
         lines.append((f"{match}{target}", f"interface {interface}"))

@@ -79,6 +79,11 @@ def links(of: str) -> str:
     return f"links-{of}"
 
 
+def slaves(version: int) -> str:
+    """The set of addresses of workloads of the ipvlan modes."""
+    return f"slaves{version}"
+
+
 def selector(text: str, version: int) -> str:
     """The set of addresses that a selector stands for."""
     return f"selector{version}-{_of_selector(text)}"

@@ -23,7 +23,10 @@ PORTS = {version: f"{kind} . inet_proto . inet_service" for version, kind in ADD
 ORIGINS = 16  # others that a ruleset remembers to be made of
 # what the names of our chains and sets begin with; the base table has no such names
 CHAIN_NAMES = ("policy-", "trial-", "egress-", "ingress-")
-SET_NAMES = ("links-", "bit-", "selector4-", "selector6-", "nets4-", "nets6-", "named4-", "named6-")
+SET_NAMES = (
+    "links-", "bit-", "selector4-", "selector6-", "nets4-", "nets6-", "named4-", "named6-",
+    "slaves4", "slaves6",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from policies.plan import Order
 from routed.agent import hosts
 from routed.agent.attachment import Attachment
 from routed.agent.intent import Intent
-from routed.agent.members import Own, endpoint_of, enforced, held_of, unknown
+from routed.agent.members import Own, endpoint_of, enforced, held_of, slaves, unknown
 from routed.agent.modes import GATEWAYS
 from routed.agent.told import Delta, Known, Member, address_of
 
@@ -139,7 +139,7 @@ class Enforcement:
         held = records.values() if self.anything(intent) else ()
         order = self.order(intent)
         interfaces, without = hosts.placed(intent.host_endpoints, names)
-        plan = order.plan(enforced(held), self.default, interfaces, self.failsafe)
+        plan = order.plan(enforced(held), self.default, interfaces, self.failsafe, slaves(held))
         self.unplaced = {
             name: why
             for name, why in without.items()
@@ -228,6 +228,17 @@ class Enforcement:
         )
         return Conflict(f"cannot attach {record.name}: {said}", causes=[Cause("mode", said)])
 
+    def absent(self, intent: Intent | None, missing: Mapping[str, str]) -> dict[str, str]:
+        """Why host endpoints that policies select have no interface now, of those `missing`."""
+        held = intent.host_endpoints if intent is not None else {}
+        order = self.order(intent)
+        return {
+            name: missing[interface]
+            for name, one in sorted(held.items())
+            if (interface := one.spec.interface_name) in missing and interface is not None
+            if name not in self.unplaced and _selected(order, name, one.metadata.labels)
+        }
+
     def waiting(self) -> dict[str, list[str]]:
         """What was never told of what each policy in effect here needs, by its name."""
         if not (self.missing.selectors or self.missing.ports):
@@ -256,12 +267,13 @@ def condition(
     untold: str,
     unenforced: Mapping[str, list[str]],
     unplaced: Mapping[str, str],
+    absent: Mapping[str, str],
     unread: Mapping[tuple[str, str], str],
 ) -> Condition:
     """Of the Node: what is not in effect as it is declared. `refused`: why the rules stay as they
     were, `blamed`: because of which policies; `problem`: why nothing is told, `untold`: why the
     service will not; `unenforced`: policies by workload; `unplaced`: why host endpoints are of no
-    interface."""
+    interface; `absent`: why theirs is not there, which is in effect all the same once it is."""
     because = f" ({problem})" if problem else ""
     waits = [
         f"{name} waits for the members of {', '.join(lacks)}" for name, lacks in waiting.items()
@@ -288,11 +300,12 @@ def condition(
         ("InterfaceUnknown", [f"HostEndpoint {name}: {why}" for name, why in unplaced.items()]),
     ]
     found = [(reason, _some(said)) for reason, said in reasons if said]
+    notes = [f"HostEndpoint {name}: {why}" for name, why in absent.items()]
     return Condition(
         type="PoliciesEnforced",
         status="False" if found else "True",
         reason=found[0][0] if found else "AllEnforced",
-        message="; ".join(said for _, said in found),
+        message="; ".join([said for _, said in found] + ([_some(notes)] if notes else [])),
     )
 
 

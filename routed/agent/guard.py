@@ -52,6 +52,7 @@ class Guard:
         self._order: Order | None = None  # as it was worked out last
         self._problem = ("", "")  # as it was said last
         self._names: Mapping[IPAddress, str] = {}  # as of the last look
+        self._missing: Mapping[str, str] = {}  # likewise: interfaces, and why they are none
         self._in_effect: Wanted | None = None  # as of the last time that flows were ended
         self._known: frozenset[str] = frozenset()  # who was here then
 
@@ -91,6 +92,7 @@ class Guard:
 
     async def _interfaces(self, intent: Intent) -> Mapping[IPAddress, str]:
         """Those of the host by address, where host endpoints are told by that."""
+        self._missing = interfaces.missing(hosts.named(intent.host_endpoints.values()))
         if hosts.needs_addresses(intent.host_endpoints.values()):
             try:
                 self._names = hosts.by_address(await asyncio.to_thread(interfaces.read))
@@ -196,5 +198,6 @@ class Guard:
             self.members.refused,
             self._unenforced(),
             self.enforcement.unplaced,
+            self.enforcement.absent(agent.intent, self._missing),
             agent.control.known.unread,
         )

@@ -35,12 +35,18 @@ def needs_addresses(endpoints: Iterable[HostEndpoint]) -> bool:
     return any(one.spec.interface_name is None for one in endpoints)
 
 
+def named(endpoints: Iterable[HostEndpoint]) -> set[str]:
+    """The interfaces that they name."""
+    return {one.spec.interface_name for one in endpoints if one.spec.interface_name} - {EVERY}
+
+
 def placed(
     endpoints: Mapping[str, HostEndpoint], names: Mapping[IPAddress, str]
 ) -> tuple[list[HostInterface], dict[str, str]]:
-    """Those that have an interface, and why others have none, by name. `names`: the interface that
-    has an address."""
-    found, without = [], {}
+    """Those that have an interface, of each the first by name, and why others have none, by name.
+    `names`: the interface that has an address."""
+    found: dict[str, HostInterface] = {}
+    without = {}
     for name, one in sorted(endpoints.items()):
         interface = one.spec.interface_name or next(
             (names[address] for address in one.spec.expected_ips if address in names), ""
@@ -52,6 +58,8 @@ def placed(
             without[name] = "loopback is never filtered"
         elif interface != EVERY and not _PLAIN.fullmatch(interface):
             without[name] = f"nftables takes {interface!r} for no name of an interface"
+        elif interface in found:
+            without[name] = f"{interface} is that of HostEndpoint {found[interface].name}"
         else:
-            found.append(HostInterface(name, one.metadata.labels, interface))
-    return found, without
+            found[interface] = HostInterface(name, one.metadata.labels, interface)
+    return list(found.values()), without

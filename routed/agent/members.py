@@ -8,13 +8,13 @@ members were never told stays unknown: its members of this host are not all that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from api.client.selections import Subject
 from api.resources.net import IPAddress
 from api.resources.policy import NUMBERS
 from api.resources.selectors import parse
-from api.resources.workload import Mode
+from api.resources.workload import IPVLAN, Mode
 from policies.model import Endpoint, Members, Membership, Needs, PortKey, PortMembers
 from routed.agent.attachment import Attachment, Step
 from routed.agent.modes import GATEWAYS
@@ -46,6 +46,11 @@ def held_of(records: Iterable[Attachment]) -> tuple[set[IPAddress], set[IPAddres
         sure = record.step is not Step.DETACHING and record.mode is not Mode.HOST
         (held if sure else others).update(record.addresses)
     return held, others - held
+
+
+def slaves(records: Iterable[Attachment]) -> Iterator[IPAddress]:
+    """The addresses of those whose packets pass the host's own input and output."""
+    return (one for record in records if record.mode in IPVLAN for one in record.addresses)
 
 
 class Own:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Iterable
 
 from api.resources.net import IPAddress, parse_address
 from routed.addressing import Held, Interface
@@ -37,6 +38,21 @@ def read() -> list[Interface]:
                 held.setdefault(index, []).append(one)
         found = [_interface(netlink, index, tuple(some)) for index, some in held.items()]
     return [one for one in found if one is not None]
+
+
+def missing(names: Iterable[str]) -> dict[str, str]:
+    """Which of these nothing is called now, and why: packets are told by an interface's own name,
+    not by its alternative ones, which the kernel takes for it everywhere else."""
+    found = {}
+    for name in names:
+        try:
+            own = socket.if_indextoname(socket.if_nametoindex(name))
+        except OSError:
+            found[name] = f"no interface is called {name} now"
+            continue
+        if own != name:
+            found[name] = f"{name} is another name of {own}, which has to be named"
+    return found
 
 
 def sources(host: str, port: int = 9) -> list[IPAddress]:

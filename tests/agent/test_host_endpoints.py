@@ -82,8 +82,9 @@ def rules(table: KeptFilter, name: str) -> str:
     return "\n".join(table.rules.chains[name].rules) if name in table.rules.chains else ""
 
 
-async def attach(agent: Agent, name: str) -> str:
-    wanted = AttachRequest.model_validate({"name": name, "netns": name, "labels": {"app": name}})
+async def attach(agent: Agent, name: str, **more: str) -> str:
+    said = {"name": name, "netns": name, "labels": {"app": name}, **more}
+    wanted = AttachRequest.model_validate(said)
     return (await agent.attach(wanted))[0].host_interface
 
 
@@ -132,6 +133,60 @@ def test_workloads_that_nothing_selects_come_and_go_as_where_there_are_no_polici
         assert rules(table, IN)
         await agent.detach("db")
         assert table.rules == before
+
+    play(tmp_path, body)
+
+
+def test_ipvlan_workloads_are_not_the_host(tmp_path: Path) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        put(agent, SHUT, ends=(edge(),))
+        await applied(agent)
+        before = table.rules
+        await attach(agent, "web", mode="ipvlan-l3")
+        (record,) = agent.records.held.values()
+        assert table.rules.sets["slaves4"].elements == {str(record.addresses[0])}
+        assert rules(table, IN).index("ip daddr @slaves4 accept") < rules(table, IN).index("goto")
+        assert rules(table, OUT).index("ip saddr @slaves4 accept") < rules(table, OUT).index("goto")
+        await agent.detach("web")
+        assert table.rules == before
+
+    play(tmp_path, body)
+
+
+def test_an_interface_that_is_not_there_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = {"eht0": "no interface is called eht0 now"}
+    monkeypatch.setattr(interfaces, "missing", lambda names: gone if "eht0" in names else {})
+
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        put(agent, SHUT, ends=(edge(interfaceName="eht0"), edge("no", {}, interfaceName="eht0")))
+        await applied(agent)
+        assert 'iifname "eht0" goto' in rules(table, IN), "in effect once it is there"
+        condition = said(agent)
+        assert (condition.status, condition.reason) == ("True", "AllEnforced")
+        assert condition.message == "HostEndpoint edge: no interface is called eht0 now"
+        put(agent, SHUT, ends=(edge(),))
+        await applied(agent)
+        assert said(agent).message == ""
+
+    play(tmp_path, body)
+
+
+def test_of_several_of_one_interface_the_others_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interfaces, "missing", lambda names: {})
+
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        put(agent, SHUT, ends=(edge(), edge("late")))
+        await applied(agent)
+        condition = said(agent)
+        assert (condition.status, condition.reason) == ("False", "InterfaceUnknown")
+        assert condition.message == "HostEndpoint late: up0 is that of HostEndpoint edge"
+        put(agent, SHUT, ends=(edge(), edge("late", labels={})))
+        await applied(agent)
+        assert said(agent).status == "True", "nothing is lost"
 
     play(tmp_path, body)
 

@@ -74,3 +74,17 @@ def test_the_kernels_routes_say_where_others_are_reached_from() -> None:
         assert interfaces.sources("no such name") == []
 
     in_fresh_namespace(body)
+
+
+def test_a_name_that_packets_are_not_told_by_is_missing() -> None:
+    async def body() -> None:
+        run("ip", "link", "add", "up0", "type", "bridge")
+        run("ip", "link", "property", "add", "dev", "up0", "altname", "enp3s0")
+        assert interfaces.missing(["up0", "lo"]) == {}
+        assert interfaces.missing(["enp3s0", "eht0", "a" * 40]) == {
+            "enp3s0": "enp3s0 is another name of up0, which has to be named",
+            "eht0": "no interface is called eht0 now",
+            "a" * 40: f"no interface is called {'a' * 40} now",
+        }
+
+    in_fresh_namespace(body)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -40,18 +41,21 @@ class Host:
         run("ip", "link", "set", "lo", "up")
         self.table.sync()
 
-    def put(self, *policies: NetworkPolicy, interface: str = "up0") -> None:
+    def put(
+        self, *policies: NetworkPolicy, interface: str = "up0", slaves: tuple[str, ...] = ()
+    ) -> None:
         ends = [HostInterface("edge", {"role": "edge"}, interface)]
-        made = plan([], policies, [], "Allow", ends, failsafe())
+        made = plan([], policies, [], "Allow", ends, failsafe(), map(ip_address, slaves))
         self.table.sync(None, compiled(made, NOTHING_TOLD))
 
-    def reaches(self, address: str, port: int, *, inward: bool) -> bool:
+    def reaches(self, address: str, port: int, *, inward: bool, source: str = "") -> bool:
         """Whether a connection comes about; what is refused is so at once."""
         try:
             if inward:
                 connected(self.far, address, port, 5).close()
             else:
-                made = socket.create_connection((address, port), timeout=5)
+                own = (source, 0) if source else None
+                made = socket.create_connection((address, port), 5, own)
                 made.sendall(b"ready")
                 assert made.recv(5) == b"hello"
                 made.close()
@@ -150,5 +154,31 @@ def test_neighbours_are_found_where_all_is_denied(namespaces: Make) -> None:
                 run("ip", "-6", "neigh", "flush", "dev", "up0")
                 run("ip", "-6", "-n", host.far, "neigh", "flush", "dev", "far0")
                 assert host.reaches(address, port, inward=inward)
+
+    play(namespaces, body)
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_what_passes_input_and_output_and_is_of_ipvlan_workloads_is_not_the_hosts(
+    namespaces: Make, version: int
+) -> None:
+    """As of ipvlan, which not every kernel has (tests/guest has it): with addresses of theirs."""
+    own, there = ("10.65.0.5", "fd00::5")[version], FAR[version]
+
+    def body(host: Host) -> None:
+        run("ip", "addr", "add", own, "dev", "lo")
+        with serving("", (own, WEB), (HOST[version], WEB)), serving(host.far, (there, WEB)):
+
+            def passes(interface: str, *slaves: str) -> list[bool]:
+                host.put(SHUT, interface=interface, slaves=slaves)
+                return [
+                    host.reaches(own, WEB, inward=True),
+                    host.reaches(there, WEB, inward=False, source=own),
+                    host.reaches(HOST[version], WEB, inward=True),
+                ]
+
+            for interface in ("up0", EVERY):
+                assert passes(interface) == [False, False, False]
+                assert passes(interface, own) == [True, True, False]
 
     play(namespaces, body)
