@@ -15,6 +15,8 @@ send nothing.
   from it are dropped.
 - Towards the host itself: replies, echo requests, and neighbour discovery; the rest is dropped.
 - A link on its way out (the reap groups) sends and receives nothing.
+- Every flow is labelled when it begins, where the kernel has labels, by which is told what began
+  while this table was away (`policies/away.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from policies import nat
+from policies.away import BEGUN
 from policies.compile import transaction
 from policies.compile.hooks import closed
 from policies.compile.ruleset import NO_POLICIES, Ruleset
@@ -59,13 +62,19 @@ _BODY = f"""
 
 
 def commands(
-    entries: Iterable[Mapping[str, Any]] | None, wanted: Nat | None, policies: Ruleset | None = None
+    entries: Iterable[Mapping[str, Any]] | None,
+    wanted: Nat | None,
+    policies: Ruleset | None = None,
+    *,
+    labels: bool = True,
 ) -> list[str]:
     """What makes the table right; nothing if it is. `entries` is what nft lists of it, None if it
     is not there. What is None of `wanted` and `policies` is not known yet, and what is there of it
-    stays; where it cannot, because all is made anew, nothing is translated, and no flow begins."""
+    stays; where it cannot, because all is made anew, nothing is translated, and no flow begins.
+    `labels`: the kernel has these."""
     listed = list(entries or ())
     held = transaction.listed(listed)
+    first = _BODY + BEGUN if labels else _BODY
     body = nat.body(wanted) if wanted else ""
     contents = nat.elements(wanted) if wanted else {}
     if policies is None:
@@ -74,9 +83,9 @@ def commands(
         rules, change = policies, transaction.commands(WHOLE, held, policies)
     base = [entry for entry in listed if not _is_of_policies(entry)]
     misfit = policies is not None and not transaction.fits(held, rules)
-    if misfit or not _is(base, body, whole=wanted is not None):
+    if misfit or not _is(base, first, body, whole=wanted is not None):
         filling = nat.filling(WHOLE, contents, {})
-        whole = _render(body, transaction.body(rules))
+        whole = _render(first, body, transaction.body(rules))
         return [whole, *filling, *transaction.filling(WHOLE, rules)]
     return [*nat.filling(WHOLE, contents, nat.held(listed)), *change]
 
@@ -105,9 +114,9 @@ def _is_of_policies(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _marks(body: str) -> dict[str, str]:
+def _marks(first: str, body: str) -> dict[str, str]:
     """What tells these rules from another program's or another version's."""
-    parts = {"version": _BODY, "translation": body}
+    parts = {"version": first, "translation": body}
     return {
         f"{name}-{hashlib.blake2s(part.encode(), digest_size=8).hexdigest()}": name
         for name, part in parts.items()
@@ -115,18 +124,22 @@ def _marks(body: str) -> dict[str, str]:
     }
 
 
-def _render(body: str, rules: str) -> str:
+def _render(first: str, body: str, rules: str) -> str:
     """The commands that make the table so, whatever was there before."""
-    marks = "".join(f'  chain {mark} {{ comment "which rules"; }}\n' for mark in _marks(body))
-    whole = f"{_BODY}{body}{marks}{rules}"
+    marks = _marks(first, body)
+    said = "".join(f'  chain {mark} {{ comment "which rules"; }}\n' for mark in marks)
+    whole = f"{first}{body}{said}{rules}"
     return f"table inet {TABLE} {{ }}\ndelete table inet {TABLE}\ntable inet {TABLE} {{{whole}}}"
 
 
-def _is(listed: Iterable[Mapping[str, Any]], body: str, *, whole: bool) -> bool:
-    """Whether the table has all the rules of the filter and of `body`; if `whole`, no others."""
+def _is(listed: list[Mapping[str, Any]], first: str, body: str, *, whole: bool) -> bool:
+    """Whether the table has all the rules of `first` and of `body`; if `whole`, no others. One that
+    somebody has put to sleep (`flags dormant`) has none."""
+    if any(entry["table"].get("flags") for entry in listed if "table" in entry):
+        return False
     chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
     rules = Counter(entry["rule"]["chain"] for entry in listed if "rule" in entry)
-    wanted, marks = _rules(_BODY + body), _marks(body)
+    wanted, marks = _rules(first + body), _marks(first, body)
     if whole:
         return rules == wanted and {*wanted, *marks} == chains
     return chains >= marks.keys() and all(rules[name] == count for name, count in wanted.items())

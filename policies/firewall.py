@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from policies.marks import LINK_GROUP, TABLE
+from policies.marks import LINK_GROUP, TABLES
 
 DOCKER_CHAIN = "DOCKER-USER"  # Docker's, for other people's rules
 LINK_NAMES = "rt*"  # of our links on the host's side
@@ -140,7 +140,7 @@ def blocking(entries: Iterable[Rule]) -> list[Blocking]:
     found = []
     for chain in listed.chains:
         family, table, name = chain["family"], chain["table"], chain["name"]
-        if chain.get("hook") != "forward" or table == TABLE or family not in FAMILIES:
+        if chain.get("hook") != "forward" or table in TABLES or family not in FAMILIES:
             continue
         policy = chain.get("policy", "accept")
         ends = {

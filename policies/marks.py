@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 TABLE = "routed"
+AWAY = "routed-away"  # see policies/away.py
+TABLES = (TABLE, AWAY)
 LINK_GROUP = 0x7264
 REAP_GROUPS = "{ 0x7265, 0x7266 }"  # on their way out, and just being deleted
 # also the host's own slaves of ipvlan parents

@@ -1,7 +1,8 @@
 """nftables in process, by libnftables: one transaction is one call, without a process.
 
 Only the namespace that the calling thread is in is touched, and in it only the table
-``inet routed``, and our pair of rules in Docker's chain (`policies/docker.py`).
+``inet routed``, that which stands by (`policies/away.py`), and our pair of rules in Docker's chain
+(`policies/docker.py`).
 Source: libnftables(3).
 """
 
@@ -19,13 +20,13 @@ from dataclasses import replace
 from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
-from policies import base, docker, legacy, nat
+from policies import away, base, docker, legacy, nat
 from policies.compile import transaction
 from policies.compile.ruleset import Ruleset
 from policies.counters import Counters, Reading
 from policies.elements import Elements
 from policies.firewall import Blocking, blocking
-from policies.marks import TABLE
+from policies.marks import AWAY, TABLE
 from policies.nat import Nat, PortMapping
 from policies.slaves import NO_SLAVES, Slaves
 from policies.slaves import blocking as blocking_slaves
@@ -60,6 +61,8 @@ class Nft:
         self._lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         self._made: tuple[Nat | None, Ruleset] | None = None  # what is there, as of the last sync
         self._generation: int | None = None  # when that was so
+        self._labels: bool | None = None  # whether there are any; None: not tried yet
+        self._stands_by = False
         self._elements = Elements()
         self._counters = Counters()
         before = _sockets()
@@ -113,13 +116,15 @@ class Nft:
                 self._made = made[0] if wanted is None else wanted, policies
                 return changed
         size = transaction.size(policies)
-        commands = base.commands(self._table(size), wanted, policies)
+        labels = self._has_labels()
+        commands = base.commands(self._table(size), wanted, policies, labels=labels)
         if commands:
             before, text = self._elements.generation(), "\n".join(commands)
             self._load(text)
             # nobody else's transaction was between, and ours is the last: it is as we made it
             alone = len(text) >= BULK and self._elements.generation() == before + 1
-            if not alone and base.commands(self._table(size), wanted, policies):
+            held = None if alone else self._table(size)
+            if not alone and base.commands(held, wanted, policies, labels=labels):
                 raise ApplyError(f"table inet {TABLE}", "read back", ENOENT)
         if policies is not None:
             self._made = wanted, policies
@@ -150,9 +155,12 @@ class Nft:
     def check(self, rules: Ruleset) -> None:
         """ApplyError if the kernel would not take these rules of policies, by themselves: a part of
         it that they need is missing. Nothing is changed."""
+        self._try(transaction.body(rules))
+
+    def _try(self, body: str) -> None:
         self._lib.nft_ctx_set_dry_run(self._context, True)
         try:
-            self.run(f"table inet {TABLE}-check {{\n{transaction.body(rules)}}}", "rules")
+            self.run(f"table inet {TABLE}-check {{\n{body}}}", "rules")
         finally:
             self._lib.nft_ctx_set_dry_run(self._context, False)
 
@@ -160,6 +168,27 @@ class Nft:
         """What rules of policies have counted. In any thread, whatever else is under way; not two
         at a time. ApplyError."""
         return self._counters.read()
+
+    def _has_labels(self) -> bool:
+        """Whether the kernel has labels of connections."""
+        if self._labels is None:
+            try:
+                self._try(away.BEGUN)
+                self._labels = True
+            except ApplyError as error:
+                log.warning("no labels of connections here: %s", error)
+                self._labels = False
+        return self._labels
+
+    def stand_by(self) -> None:
+        """Have what holds while our table is away (`policies/away.py`), for as long as this is
+        open; our table has to be there. ApplyError: this kernel has no such tables, or another
+        process has it."""
+        if not self._stands_by:
+            if not self._has_labels():
+                raise ApplyError(f"table inet {AWAY} (no labels of connections)", "make", ENOTSUP)
+            self.run(away.text(), f"table inet {AWAY}")
+            self._stands_by = True
 
     def map_ports(self, ports: Iterable[PortMapping], *, add: bool) -> None:
         """Put these into the table that is there, or take them out, and nothing else. ApplyError,

@@ -14,7 +14,7 @@ from typing import Any
 
 from api.resources.net import IPNetwork
 from policies.firewall import FAMILIES, Blocking, Listed, Rule, is_comment, program_of
-from policies.marks import TABLE
+from policies.marks import TABLES
 
 FIELDS = {"input": ("daddr", "-d"), "output": ("saddr", "-s")}
 WHAT = {"input": "what comes to ipvlan workloads", "output": "what ipvlan workloads send"}
@@ -42,7 +42,7 @@ def blocking(entries: Iterable[Rule], slaves: Slaves) -> list[Blocking]:
     for chain in listed.chains:
         family, table, name = chain["family"], chain["table"], chain["name"]
         hook = str(chain.get("hook", ""))
-        if table == TABLE or family not in FAMILIES:
+        if table in TABLES or family not in FAMILIES:
             continue
         policy = chain.get("policy", "accept")
         missing = [

@@ -16,7 +16,8 @@ How an agent without memory recognises what is ours:
                remembered: what counts is the gateway and link, or the members
     address    on a link of ours
     neighbour  on a link of ours
-    nft        table ``inet routed``; in a DOCKER-USER chain, the comment ``routed``
+    nft        tables ``inet routed`` and ``inet routed-away``; in a DOCKER-USER chain, the comment
+               ``routed``
 """
 
 from __future__ import annotations

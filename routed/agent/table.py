@@ -41,6 +41,10 @@ class Filter(Protocol):
     def policed(self) -> bool:
         """Whether the table has any rules of policies. ApplyError, also where there is no table."""
 
+    def stand_by(self) -> None:
+        """Let no flow of a workload begin while the table, which is there now, is away. ApplyError:
+        not on this host, or not yet."""
+
     def check(self, rules: Ruleset) -> None:
         """ApplyError if the kernel would not take these, by themselves; nothing is changed."""
 
@@ -71,6 +75,7 @@ class Table:
         self.rules: Ruleset | None = None
         self._nat: Nat | None = None
         self._there = False
+        self._alone: str | None = None  # why nothing stands by; "": something does
         self._thread = ThreadPoolExecutor(1, "nftables")
 
     async def aside(self, job: Callable[..., T], *arguments: object, **named: object) -> T:
@@ -88,7 +93,19 @@ class Table:
         self._nat = nat if nat is not None else self._nat
         self.rules = rules if rules is not None else self.rules
         self._there = True
+        if not trusted:
+            self._stand_by()
         return changed
+
+    def _stand_by(self) -> None:
+        try:
+            self.filter.stand_by()
+            why = ""
+        except ApplyError as error:
+            why = str(error)
+        if why and why != self._alone:
+            log.warning("while somebody has flushed the filter table, all passes: %s", why)
+        self._alone = why
 
     async def map_ports(self, ports: frozenset[PortMapping], after: Nat, *, add: bool) -> None:
         """See `Filter`; `after` is what is translated then. ApplyError."""

@@ -46,6 +46,9 @@ def test_what_others_change_is_told_from_our_own_doing() -> None:
         table.sync()
         nft("delete chain inet routed leaving")
         assert await told(), "ours and theirs at a time"
+        table.sync()
+        nft("add table inet routed { flags dormant; }")
+        assert await told(), "put to sleep"
         table.close()
 
     in_fresh_namespace(body)

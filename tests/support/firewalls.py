@@ -67,7 +67,7 @@ def clear(words: Sequence[str] = ()) -> None:
         [*words, "nft", "list", "tables"], capture_output=True, text=True, check=True
     )
     for line in tables.stdout.splitlines():
-        if not line.endswith(" routed"):
+        if not line.endswith((" routed", " routed-away")):
             subprocess.run([*words, "nft", "delete", *line.split()], check=True)
     for program_name, listing in zip(("iptables", "ip6tables"), LEGACY_LISTS, strict=True):
         held = subprocess.run(

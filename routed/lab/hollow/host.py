@@ -83,6 +83,9 @@ class HollowFilter:
     def policed(self) -> bool:
         return True
 
+    def stand_by(self) -> None:
+        pass
+
     def check(self, rules: Ruleset) -> None:
         pass
 

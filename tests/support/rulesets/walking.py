@@ -17,6 +17,7 @@ FLOW = {"jump", "goto", "return", "continue"}
 REJECTS = {"icmp": 4, "icmpv6": 6}  # nft asks for the family in such a rule, and does not list it
 MAX_JUMPS = 16  # NFT_JUMP_STACK_SIZE
 PASSING = {"counter", "comment"}
+LABEL = {"ct": {"key": "label"}}
 
 Key = tuple[str, str, str]
 
@@ -171,6 +172,8 @@ class _Course:
                 raise Unknown(f"limit {value}")
             if value.get("inv"):
                 raise Break
+        elif kind == "mangle" and value.get("key") == LABEL:
+            pass  # which nothing asks for in this table
         elif kind not in PASSING:
             raise Unknown(f"statement {kind}: {value}")
         return "", ""
