@@ -76,7 +76,7 @@ def test_the_rules_that_the_condition_says_let_traffic_flow(
             sentences = [part.partition(" (to keep it")[0] for part in said.split("; run: ")[1:]]
             commands = [one.partition("; chain ")[0] for one in sentences]
             told = [one["remedy"] for one in found.values() if one["check"].startswith("firewall")]
-            assert sorted(told) == sorted(commands), "doctor says the same"
+            assert sorted(told) == sorted(commands), f"doctor says the same: {found}"
             for command in "; ".join(commands).split("; "):
                 inside(host, *command.split())
             wait_for(f"traffic after {said}", flows)
