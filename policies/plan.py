@@ -9,7 +9,7 @@ has rules for, or for ingress. Staged policies keep their place, for what they c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 
@@ -135,6 +135,49 @@ def plan(
 ) -> Plan:
     """Who passes which policies. SelectorError, of a selector that cannot be read."""
     return Order(tiers, policies).plan(endpoints, default, hosts, failsafe, slaves)
+
+
+def without(
+    plan: Plan, names: Collection[str], before: Mapping[str, Policy], *, closed: bool
+) -> Plan:
+    """The plan with these policies as they were `before`, in the directions that they were for
+    then. Those that were not there are left out; where `closed`, because nobody knows what was
+    before, they deny all to workloads, and are left out of what hosts pass."""
+    deny = (kinds.Rule(action=kinds.Action.DENY),)
+    changed = {}
+    for name in names:
+        rules, old = plan.policies[name].rules, before.get(name)
+        if old is not None:
+            rules = {direction: old.rules.get(direction, ()) for direction in rules}
+        elif closed:
+            rules = dict.fromkeys(rules, deny)
+        changed[name] = replace(plan.policies[name], rules=rules)
+
+    left = {
+        direction: {n for n in names if n not in before or direction not in before[n].rules}
+        for direction in Direction
+    }
+    placed = plan.endpoints
+    if not closed:
+        placed = {name: _less(one, left) for name, one in placed.items()}
+    hosts = tuple(
+        replace(one, own=_less(one.own, left), forwarded=_less(one.forwarded, left))
+        for one in plan.hosts
+    )
+    policies = {**plan.policies, **changed}
+    return replace(plan, endpoints=placed, policies=policies, hosts=hosts)
+
+
+def _less(placed: Placed, left: Mapping[Direction, set[str]]) -> Placed:
+    """Without those that are left out."""
+    signatures = []
+    for direction in Direction:
+        steps = (
+            replace(step, policies=tuple(n for n in step.policies if n not in left[direction]))
+            for step in placed.of(direction)
+        )
+        signatures.append(tuple(step for step in steps if step.policies))
+    return Placed(placed.link, *signatures)
 
 
 def types(spec: kinds.NetworkPolicySpec) -> list[Direction]:

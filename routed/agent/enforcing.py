@@ -282,7 +282,7 @@ def condition(
     reasons = [
         (
             "RulesRefused",
-            [f"{', '.join(blamed)}: {refused}; the rules before stay"] if refused else [],
+            [f"{', '.join(blamed)}: {refused}; what was before stays"] if refused else [],
         ),
         (
             "PoliciesUnread",

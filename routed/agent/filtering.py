@@ -25,6 +25,7 @@ from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
 from policies.model import Policy
 from policies.nat import Nat, PortMapping
+from policies.plan import without
 from policies.slaves import NO_SLAVES, Slaves
 from routed.agent.enforcing import Arrival, Move, Wanted
 from routed.agent.table import Filter, Table
@@ -40,8 +41,8 @@ class Filtering:
     """`nat` is to be translated, and policies as they are `wanted`; None: it is not known, and what
     is there stays. `ready`: the filter was read back. `policies` are in effect. `refused`: why they
     are not as they are wanted, but as they were before; `blamed`: those that the kernel does not
-    take even alone. `blocking`: other people's chains that cut workloads off, as of the last look.
-    """
+    take even alone; `withheld`: those of them without which all else is as it is wanted.
+    `blocking`: other people's chains that cut workloads off, as of the last look."""
 
     def __init__(self, table: Filter) -> None:
         self.table = Table(table)
@@ -50,11 +51,14 @@ class Filtering:
         self.ready = False
         self.refused: ApplyError | None = None
         self.blamed: list[str] = []
+        self.withheld: frozenset[str] = frozenset()
         self.policies: Mapping[str, Policy] = {}
         self.blocking: list[Blocking] = []
         self._compiler = Compiler()  # for the thread alone
         self._made_nat: Nat | None = None  # as it was made last
         self._made: Wanted | None = None
+        self._accepted: Wanted | None = None  # the last that was in effect as it was wanted
+        self._fresh = False  # there were no rules of policies before
         self._judged_policies: Mapping[str, Policy] | None = None
         self._read_at = self._read_took = 0.0  # when, and for how long, by the loop's clock
         self._touched = True
@@ -104,8 +108,9 @@ class Filtering:
         if self.wanted is not None:
             self._made = self.wanted
         if self.refused is None and self.wanted is not None:
-            self.policies = self.wanted.plan.policies
+            self.policies, self._accepted = self.wanted.plan.policies, self.wanted
         await self._blame()
+        await self._withhold()
         if self.ready and self._due:
             self._due = False
             self._judged(*await self.table.aside(_judge, self.table.filter, self._slaves))
@@ -117,10 +122,13 @@ class Filtering:
         if self.wanted is not None:
             rules = await self.table.aside(self._compiled, self.wanted)
         refused = await self._sync(self.nat, rules, trusted=trusted)
-        self.ready, self.refused = refused is None, None
+        self.ready = refused is None
+        if self.wanted is not None or not self.withheld:
+            self.refused = None
         if refused is not None:
             of_workloads = self.wanted is not None and self.wanted.of_workloads
-            if before is None and of_workloads and not await self._policed():
+            self._fresh = self._fresh or (before is None and not await self._policed())
+            if before is None and of_workloads and self._fresh:
                 before = closed()  # nobody knows what was in effect before
             elif before and self.wanted is not None:  # who has left is not to be let in by them
                 before = await self.table.aside(renewed, before, self.wanted.membership)
@@ -203,6 +211,29 @@ class Filtering:
         elif self.wanted.plan.policies != self._judged_policies:
             self._judged_policies = self.wanted.plan.policies
             self.blamed = await self.table.aside(self._refused_alone, self.wanted)
+
+    async def _withhold(self) -> None:
+        """Have all else in effect, and of those to blame what was before; where nobody knows what
+        was, they close the workloads that they select. Rules of an agent before stay as they are:
+        what they mean is not known."""
+        if self.wanted is None and self.refused is not None:
+            return  # as it is
+        self.withheld = frozenset()
+        wanted, before = self.wanted, self._accepted
+        if self.refused is None or wanted is None or not self.blamed:
+            return
+        if before is None and not self._fresh:
+            return
+        known = before or Wanted()
+        plan = without(wanted.plan, self.blamed, known.plan.policies, closed=before is None)
+        told = replace(
+            wanted.membership,
+            selectors={**known.membership.selectors, **wanted.membership.selectors},
+            ports={**known.membership.ports, **wanted.membership.ports},
+        )
+        rules = await self.table.aside(self._compiler.compile, plan, told)
+        if await self._sync(None, rules) is None:
+            self.withheld = frozenset(self.blamed)
 
     def _refused_alone(self, wanted: Wanted) -> list[str]:
         found = []

@@ -163,8 +163,14 @@ class Guard:
         await self.work_out()
         error = await filtering.keep()
         # what only keeps ports from being translated is said by the next round
-        if error is not None and (filtering.refused is not None or not filtering.ready):
+        if error is None or (filtering.refused is None and filtering.ready):
+            return
+        if not filtering.withheld or not filtering.ready:
             raise error
+        names = filtering.withheld.intersection(self.enforcement.selecting(intent, record))
+        if names and not leaving:
+            said = f"{', '.join(sorted(names))}, which select {record.name} ({error.key})"
+            raise ApplyError(f"policies {said}", "apply", error.errno) from error
 
     def _unenforced(self) -> dict[str, list[str]]:
         """The policies that select a workload which they are not enforced for, by workload."""

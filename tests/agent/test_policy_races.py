@@ -159,8 +159,9 @@ def test_who_is_to_blame_is_found_once_whoever_comes_meanwhile(tmp_path: Path) -
         declare(agent, SHUT, policy("odd", selector="app == 'db'"))
         for _try in range(3):
             with pytest.raises(ApplyError):
-                await attach(agent, "web", "web", "10.65.0.4")
+                await attach(agent, "other", "db", "10.65.0.4")
             assert agent.filtering.blamed == ["odd"]
+        await attach(agent, "web", "web", "10.65.0.4")
         assert table.judged == 2
 
     play(tmp_path, body, table)
