@@ -12,7 +12,8 @@ the request's body.
     bootstrap  asks for the certificate of its node, once
     others     the rules of the Role of that name
 
-Beside the kinds there are ``certificates``, ``bootstraps`` and ``heartbeats`` of nodes,
+Beside the kinds there are ``certificates``, ``bootstraps``, ``heartbeats``, ``ways`` (which way a
+node has to an address: its agent is asked) and ``answers`` to such questions of nodes,
 ``credentials`` (of nodes and of people), ``renewals`` (the next certificate of a user: his own),
 ``metrics``, and ``selections``: the addresses that a selector stands for. Every node may follow any
 of these, as any may be in a rule of a policy of its workloads; a Role gives no part of it.
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.auth.identity import ADMINISTRATOR, BOOTSTRAP, NODE, OPERATOR, VIEWER, Identity
+from api.resources.questions import ANSWERS, WAYS
 from api.resources.registry import KINDS
 
 Document = dict[str, Any]
@@ -73,6 +75,8 @@ def grant(who: Identity, verb: str, plural: str, *, status: bool = False) -> Gra
         return ALL
     if (verb, plural) == ("create", "renewals") and who.role not in (NODE, BOOTSTRAP):
         return Grant(name=who.user) if who.role in (OPERATOR, VIEWER) or who.rules else None
+    if (verb, plural) == ("get", WAYS):
+        return ALL if who.role in (OPERATOR, VIEWER) else None
     if (verb, plural) == ("watch", "selections"):
         return ALL if who.role in (OPERATOR, VIEWER, NODE) else None
     if who.role in (OPERATOR, VIEWER):
@@ -113,7 +117,7 @@ def _node(node: str, verb: str, plural: str, status: bool) -> Grant | None:
         return Grant(node=node, test=_node_born) if reports else None
     if plural in FOR_EVERY_NODE:
         return ALL if verb in READS else None
-    asks = verb == "create" and plural in ("certificates", "heartbeats")
+    asks = verb == "create" and plural in ("certificates", "heartbeats", ANSWERS)
     return Grant(name=node) if asks else None
 
 

@@ -33,10 +33,12 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """`type` is BEGIN, END (the full set between them), ADDED, MODIFIED or DELETED."""
+    """`type` is BEGIN, END (the full set between them), ADDED, MODIFIED or DELETED; or QUESTION, to
+    a node that watches itself: `text` is JSON then (`api.service.questions`)."""
 
     type: str
     object: Resource | Unread | None = None
+    text: str = ""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ _BY_REASON: dict[str, type[IntentError]] = {
         errors.Expired,
         errors.TooLarge,
         errors.Invalid,
+        errors.NoAnswer,
         errors.PoolExhausted,
     )
 }

@@ -28,6 +28,8 @@ from api.client.answers import Unreachable, Unread, WatchEvent, failure, shown, 
 from api.resources.errors import Cause, ConfigError, Incompatible
 from api.resources.media import MERGE, STRATEGIC
 from api.resources.meta import API_VERSION, Resource
+from api.resources.net import IPAddress
+from api.resources.questions import QUESTION
 from api.resources.registry import KINDS, by_kind
 from api.resources.versions import HEADER, VERSION
 
@@ -200,6 +202,18 @@ class Client:
         """Say that `node` lives; in how many seconds to say so again."""
         return float((await self._call("POST", f"/nodes/{node}/heartbeat"))["seconds"])
 
+    async def way(
+        self, node: str, to: IPAddress, source: IPAddress | None = None
+    ) -> dict[str, Any]:
+        """What the agent of `node` says of its way to an address; NoAnswer."""
+        query = {"to": str(to)} | ({"from": str(source)} if source is not None else {})
+        found: dict[str, Any] = (await self._call("GET", f"/nodes/{node}/way", params=query))["way"]
+        return found
+
+    async def answer(self, node: str, number: str, way: Mapping[str, Any]) -> None:
+        """To a question that `watch` has shown."""
+        await self._call("POST", f"/nodes/{node}/answer", json={"id": number, "way": way})
+
     async def user_certificate(self, user: str, request: str, role: str = "") -> bytes:
         """A certificate of `user` for a request in PEM: in `role`, and those before end; or ("")
         the next one of who asks."""
@@ -244,6 +258,8 @@ class Client:
                         if not isinstance(held, str):
                             reached = _revision(held) if reached else ""
                             yield WatchEvent(kind, held)
+                        elif kind == "QUESTION":
+                            yield WatchEvent(kind, text=held)
                         elif kind != "BOOKMARK":
                             yield WatchEvent(kind)
                         else:
@@ -271,7 +287,10 @@ class Client:
                     document = json.loads(line)
                     kind, held = document["type"], document["object"]
                     if kind == "BOOKMARK":
+                        marks = held["metadata"].get("annotations", {})
                         yield kind, str(held["metadata"]["resourceVersion"])
+                        if QUESTION in marks:
+                            yield "QUESTION", str(marks[QUESTION])
                         continue
                     if kind == "ERROR":
                         raise Unreachable(f"the watch of {plural} ended: {held.get('message')}")

@@ -144,6 +144,12 @@ class TooLate(IntentError):
     status, reason = 408, "RequestTimeout"
 
 
+class NoAnswer(IntentError):
+    """Somebody else had to be asked, and says nothing; RFC 9110, section 15.6.5."""
+
+    status, reason = 504, "Timeout"
+
+
 class Unsupported(IntentError):
     """A media type that is not known."""
 

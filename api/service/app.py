@@ -48,6 +48,7 @@ from api.service.judging import forbidden
 from api.service.listing import Streamed
 from api.service.metrics import ServiceMetrics
 from api.service.objects import Objects
+from api.service.questions import Questions
 from api.service.reading import Reading
 from api.service.selections import PLURAL as SELECTIONS
 from api.service.selections import Selections
@@ -79,7 +80,7 @@ def application(
     get credentials are told. Without a CA nobody does. `audit` is told of writes; `rates` are how
     often somebody may ask."""
     objects = Objects(store)
-    heartbeats = Heartbeats(objects)
+    heartbeats, questions = Heartbeats(objects), Questions(objects)
     metrics = ServiceMetrics(audit)
     throttle = Throttle(rates or Rates(), metrics.refused)
 
@@ -87,7 +88,8 @@ def application(
     async def life(app: FastAPI) -> AsyncIterator[None]:
         with memory.loading(THRESHOLDS):
             await objects.mirror.fresh()  # reading a large store takes a while: not in a request
-        tasks = [asyncio.create_task(keep_compact(store)), asyncio.create_task(heartbeats.serve())]
+        beside = (keep_compact(store), heartbeats.serve(), questions.serve())
+        tasks = [asyncio.create_task(one) for one in beside]
         yield
         for task in tasks:
             task.cancel()
@@ -104,6 +106,10 @@ def application(
     route = Routes(app, objects, metrics, audit, throttle).add
     _add_kinds(route, objects, metrics)
     route(f"{BASE}/nodes/{{name}}/heartbeat", "POST", heartbeats.answer, "Say that a node lives")
+    route(
+        f"{BASE}/nodes/{{name}}/way", "GET", questions.ask, "Ask a node for its way to an address"
+    )
+    route(f"{BASE}/nodes/{{name}}/answer", "POST", questions.answered, "Answer such a question")
     follow = Selections(objects.mirror, metrics).answer
     route(f"{BASE}/{SELECTIONS}", "POST", follow, "Follow what selectors stand for")
     if authority is not None:
@@ -149,7 +155,7 @@ class Routes:
         resource, _, rest = within.removeprefix("/").partition("/")
         whole = "/".join([resource, *rest.split("/")[1:]])  # as nodes/status
         verb = VERBS.get(method, "") if path.startswith(BASE) else ""  # a review writes nothing,
-        if rest.endswith("/heartbeat") or resource == SELECTIONS:  # and neither do these
+        if rest.endswith(("/heartbeat", "/answer")) or resource == SELECTIONS:  # nor do these
             verb = ""
         if verb == "delete" and "{name}" not in path:
             verb = "deletecollection"

@@ -97,6 +97,14 @@ class Mirror:
             self._following = asyncio.create_task(self._follow())
         return feed
 
+    def say(self, plural: str, name: str, right: tuple[str, str], line: bytes) -> bool:
+        """Put a line into the feeds of those who watch this one object by that right; whether there
+        are any. It stands behind every change up to `revision`."""
+        found = [one for one in self._feeds.get((plural, "", name), ()) if right in one.rests_on]
+        for feed in found:
+            feed.put(line)
+        return any(not feed.ended for feed in found)
+
     def leave(self, plural: str, feed: Feed) -> None:
         _remove(self._feeds, _place(plural, feed.selected), feed)
         self._reminders.discard(feed)

@@ -12,7 +12,7 @@ nothing is lost, doubled or out of order in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager
 from typing import Any, Protocol
 
@@ -93,7 +93,7 @@ async def stream(
                     yield b"".join([line("ADDED", wire(item)) for item in items])
                 present = None  # as long as it is held, it is told of every change
                 if bookmarks or mark_initial:
-                    yield _bookmark(kind, revision, initial=mark_initial)
+                    yield bookmark(kind, revision, {INITIAL_END: "true"} if mark_initial else None)
             else:
                 async for part in _past(mirror.store, kind, selected, after, revision):
                     yield part
@@ -101,7 +101,7 @@ async def stream(
                 reminded = await feed.wait()
                 lines = feed.take()
                 if reminded and bookmarks:  # at what was published: it is in these lines or before
-                    lines += _bookmark(kind, mirror.revision)
+                    lines += bookmark(kind, mirror.revision)
                 if lines:
                     yield lines
                 if feed.over:
@@ -150,9 +150,9 @@ async def _past(
             return
 
 
-def _bookmark(kind: Kind, revision: int, *, initial: bool = False) -> bytes:
+def bookmark(kind: Kind, revision: int, annotations: Mapping[str, str] | None = None) -> bytes:
     metadata: dict[str, Any] = {"resourceVersion": str(revision)}
-    if initial:
-        metadata["annotations"] = {INITIAL_END: "true"}
+    if annotations:
+        metadata["annotations"] = annotations
     held = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata}
     return line("BOOKMARK", compact(held))

@@ -29,7 +29,7 @@ from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
 from api.resources.versions import VERSION
 from api.resources.workload import IPVLAN, Mode, Origin
-from routed.agent import attaching, modes, sharing, sizes
+from routed.agent import attaching, modes, sharing, sizes, ways
 from routed.agent.addresses import AddressBook
 from routed.agent.agreement import Agreement
 from routed.agent.attachment import Attachment, Step, node_born_id
@@ -378,6 +378,10 @@ class Agent:
                 name=name,
             )
         return record
+
+    async def way(self, to: IPAddress, source: IPAddress | None) -> dict[str, Any]:
+        """See `routed.agent.ways`."""
+        return await ways.way(self, to, source)
 
     def view(self, record: Attachment) -> dict[str, Any]:
         """What the local API says of one attachment."""

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.resources.errors import Forbidden, NotFound, RoutedError, TooLarge
+from api.resources.errors import Cause, Forbidden, Invalid, NotFound, RoutedError, TooLarge
+from api.resources.net import IPAddress, parse_address
 from api.resources.status import status_of
 from routed.agent import speakers, views
 from routed.agent.callers import SCOPE, Caller
@@ -77,6 +78,14 @@ def application(agent: Agent) -> ASGIApp:
         peers = parse_qs(request.query).get("peer", [])
         return _json({"items": views.routes(agent, peers)})
 
+    async def way(request: Request) -> Answer:
+        query = parse_qs(request.query)
+        to, source = (_address(query, name) for name in ("to", "from"))
+        if to is None:
+            why = "is needed: an address"
+            raise Invalid(f"cannot find a way: to {why}", causes=[Cause("to", why)])
+        return _json(await agent.way(to, source))
+
     async def status(request: Request) -> Answer:
         return _json(views.status(agent))
 
@@ -101,6 +110,7 @@ def application(agent: Agent) -> ASGIApp:
         ("GET", "/v1/advertisements"): advertisements,
         ("GET", "/v1/routes"): routes,
         ("GET", "/v1/received"): received,
+        ("GET", "/v1/way"): way,
         ("GET", "/v1/status"): status,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,
@@ -135,6 +145,14 @@ async def refused(scope: Scope, receive: Receive, send: Send) -> None:
     who = f"uid {caller.uid}" if isinstance(caller, Caller) else "an unknown caller"
     said = f"cannot serve {who}: the agent's socket is for root and members of its group"
     await _send(send, _failure(Forbidden(said)))
+
+
+def _address(query: dict[str, list[str]], name: str) -> IPAddress | None:
+    text = query.get(name, [""])[0]
+    try:
+        return parse_address(text) if text else None
+    except ValueError as error:
+        raise Invalid(f"cannot find a way: {error}", causes=[Cause(name, str(error))]) from error
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -18,7 +18,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from api.client import Client, Unreachable
 from api.resources import IPBlock, Node, Workload
@@ -43,6 +43,7 @@ from routed.agent.credentials import Credentials
 from routed.agent.heartbeat import keep_beating
 from routed.agent.intent import LATER, WATCHED, Intent, by_kind
 from routed.agent.known import Change, Known
+from routed.agent.questions import Questions
 from routed.agent.reporting import Create, Patch, Write
 from routed.settings import AgentSettings
 
@@ -79,6 +80,9 @@ class Reporter(Protocol):
 
     async def keep_blocks(self) -> None: ...
 
+    async def way(self, to: IPAddress, source: IPAddress | None) -> dict[str, Any]:
+        """Which way this host has to an address. ApplyError."""
+
 
 class Control:
     """One node's view of the service. `serve` never ends; `claim` is for the address book."""
@@ -90,6 +94,7 @@ class Control:
         self.path: Path = settings.state_dir / "intent.json"
         self.copy = Copy(self.path, self.known)
         self.credentials = Credentials(settings, client) if client is not None else None
+        self.questions = Questions(settings.node)
         self.connected = False
         self.skew = ""  # what is against this control plane's release
         self._refusal = ""
@@ -137,6 +142,7 @@ class Control:
             tasks.create_task(self.credentials.serve())
             tasks.create_task(self.copy.serve())
             tasks.create_task(self._exist(agent, self.client))
+            tasks.create_task(self.questions.serve(self.client, agent.way))
             for plural in WATCHED:
                 tasks.create_task(self._follow(plural))
             tasks.create_task(self._whenever(self._wake, "report", lambda: self._report(agent)))
@@ -157,6 +163,9 @@ class Control:
         while True:
             try:
                 async for event in self.client.watch(plural, field_selector=selector):
+                    if event.type == "QUESTION":
+                        self.questions.take(event.text)
+                        continue
                     self._changed(self.known.take(plural, event))
                     backoff.reset()
             except (Unreachable, IntentError, Incompatible) as error:

@@ -24,7 +24,7 @@ from routed.state import ROUTE_PROTOCOL, Endpoint
 
 FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 2, 6, 15, 21
 FR_ACT_TO_TBL = 1
-RTA_SRC, RTNH_F_ONLINK = 2, 4
+RTNH_F_ONLINK = 4
 PRIORITY = 8282  # before the main table, behind local
 TABLES = 0x5264_0000  # and the 65 535 numbers behind it
 RULE = "add the rule for its source in"
@@ -70,7 +70,7 @@ def lookup(value: IPAddress, source: IPAddress) -> bytearray:
     bits = value.max_prefixlen
     body = m.RTMSG.pack(m.family(value), bits, bits, 0, 0, 0, 0, 0, m.RTM_F_FIB_MATCH)
     return message(m.RTM_GETROUTE, 0, body + attr(m.RTA_DST, value.packed)
-                   + attr(RTA_SRC, source.packed))  # fmt: skip
+                   + attr(m.RTA_SRC, source.packed))  # fmt: skip
 
 
 def _route(index: int, prefix: IPNetwork | None, gateway: IPAddress, number: int) -> bytearray:

@@ -163,6 +163,12 @@ def _one(data: bytes, shapes: dict[bytes, Shape]) -> tuple[bytes, bytes, Shape]:
     return data[:2] + shape.metric.to_bytes(4, "big"), address, shape
 
 
+def one(data: bytes) -> tuple[Key, Shape]:
+    """One route message."""
+    level, address, shape = _one(data, {})
+    return (level, address), shape
+
+
 def key_of(data: bytes) -> Key:
     """The key of one route message."""
     level, address, _ = _one(data, {})

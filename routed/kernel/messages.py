@@ -57,7 +57,8 @@ IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 0x02
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT = 0x80
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_TABLE = 1, 4, 5, 6, 9, 15
+RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 2, 3, 4, 5, 6
+RTA_MULTIPATH, RTA_TABLE = 9, 15
 RTA_VIA, RTA_NH_ID = 18, 30
 NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
 NHA_BLACKHOLE, NHA_ENCAP_TYPE, NHA_FDB = 4, 7, 11
@@ -312,12 +313,19 @@ def dump_next_hops() -> bytearray:
     return message(RTM_GETNEXTHOP, NLM_F_DUMP, _NHMSG.pack(0, 0, 0, 0, 0))
 
 
-def lookup(value: IPAddress, *, path: bool = False) -> bytearray:
+def lookup(
+    value: IPAddress, *, path: bool = False, source: IPAddress | None = None, index: int = 0
+) -> bytearray:
     """Which route the kernel would take for `value`: the read-back of an attach. `path`: not the
-    route as it is in the table, but the one way out of it that a packet would take."""
+    route as it is in the table, but the one way out of it that a packet would take. `source`,
+    `index`: of a packet that comes from there, by that interface."""
     flags = 0 if path else RTM_F_FIB_MATCH
-    body = RTMSG.pack(family(value), value.max_prefixlen, 0, 0, 0, 0, 0, 0, flags)
-    return message(RTM_GETROUTE, 0, body + attr(RTA_DST, value.packed))
+    long = value.max_prefixlen if source is not None else 0
+    body = RTMSG.pack(family(value), value.max_prefixlen, long, 0, 0, 0, 0, 0, flags)
+    body += attr(RTA_DST, value.packed)
+    if source is not None:
+        body += attr(RTA_SRC, source.packed) + attr_u32(RTA_IIF, index)
+    return message(RTM_GETROUTE, 0, body)
 
 
 def dump_links() -> bytearray:
