@@ -18,7 +18,7 @@ from routed.agent import speakers
 from routed.agent.attachment import Attachment
 from routed.agent.plan import peers_of
 from routed.kernel import ways
-from routed.kernel.ways import Way
+from routed.kernel.ways import NONE, Way
 
 if TYPE_CHECKING:
     from routed.agent.agent import Agent
@@ -101,10 +101,11 @@ def _route(agent: Agent, found: Way) -> dict[str, Any]:
 
 
 def _learned(agent: Agent, to: IPAddress, found: Way) -> list[dict[str, Any]]:
-    """The paths of the prefix of the route, or of the longest that peers have told of."""
-    prefixes = [found.prefix] if found.prefix is not None else []
-    for prefix in [*prefixes, *covering(to)]:
-        if paths := _paths(agent, prefix):
+    """The paths of the longest prefix that peers have told of, if it is no shorter than that of the
+    route: what the route is before is not asked."""
+    shortest = found.prefix.prefixlen if found.prefix is not None else int(found.kind != NONE)
+    for prefix in covering(to):
+        if prefix.prefixlen >= shortest and (paths := _paths(agent, prefix)):
             hops = {gateway for gateway, _ in found.hops}
             return [
                 {

@@ -89,7 +89,10 @@ def test_both_ends_are_told_and_what_decided(declared: Ctl) -> None:
         "  ingress of db.h1: Allow (tier default, policy db, spec.ingress[1])",
         "  ingress of db.h1: logged (policy db, spec.ingress[0])",
         "  staged: egress of web.h1: Reject (tier default, policy web-out, spec.egress[0])",
-        "routes and BGP: not looked at yet",
+        "  path: web.h1 is on h1",
+        "  path: h1 was not asked, or did not answer: its agent has never reported; its route to "
+        "10.0.0.2 is not known",
+        "  path: db.h1 is on h1",
     ]
     denied = ok(declared("trace", "203.0.113.7", "10.0.0.2", "--port", "5432/udp"))
     assert denied.splitlines()[:3] == [
@@ -154,7 +157,7 @@ def test_the_nodes_default_is_said_by_the_user(declared: Ctl) -> None:
         (["web", "db"], "either --port or --protocol"),
         (["web", "db", "--port", "x!"], "is not like 443"),
         (["db", "2001:db8::1", "--port", "1"], "in common"),
-        (["web", "db", "--port", "1", "-o", "yaml"], "is not json"),
+        (["web", "db", "--port", "1", "-o", "wide"], "is neither json nor yaml"),
         (["web", "db", "--port", "1", "--policy-default", "Pass"], "neither Allow nor Deny"),
     ],
 )

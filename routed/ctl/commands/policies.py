@@ -58,15 +58,16 @@ def trace(
     policy_default: Annotated[
         str, typer.Option(metavar="Allow|Deny", help="As in the agents' settings.")
     ] = "Allow",
-    output: Annotated[str, typer.Option("-o", "--output", metavar="FORM", help="json.")] = "",
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FORM", help="json, yaml.")] = "",
 ) -> None:
-    """What policies say of a flow at both ends: the verdict, and which tier, policy and rule."""
+    """What policies say of a flow at both ends: the verdict, and which tier, policy and rule; and
+    the way that it takes, by the routes and BGP sessions of both hosts, whose agents are asked."""
     from routed.ctl import tracing, traffic
 
     if bool(port) == bool(protocol):
         raise typer.BadParameter("say either --port or --protocol")
-    if output not in ("", "json"):
-        raise typer.BadParameter(f"-o {output!r} is not json")
+    if output not in ("", "json", "yaml"):
+        raise typer.BadParameter(f"-o {output!r} is neither json nor yaml")
     try:
         what = traffic.port(port) if port else traffic.protocol(protocol)
     except ValueError as error:
