@@ -18,7 +18,8 @@ speaker -> agent
     {"event":"session",...Session} {"event":"path",...Path}
     {"event":"end","revision":R}
     then {"event":"session"|"path"|"unpath"|"synced"}
-    {"event":"linkdown","prefix":P,"link":L}  the speaker withdrew P itself: its link is gone
+    {"event":"linkdown","prefix":P,"link":L}  the speaker withdrew P itself: its link, or
+                                              its namespace, is gone
 
 Either passes over messages and fields that it does not know (`bgp.wire`); V is the speaker's
 version.
@@ -65,14 +66,21 @@ class Peer:
 class Advertisement:
     """One prefix to announce to every peer that carries its family.
 
-    `next_hop` None: our address of each session's link. `link`: the device whose disappearance
-    makes the prefix dead; the speaker then withdraws it by itself.
+    `next_hop` None: our address of each session's link. `link`: the device, and `space`: the
+    network namespace by its id here (rtnetlink(7), RTM_NEWNSID), whose disappearance makes the
+    prefix dead; the speaker then withdraws it by itself.
     """
 
     prefix: IPNetwork
     next_hop: IPAddress | None = None
     link: str | None = None
     communities: tuple[str, ...] = ()
+    space: int | None = None
+
+    @property
+    def ends(self) -> list[str | int]:
+        """What it lasts as long as: its link by name, its namespace by id."""
+        return [end for end in (self.link, self.space) if end is not None]
 
 
 @dataclass(frozen=True, slots=True)

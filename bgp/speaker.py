@@ -18,7 +18,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -31,7 +31,7 @@ from bgp.agents import Agents
 from bgp.config import render
 from bgp.events import Opened, Received, Said, State
 from bgp.exabgp import WINDOW, ExaBGP
-from bgp.links import Links, exists
+from bgp.links import End, Links, exists
 from bgp.metrics import SpeakerMetrics
 from bgp.rib import Inbound, Outbound
 from bgp.seam import Advertisement, Path, Peer, Session
@@ -215,11 +215,11 @@ class Speaker:
         for prefix, one in changes.items():
             if one is None:
                 self.wanted.pop(prefix, None)
-            elif one.link is None or exists(one.link):
+            elif all(map(exists, one.ends)):
                 self.wanted[prefix] = one
             else:
                 self.wanted.pop(prefix, None)
-                self.agents.tell(wire.LinkDown(prefix, one.link))
+                self.agents.tell(wire.LinkDown(prefix, one.link or ""))
         for outbound in self.outbound.values():
             outbound.touch(touched)
         self.pump()
@@ -259,14 +259,13 @@ class Speaker:
         self._syncs.append((writer, token))
         self.pump()
 
-    def _links_gone(self, names: Iterable[str] | None) -> None:
-        """Withdraw what was announced for links that are no more; None: look at all."""
-        wanted = None if names is None else set(names)
+    def _links_gone(self, gone: Collection[End] | None) -> None:
+        """Withdraw what was announced for links and namespaces that are no more; None: look at
+        all."""
         dead = {
-            prefix: one.link
+            prefix: one.link or ""
             for prefix, one in self.wanted.items()
-            if one.link is not None
-            and (one.link in wanted if wanted is not None else not exists(one.link))
+            if any(end in gone if gone is not None else not exists(end) for end in one.ends)
         }
         if dead:
             log.info("links gone, withdrawn prefixes=%s", ",".join(map(str, dead)))

@@ -232,7 +232,8 @@ class Report:
     kernel; `failed` what is not, by key: of learned routes without any usable next hop the next
     hops, not each route; `changed` counts kernel changes made, of which one can concern many
     routes; `lost` are workloads whose namespace is gone; `restored` are ipvlan parents that
-    somebody had switched to another mode, with that mode.
+    somebody had switched to another mode, with that mode; `spaces` are the ids here of the
+    namespaces of workloads whose end no link on the host tells of.
     """
 
     ready: dict[str, tuple[IPAddress, ...]] = field(default_factory=dict)
@@ -241,3 +242,4 @@ class Report:
     changed: int = 0
     lost: frozenset[str] = frozenset()
     restored: Mapping[str, str] = field(default_factory=dict)
+    spaces: Mapping[str, int] = field(default_factory=dict)

@@ -202,7 +202,8 @@ async def _put(agent: Agent, candidate: Attachment) -> Attachment:
         raise
     agent.kernel.forget_ports(one.host_port for one in ports if one.protocol == "udp")
     agent.ready[record.id] = tuple(record.addresses)
-    said = advertisements(intent, record, record.addresses, agent.book.releasing)
+    space = agent.kernel.space(record.id)
+    said = advertisements(intent, record, record.addresses, agent.book.releasing, space)
     agent.speech.advertise(said)
     reached(Point.ANNOUNCED)
     agent.report_due({record.id})

@@ -78,7 +78,8 @@ def announce(facts: Facts, report: Report) -> dict[IPNetwork, Advertisement]:
     for workload, addresses in report.ready.items():
         record = facts.records.get(workload)
         if record is not None:
-            for one in advertisements(facts.intent, record, addresses, facts.releasing):
+            space = report.spaces.get(workload)
+            for one in advertisements(facts.intent, record, addresses, facts.releasing, space):
                 found[one.prefix] = one
     communities = tuple(_configuration(facts.intent).communities)
     for cidr in blocks_of(facts):
@@ -94,9 +95,11 @@ def advertisements(
     record: Attachment,
     addresses: Iterable[IPAddress],
     releasing: Container[str] = (),
+    space: int | None = None,
 ) -> list[Advertisement]:
     """What may be said of one workload whose `addresses` were read back: a /32 or /128 of each
-    that lies inside a block we own (invariant 1), unless its pool announces blocks only."""
+    that lies inside a block we own (invariant 1), unless its pool announces blocks only. `space`:
+    the id of its namespace, where no link on the host goes with it."""
     if record.step is Step.DETACHING:
         return []
     communities = tuple(_configuration(intent).communities)
@@ -109,7 +112,7 @@ def advertisements(
         if pool is None or pool.spec.announce is not Announce.BLOCKS:
             prefix = host_prefix(address)
             link = record.host_interface
-            found.append(Advertisement(prefix, link=link, communities=communities))
+            found.append(Advertisement(prefix, None, link, communities, space))
     return found
 
 

@@ -34,14 +34,18 @@ class Drivers:
         """See `Driver.make`; the id of the namespace, whose end is to be heard of."""
         driver = self._of[endpoint.mode]
         driver.make(endpoint, inner)
-        return driver.spaces(endpoint.workload)
+        space = driver.spaces().get(endpoint.workload)
+        return [] if space is None else [space]
 
     def remove(self, endpoint: Endpoint) -> None:
         self._of[endpoint.mode].remove(endpoint)
 
-    def sync(self, repair: Repair, spaces: set[int], missed: bool) -> list[int]:
-        """See `Driver.sync`; the ids of all their namespaces."""
-        drivers = list(dict.fromkeys(self._of.values()))
-        for driver in drivers:
+    def sync(self, repair: Repair, spaces: set[int], missed: bool) -> None:
+        """See `Driver.sync`."""
+        for driver in dict.fromkeys(self._of.values()):
             driver.sync(repair, spaces, missed)
-        return [space for driver in drivers for space in driver.spaces()]
+
+    def spaces(self) -> dict[str, int]:
+        """By workload, the ids here of all their namespaces."""
+        drivers = dict.fromkeys(self._of.values())
+        return {name: space for driver in drivers for name, space in driver.spaces().items()}

@@ -108,7 +108,8 @@ class FakeKernel:
         changed += len(restored)
         if changed:
             self._woken.set()
-        return Report(ready, frozenset(routed), failed, changed, frozenset(lost), restored)
+        spaces = {name: space for name in ready if (space := self.space(name)) is not None}
+        return Report(ready, frozenset(routed), failed, changed, frozenset(lost), restored, spaces)
 
     async def attach(self, endpoint: Endpoint) -> None:
         host = set(self.host)
@@ -136,6 +137,14 @@ class FakeKernel:
             if endpoint is not None and endpoint.netns is not None:
                 held = self.inside.get(lines.netns_name(endpoint.netns), set())
                 held -= {line for line in lines.interior(endpoint) if line.startswith("rule ")}
+
+    def space(self, workload: str) -> int | None:
+        """The number of its namespace, in the order in which they were made."""
+        mine = f" alias {ALIAS_PREFIX}{workload} "
+        for name, held in self.inside.items():
+            if any(" ipvlan on " in line and mine in line for line in held):
+                return self._identities[name][1] - 1000
+        return None
 
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         """At once: nobody can tell the difference."""

@@ -67,9 +67,8 @@ class Ipvlan:
         self._parents = Parents(netlink, index)
         self._held: dict[str, Held] = {}
 
-    def spaces(self, workload: str = "") -> list[int]:
-        some = [self._held[workload]] if workload in self._held else self._held.values()
-        return [held.space for held in some if held.space is not None]
+    def spaces(self) -> dict[str, int]:
+        return {name: held.space for name, held in self._held.items() if held.space is not None}
 
     # -- one workload ------------------------------------------------------------------------------
 

@@ -296,6 +296,9 @@ class LinuxKernel:
         self._netlink.transact([m.to_reap(index) for index in indexes])
         self._reaper.add(indexes)
 
+    def space(self, workload: str) -> int | None:
+        return self._drivers.spaces().get(workload)
+
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         self._connections.forget(addresses)
 
@@ -335,13 +338,14 @@ class LinuxKernel:
         repair.host_sides()
         repair.shapers()
         self._visit(repair, *touched)
-        spaces = self._drivers.sync(repair, *touched[1:])
+        self._drivers.sync(repair, *touched[1:])
+        spaces = self._drivers.spaces()
         repair.blackholes()
         repair.learned(self._monitor.quiet)
         self._remember(repair, made)
-        self._monitor.hear_spaces(spaces)
+        self._monitor.hear_spaces(spaces.values())
         self._uplinks.saw(observed)
-        return repair.report()
+        return repair.report(spaces)
 
     def _remember(self, repair: Repair, made: dict[str, Endpoint]) -> None:
         links = {name: self._links[name] for name in made}

@@ -41,9 +41,8 @@ class Bare:
         self._home = home
         self._seen: dict[str, tuple[float, int | None]] = {}
 
-    def spaces(self, workload: str = "") -> list[int]:
-        some = [self._seen[workload]] if workload in self._seen else self._seen.values()
-        return [space for _, space in some if space is not None]
+    def spaces(self) -> dict[str, int]:
+        return {name: space for name, (_, space) in self._seen.items() if space is not None}
 
     def make(self, endpoint: Endpoint, inner: int | None) -> int:
         assert inner is not None  # the request was checked
@@ -82,8 +81,8 @@ class Bare:
 class OnHost:
     """`host`; `index` gives interface indexes that are free."""
 
-    def spaces(self, workload: str = "") -> list[int]:
-        return []
+    def spaces(self) -> dict[str, int]:
+        return {}
 
     def __init__(self, netlink: Netlink, index: Callable[[], int]) -> None:
         self._netlink = netlink

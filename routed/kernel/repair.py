@@ -8,7 +8,7 @@ and is reported). Replacing is used only where no foreign route shares prefix an
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from api.resources.errors import ApplyError, IntentError
 from api.resources.net import IPAddress, IPNetwork, host_prefix
@@ -117,7 +117,7 @@ class Repair:
         for endpoint, link in self.present():
             try:
                 self.changed += shaping.keep(self.netlink, endpoint, link.index)
-            except ApplyError as error:
+            except (ApplyError, IntentError) as error:
                 self.fail(endpoint.workload, error)
 
     def missing(self) -> list[Endpoint]:
@@ -242,7 +242,7 @@ class Repair:
 
     # -- the end ------------------------------
 
-    def report(self) -> Report:
+    def report(self, spaces: Mapping[str, int]) -> Report:
         ready = {name: held for name, held in self._ready.items() if name not in self.failed}
         return Report(
             ready=ready,
@@ -251,6 +251,7 @@ class Repair:
             changed=self.changed,
             lost=frozenset(self._lost),
             restored=self.restored,
+            spaces=spaces,
         )
 
 

@@ -43,8 +43,8 @@ class Driver(Protocol):
     def remove(self, endpoint: Endpoint) -> None:
         """Take away what there is of one; ApplyError."""
 
-    def spaces(self, workload: str = "") -> list[int]:
-        """The ids here of the namespaces of all, or of one."""
+    def spaces(self) -> Mapping[str, int]:
+        """By workload, the ids here of the namespaces."""
 
 
 class Kernel(Protocol):
@@ -84,6 +84,10 @@ class Kernel(Protocol):
     def parent(self, asked: str) -> str:
         """The link whose slaves ipvlan workloads get: the one that is `asked` for, or "": the one
         that leads off this host. Invalid if there is none."""
+
+    def space(self, workload: str) -> int | None:
+        """The id here of the namespace of an attached workload, if no link on the host goes with
+        it (ipvlan, none)."""
 
     def uplinks(self) -> Sequence[str]:
         """The links that learned routes and the default route use, by name."""

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from api.resources.errors import ApplyError
+from api.resources.errors import ApplyError, Cause, Invalid
 from routed.kernel import messages as m
 from routed.kernel import observe
 from routed.kernel.netlink import (
@@ -53,6 +53,7 @@ PRIORITY = 1
 
 QUEUE_SECONDS = 0.05  # that a packet may wait at most, beyond the burst
 LEAST_QUEUE = 32 * 1024  # bytes
+NEEDED = ("sch_tbf", "sch_ingress", "cls_u32", "act_mirred", "ifb")  # parts of Linux
 GONE = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
 
 _TCMSG = struct.Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
@@ -114,25 +115,35 @@ def make_shaper(name: str, mtu: int) -> bytearray:
     """The ifb, up."""
     body = m.IFINFO.pack(0, 0, 0, m.IFF_UP, m.IFF_UP) + attr_text(m.IFLA_IFNAME, name)
     body += attr_u32(m.IFLA_MTU, mtu) + attr_u32(m.IFLA_GROUP, SHAPER_GROUP) + m.ONE_QUEUE
-    body += nested(m.IFLA_LINKINFO, attr(m.IFLA_INFO_KIND, b"ifb"))
+    body += nested(m.IFLA_LINKINFO, attr_text(m.IFLA_INFO_KIND, "ifb"))
     return message(m.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def keep(netlink: Netlink, endpoint: Endpoint, index: int) -> int:
     """Make the limits of `endpoint`, whose link on the host is `index`, so; the number of changes.
-    ApplyError."""
+    ApplyError; Invalid where this kernel cannot."""
     if endpoint.limits is None:
         return 0
     changes = 0
     for what, batch in _differences(netlink, endpoint, index):
         for number in netlink.transact(batch).values():
+            if number == errno.EOPNOTSUPP:
+                raise _lacking(endpoint, what)
             if number not in GONE:
                 raise ApplyError(endpoint.workload, f"limit what {what}", number)
         changes += 1
     if changes:
-        for what, _ in _differences(netlink, endpoint, index):
-            raise ApplyError(endpoint.workload, f"limit what {what}", errno.EOPNOTSUPP)
+        for what, _ in _differences(netlink, endpoint, index):  # a kind that is not known: ENOENT
+            raise _lacking(endpoint, what)
     return changes
+
+
+def _lacking(endpoint: Endpoint, what: str) -> Invalid:
+    said = f"this kernel cannot limit what {what}: it lacks one of {', '.join(NEEDED)}"
+    return Invalid(
+        f"cannot attach {endpoint.workload}: {said}; load them (modprobe), or leave bandwidth out",
+        causes=[Cause("bandwidth", said)],
+    )
 
 
 def unwanted(observed: observe.Observed, endpoints: Iterable[Endpoint]) -> list[int]:
@@ -175,7 +186,7 @@ def _differences(
         yield "it sends", [make_shaper(endpoint.shaper, endpoint.mtu)]
         shaper = observe.one_link(netlink, endpoint.shaper)
     if shaper is None or shaper.group != SHAPER_GROUP:
-        raise ApplyError(endpoint.workload, f"make {endpoint.shaper}, an ifb, of", errno.EOPNOTSUPP)
+        raise _lacking(endpoint, "it sends")
     if not shaper.up:
         yield "it sends", [m.link_up(shaper.index)]
     bucket = Bucket.of(limits.from_rate, limits.from_burst)

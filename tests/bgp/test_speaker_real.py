@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
@@ -177,6 +178,38 @@ def test_a_link_that_is_gone_is_withdrawn_without_an_agent(rack: Rack) -> None:
             agent.client.set({"tor": PEER}, wanted)
             await until(lambda: any(isinstance(event, LinkDown) for event in agent.heard))
             assert rack.routes() == {"10.65.0.1/32"}
+
+    asyncio.run(body())
+
+
+def test_a_namespace_that_goes_is_withdrawn_without_an_agent(
+    rack: Rack, namespaces: Callable[[str], str]
+) -> None:
+    """Where no link on the host goes with it (ipvlan), by the id that the host has for it."""
+    going, staying = namespaces("going"), namespaces("staying")
+
+    async def body() -> None:
+        for number, name in ((7, going), (8, staying)):
+            run("ip", "-n", rack.host, "netns", "set", name, str(number))
+        async with Agent(rack) as agent:
+            wanted = {
+                one.prefix: one
+                for one in (
+                    Advertisement(ip_network("10.65.0.1/32")),
+                    Advertisement(ip_network("10.65.0.2/32"), link="lo", space=7),
+                    Advertisement(ip_network("fd00:65::2/128"), link="lo", space=7),
+                    Advertisement(ip_network("10.65.0.3/32"), link="lo", space=8),
+                )
+            }
+            agent.client.set({"tor": PEER}, wanted)
+            left = {"10.65.0.1/32", "10.65.0.3/32"}
+            await until(lambda: rack.routes() == left | {"10.65.0.2/32"})
+        run("ip", "netns", "del", going)
+        assert await until(lambda: rack.routes() == left) < 5
+        async with Agent(rack) as agent:
+            agent.client.set({"tor": PEER}, wanted)
+            await until(lambda: sum(isinstance(one, LinkDown) for one in agent.heard) == 2)
+            assert rack.routes() == left
 
     asyncio.run(body())
 

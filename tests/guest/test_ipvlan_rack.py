@@ -120,6 +120,26 @@ def test_a_namespace_that_goes_is_withdrawn_and_the_address_free(rack: HeadlessR
     rack.spaces.remove(f"{rack.mark}-gone")
 
 
+def test_a_namespace_that_goes_while_the_agent_is_dead_is_withdrawn(rack: HeadlessRack) -> None:
+    """By the speaker alone; the link that its route leads over is that of all on the parent."""
+    host = rack.hosts["host2"]
+    address = rack.attach("host2", "alone", mode=rack.mode)
+    wait_for("the switch knowing it", lambda: rack.knows("tor", "alone"), 20)
+    host.agent.kill()
+    run("ip", "netns", "del", f"{rack.mark}-alone")
+    wait_for("the withdrawal", lambda: not rack.knows("tor", "alone"), 10)
+    assert rack.knows("tor", "c")
+    assert f"{address} " in rack.inside("host2", "ip", "route"), "nobody else has done it"
+    host.agent.start()
+    wait_for("the next agent", lambda: host.status().get("workloads") == 1, 30)
+    wait_for(
+        "its host route being gone",
+        lambda: f"{address} " not in rack.inside("host2", "ip", "route"),
+    )
+    assert rack.reaches("tor", rack.attached["c"])
+    rack.spaces.remove(f"{rack.mark}-alone")
+
+
 def test_a_bond_as_parent_has_two_switches(tmp_path: Path) -> None:
     rack = bonded_rack("ib", tmp_path)
     try:

@@ -17,6 +17,8 @@ from support.flows import entered
 from support.kernels import FakeWorld, RealWorld, endpoint, until
 from support.netns import in_fresh_namespace, run
 
+from api.resources.errors import Invalid
+from routed.kernel import shaping
 from routed.kernel.linux import LinuxKernel
 from routed.state import Endpoint, HostState, Limits
 
@@ -160,6 +162,34 @@ def test_nothing_is_left_of_a_limit(namespaces: Make) -> None:
         await kernel.reaped()
         assert not report.failed
         assert "ri" not in run("ip", "-br", "link"), "the namespace is gone, and with it the link"
+
+    in_fresh_namespace(body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("tbf", "it is sent"), ("ifb", "it sends"), ("ingress", "it sends"), ("u32", "it sends")],
+)
+def test_a_kernel_that_cannot_says_what_it_lacks(
+    namespaces: Make, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    """As it answers of a kind that nobody has heard of."""
+    one, known = namespaces("a"), shaping.attr_text
+    monkeypatch.setattr(
+        shaping, "attr_text", lambda number, text: known(number, "none" if text == kind else text)
+    )
+
+    async def body() -> None:
+        kernel = LinuxKernel()
+        a = limited(one, "10.65.0.1")
+        with pytest.raises(Invalid, match=f"a.h: this kernel cannot limit what {what}: it lacks"):
+            await kernel.attach(a)
+        await kernel.reaped()
+        assert run("ip", "-br", "link").split()[0] == "lo"
+        assert len(run("ip", "-br", "link").splitlines()) == 1
+        report = await kernel.sync(HostState(endpoints={"a.h": a}))
+        assert "leave bandwidth out" in str(report.failed["a.h"])
+        await kernel.close()
 
     in_fresh_namespace(body)
 

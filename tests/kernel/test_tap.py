@@ -17,9 +17,11 @@ from support.kernels import endpoint
 from support.netns import in_fresh_namespace, run
 from support.taps import Machine, check_taps
 
+from api.resources.errors import Invalid
 from api.resources.workload import Mode
 from policies.nat import Nat, PortMapping
 from policies.nft import Nft
+from routed.kernel import tap
 from routed.kernel.linux import LinuxKernel
 from routed.lab.processes import wait_for
 from routed.state import HOST_MAC, Endpoint, HostState, Limits
@@ -206,3 +208,18 @@ def _echoes(netns: str, address: str) -> int:
     text = run("ip", "netns", "exec", netns, "cat", "/proc/net/snmp").splitlines()
     names, values = (line.split() for line in text if line.startswith("Icmp:"))
     return int(values[names.index("InEchos")])
+
+
+def test_a_host_without_the_device_says_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        monkeypatch.setattr(tap, "DEVICE", "/dev/net/none")
+        kernel = LinuxKernel()
+        with pytest.raises(
+            Invalid, match=r"/dev/net/none cannot be opened.*modprobe tun"
+        ) as caught:
+            await kernel.attach(VM)
+        assert [cause.field for cause in caught.value.causes] == ["mode"]
+        assert len(run("ip", "-br", "link").splitlines()) == 1
+        await kernel.close()
+
+    in_fresh_namespace(body)

@@ -44,6 +44,9 @@ class HollowKernel:
     ) -> None:
         pass
 
+    def space(self, workload: str) -> int | None:
+        return None
+
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         pass
 
