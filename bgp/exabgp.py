@@ -46,10 +46,15 @@ SETTINGS = {
 
 
 class ExaBGP:
-    """`heard` gets what it says, `started` is called when a new one is ready for commands."""
+    """`heard` gets what it says, `started` is called when a new one is ready for commands, `ended`
+    when it is no more, after which nothing of it is heard."""
 
     def __init__(
-        self, run_dir: Path, heard: Callable[[Said], None], started: Callable[[], None]
+        self,
+        run_dir: Path,
+        heard: Callable[[Said], None],
+        started: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         self.directory = run_dir / "exabgp"
         self.configuration = self.directory / "exabgp.conf"
@@ -60,6 +65,7 @@ class ExaBGP:
         self._socket = self.directory / "bridge.sock"
         self._heard = heard
         self._started = started
+        self._ended = ended
         self._writer: asyncio.StreamWriter | None = None
         self._asked = 0.0
         self._version = 0  # of the configuration
@@ -137,6 +143,7 @@ class ExaBGP:
                 await child.wait()
             self.pid = None
             self._drop()
+            self._ended()
 
     async def _watch(self, child: asyncio.subprocess.Process) -> None:
         """Kill an ExaBGP that has stopped to answer, or never began to.
@@ -178,7 +185,7 @@ class ExaBGP:
             self.send(RELOAD)
         self._started()
         try:
-            while line := await reader.readline():
+            while (line := await reader.readline()) and self._writer is writer:
                 said = parse(line)
                 if isinstance(said, Answered):
                     self.outstanding = max(self.outstanding - 1, 0)

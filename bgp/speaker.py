@@ -66,7 +66,9 @@ class Speaker:
         self.received_whole = False  # every peer has told us everything, or had the time to
         self._began = 0.0
         self._look_at = 0.0
-        self.exabgp = ExaBGP(settings.run_dir, self._heard, self._exabgp_started)
+        self.exabgp = ExaBGP(
+            settings.run_dir, self._heard, self._exabgp_started, self._exabgp_ended
+        )
         self.agents = Agents(self)
         self.metrics = SpeakerMetrics(self)
         self.ended: Counter[str] = Counter()  # sessions that were Established, by peer
@@ -281,6 +283,16 @@ class Speaker:
             outbound.restarted(self.wanted)
             self._changed(self.inbound[address], [], self.inbound[address].restarted(now))
         self.pump()
+
+    def _exabgp_ended(self) -> None:
+        """Its sessions ended with it: what is withdrawn from now on no switch hears of before they
+        are back. Paths stay, on both sides (RFC 4724)."""
+        for name, session in list(self.sessions.items()):
+            if session.state != "Idle":
+                outbound = self.outbound[session.address]
+                self.ended[name] += outbound.up
+                outbound.up = False
+                self._session(name, session.address, "Idle", "ExaBGP has ended")
 
     def _heard(self, said: Said) -> None:
         if isinstance(said, State):

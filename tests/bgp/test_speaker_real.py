@@ -164,6 +164,24 @@ def test_a_killed_exabgp_loses_no_route_and_sends_end_of_rib(rack: Rack) -> None
     asyncio.run(body())
 
 
+def test_no_session_is_up_while_exabgp_is_dead(rack: Rack) -> None:
+    """Else what is withdrawn meanwhile counts as withdrawn everywhere, and goes to others."""
+
+    async def body() -> None:
+        async with Agent(rack) as agent:
+            agent.client.set({"tor": PEER}, advertisements("10.65.0.1/32"))
+            await until(lambda: len(rack.routes()) == 1 and agent.state() == "Established")
+            heard = len(agent.heard)
+            os.kill(rack.exabgp(), signal.SIGKILL)
+            agent.client.withdraw(ip_network("10.65.0.1/32"))
+            await until(lambda: agent.state() == "Established" and bool(agent.states(heard)), 30)
+            first, *_ = agent.states(heard)
+            assert (first.state, first.error) == ("Idle", "ExaBGP has ended")
+            await until(lambda: rack.routes() == set())
+
+    asyncio.run(body())
+
+
 def test_a_link_that_is_gone_is_withdrawn_without_an_agent(rack: Rack) -> None:
     async def body() -> None:
         run("ip", "-n", rack.host, "link", "add", "rt0", "type", "veth", "peer", "name", "x0")

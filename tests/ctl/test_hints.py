@@ -110,11 +110,15 @@ def refusing(tmp_path: Path) -> Iterator[Path]:
 def test_a_socket_that_refuses_names_the_group(refusing: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be somebody else")
+    # once as root, so that all is imported that somebody else may not be able to read
     code = (
-        "import sys, os; sys.path[:0] = {path!r}; sys.argv[1:] = {words!r}\n"
-        "from routed.ctl.main import main; import routed.ctl.hints, routed.ctl.local\n"
-        "os.setgid(65534); os.setgroups([]); os.setuid(65534)\nmain()\n"
-    ).format(path=sys.path, words=["bgp", "status", "--agent", str(refusing)])
+        "import sys, os, contextlib; sys.path[:0] = {path!r}\n"
+        "from routed.ctl.main import main\n"
+        "sys.argv[1:] = {words!r} + ['/nowhere/agent.sock']\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "os.setgid(65534); os.setgroups([]); os.setuid(65534)\n"
+        "sys.argv[-1] = {refusing!r}; main()\n"
+    ).format(path=sys.path, words=["bgp", "status", "--agent"], refusing=str(refusing))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )

@@ -145,9 +145,13 @@ class Agent:
                 found.pop(str(event.prefix), None)
         return found
 
+    def states(self, since: int = 0) -> list[Session]:
+        """What was heard of sessions, without the first `since` messages."""
+        return [event for event in self.heard[since:] if isinstance(event, Session)]
+
     def state(self) -> str:
-        states = [event.state for event in self.heard if isinstance(event, Session)]
-        return states[-1] if states else ""
+        states = self.states()
+        return states[-1].state if states else ""
 
 
 async def until(condition: Callable[[], Awaitable[bool] | bool], seconds: float = 15) -> float:
