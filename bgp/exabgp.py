@@ -212,7 +212,7 @@ async def _validate(path: Path) -> None:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "exabgp",
+        "bgp.launcher",
         "validate",
         str(path),
         env={**{k: v for k, v in os.environ.items() if not k.startswith("exabgp")}, **SETTINGS},

@@ -25,7 +25,7 @@ from exabgp.rib.outgoing import OutgoingRIB
 from support.rack import PEER, Agent, Make, Rack, advertisements, until
 
 from api.resources.net import IPNetwork
-from bgp import launcher
+from bgp import replacements
 from bgp.seam import Advertisement
 
 MANY = [f"10.65.{n // 250}.{n % 250}/32" for n in range(10_000)]
@@ -33,14 +33,14 @@ OTHER_RELEASE = "import exabgp.version\nexabgp.version.release = '5.0.99'\n"
 
 
 def test_the_replacements_are_for_the_exabgp_that_is_installed() -> None:
-    assert launcher.unexpected() == []
+    assert replacements.unexpected() == []
 
 
 def test_another_source_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     before = (ASYNC.run, ASYNC.LIMIT, Neighbor.remove_self, OutgoingRIB._update_rib)
-    monkeypatch.setitem(launcher.EXPECTED, "OutgoingRIB.updates", "0123456789abcdef")
-    monkeypatch.setitem(launcher.EXPECTED, "ASYNC.gone", "0123456789abcdef")
-    assert launcher.replace() == ["OutgoingRIB.updates", "ASYNC.gone"]
+    monkeypatch.setitem(replacements.EXPECTED, "OutgoingRIB.updates", "0123456789abcdef")
+    monkeypatch.setitem(replacements.EXPECTED, "ASYNC.gone", "0123456789abcdef")
+    assert replacements.replace() == ["OutgoingRIB.updates", "ASYNC.gone"]
     assert (ASYNC.run, ASYNC.LIMIT, Neighbor.remove_self, OutgoingRIB._update_rib) == before
 
 
@@ -57,10 +57,31 @@ def test_it_says_so_when_it_runs_exabgp_as_it_is(release: str) -> None:
     assert ("exabgp runs as it is" in done.stderr) == bool(release)
 
 
+ASKED = """
+import runpy, socket, sys
+def asked(*_): sys.exit("the name service was asked")
+socket.gethostbyaddr = asked
+sys.argv = ["exabgp", "version"]
+runpy.run_module({module!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("module", "asks"), [("bgp.launcher", False), ("exabgp", True)])
+def test_no_name_server_is_waited_for(module: str, asks: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED.format(module=module)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ("the name service was asked" in done.stderr) == asks, done.stderr
+
+
 def test_the_socket_of_a_session_sends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "warning", lambda *_, **__: None)  # it is not set up here
     connection = Outgoing(AFI.ipv4, "127.0.0.1", "127.0.0.1")
-    assert launcher.setup(connection) is None
+    assert replacements.setup(connection) is None
     try:
         assert connection.io.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     finally:
@@ -70,7 +91,7 @@ def test_the_socket_of_a_session_sends_at_once(monkeypatch: pytest.MonkeyPatch) 
 def test_a_session_whose_socket_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "warning", lambda *_, **__: None)
     connection = Outgoing(AFI.ipv4, "127.0.0.1", "192.0.2.1")
-    assert launcher.setup(connection) is not None  # nobody here has that address
+    assert replacements.setup(connection) is not None  # nobody here has that address
     assert connection.io is None
 
 
@@ -100,7 +121,7 @@ def test_the_last_of_several_unsent_changes_of_a_prefix_is_the_one_that_is_sent(
         return rib
 
     assert sent(queue()) == [Action.ANNOUNCE, Action.WITHDRAW], "ExaBGP as it is: wrong order"
-    monkeypatch.setattr(OutgoingRIB, "_update_rib", launcher.update_rib)
+    monkeypatch.setattr(OutgoingRIB, "_update_rib", replacements.update_rib)
     rib = queue()
     assert sent(rib) == [Action.ANNOUNCE]
     assert not rib.pending()
@@ -146,7 +167,7 @@ def test_an_exabgp_of_another_release_announces_all_the_same(
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(OTHER_RELEASE, encoding="ascii")
-    root = Path(launcher.__file__).resolve().parents[1]
+    root = Path(replacements.__file__).resolve().parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{site}:{root}")
     rack = Rack(namespaces, tmp_path, "")
 
@@ -166,7 +187,7 @@ def test_an_exabgp_of_another_release_announces_all_the_same(
 
 CLOCK = """
 import sys, time
-from bgp import launcher
+from bgp import replacements
 from exabgp.bgp.message import Notify, KeepAlive, _NOP
 from exabgp.bgp.timer import ReceiveTimer, SendTimer
 from exabgp.reactor.delay import Delay
@@ -175,12 +196,12 @@ from exabgp.bgp.message.open.holdtime import HoldTime
 from exabgp.logger import log
 
 log.debug = lambda *_, **__: None  # it is not set up here
-assert sys.argv[1] == "stock" or launcher.replace() == []
+assert sys.argv[1] == "stock" or replacements.replace() == []
 passed, step = [100.0], [0.0]
 real = time.time
 time.time = lambda: 1_700_000_000 + passed[0] + step[0]
-launcher.time.monotonic = lambda: passed[0]
-launcher.Monotonic.time = staticmethod(lambda: passed[0])
+replacements.time.monotonic = lambda: passed[0]
+replacements.Monotonic.time = staticmethod(lambda: passed[0])
 received, sent = ReceiveTimer(lambda: "s", 9, 4, 0), SendTimer(lambda: "s", HoldTime(9))
 delay = Delay()
 received.check_ka_timer(KeepAlive())
