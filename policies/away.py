@@ -23,6 +23,10 @@ BEGUN = f"""
     type filter hook prerouting priority mangle; policy accept;
     ct state new ct label set {LABEL}
   }}
+  chain begun-here {{
+    type filter hook output priority mangle; policy accept;
+    ct state new ct label set {LABEL}
+  }}
 """
 _SIDES = {"forward": ("iif", "oif"), "input": ("iif",)}
 

@@ -62,7 +62,7 @@ class Nft:
         self._made: tuple[Nat | None, Ruleset] | None = None  # what is there, as of the last sync
         self._generation: int | None = None  # when that was so
         self._labels: bool | None = None  # whether there are any; None: not tried yet
-        self._stands_by = False
+        self._stands_by = self._opened = False
         self._elements = Elements()
         self._counters = Counters()
         before = _sockets()
@@ -116,8 +116,9 @@ class Nft:
                 self._made = made[0] if wanted is None else wanted, policies
                 return changed
         size = transaction.size(policies)
-        labels = self._has_labels()
-        commands = base.commands(self._table(size), wanted, policies, labels=labels)
+        labels, entries = self._has_labels(), self._table(size)
+        self._opened = self._opened or (entries is None and labels and not self._stands_by)
+        commands = base.commands(entries, wanted, policies, labels=labels)
         if commands:
             before, text = self._elements.generation(), "\n".join(commands)
             self._load(text)
@@ -179,6 +180,11 @@ class Nft:
                 log.warning("no labels of connections here: %s", error)
                 self._labels = False
         return self._labels
+
+    def opened(self) -> bool:
+        """Whether our table was away, with nothing beside it, before it was made; told once."""
+        found, self._opened = self._opened, False
+        return found
 
     def stand_by(self) -> None:
         """Have what holds while our table is away (`policies/away.py`), for as long as this is

@@ -24,6 +24,7 @@ from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement, Wanted, condition
 from routed.agent.flushing import concerned
 from routed.agent.intent import Intent
+from routed.agent.modes import GATEWAYS
 from routed.agent.told import Members
 from routed.kernel import interfaces
 
@@ -119,8 +120,14 @@ class Guard:
 
     def applied(self) -> None:
         """What is wanted is in effect, unless it was refused: flows that it concerns are judged
-        anew, where the settings ask for that. A new agent ends none."""
+        anew, where the settings ask for that. A new agent ends none. What began while the table was
+        away, and nobody filtered, is judged anew in any case."""
         agent, wanted = self.agent, self.agent.filtering.wanted
+        table = agent.filtering.table
+        if table.opened and agent.filtering.ready:
+            table.opened = False
+            some = (one for one in agent.records.held.values() if one.mode in GATEWAYS)
+            agent.kernel.forget_unseen({one for record in some for one in record.addresses})
         refused = agent.filtering.refused is not None or not agent.filtering.ready
         if not agent.settings.flush_conntrack or wanted is None or refused:
             return

@@ -45,6 +45,9 @@ class Filter(Protocol):
         """Let no flow of a workload begin while the table, which is there now, is away. ApplyError:
         not on this host, or not yet."""
 
+    def opened(self) -> bool:
+        """Whether the table was away, and workloads were open, before it was made; told once."""
+
     def check(self, rules: Ruleset) -> None:
         """ApplyError if the kernel would not take these, by themselves; nothing is changed."""
 
@@ -75,6 +78,7 @@ class Table:
         self.rules: Ruleset | None = None
         self._nat: Nat | None = None
         self._there = False
+        self.opened = False  # workloads were open before the table was made
         self._alone: str | None = None  # why nothing stands by; "": something does
         self._thread = ThreadPoolExecutor(1, "nftables")
 
@@ -93,6 +97,7 @@ class Table:
         self._nat = nat if nat is not None else self._nat
         self.rules = rules if rules is not None else self.rules
         self._there = True
+        self.opened = self.filter.opened() or self.opened
         if not trusted:
             self._stand_by()
         return changed
@@ -124,4 +129,6 @@ class Table:
             log.error("filter table not made anew: %s", error)
 
     def _restore(self) -> bool:
-        return self._there and self.filter.sync(self._nat, self.rules)
+        changed = self._there and self.filter.sync(self._nat, self.rules)
+        self.opened = self.filter.opened() or self.opened
+        return changed

@@ -24,11 +24,13 @@ import errno
 import logging
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from api.resources.errors import ApplyError
 from api.resources.net import IPAddress
+from policies.away import LABEL
 from routed.kernel import observe
 from routed.kernel.netlink import (
     NLA_F_NESTED,
@@ -47,7 +49,7 @@ log = logging.getLogger("routed.kernel")
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 CT_GET, CT_DELETE = CTNETLINK | 1, CTNETLINK | 2
-CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE, CTA_FILTER = 1, 2, 12, 18, 25
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE, CTA_LABELS, CTA_FILTER = 1, 2, 12, 18, 22, 25
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 PROTO_NUMBER, PROTO_DESTINATION = 1, 3
 UDP = bytes([socket.IPPROTO_UDP])
@@ -116,8 +118,15 @@ def _header(family: int) -> bytes:
     return struct.pack("=BBH", family, 0, 0)  # nfgenmsg
 
 
-def forget(addresses: Collection[IPAddress]) -> int:
+def seen(entry: bytes) -> bool:
+    """Whether our table was there when it began, which labels every one (`policies/away.py`)."""
+    labels = int.from_bytes(attributes(entry, 4).get(CTA_LABELS, b""), sys.byteorder)
+    return bool(labels >> LABEL & 1)
+
+
+def forget(addresses: Collection[IPAddress], *, unseen: bool = False) -> int:
     """Delete what names one of `addresses`, in this thread's namespace; how many entries. OSError.
+    `unseen`: only what began without our table.
 
     It is looked once more for what was deleted, and what failed is raised: an entry that is left
     would be the next owner's.
@@ -127,7 +136,8 @@ def forget(addresses: Collection[IPAddress]) -> int:
         for size, family in FAMILIES.items():
             some = {address.packed for address in addresses if len(address.packed) == size}
             for number in range(TRIES if some else 0):
-                batch = [delete(entry) for entry in _entries(netlink, family, some)]
+                held = _entries(netlink, family, some)
+                batch = [delete(entry) for entry in held if not (unseen and seen(entry))]
                 if not batch:
                     break
                 failed = set(netlink.transact(batch).values()) - {errno.ENOENT}
@@ -216,6 +226,7 @@ class Connections:
     def __init__(self) -> None:
         self._pending: set[IPAddress] = set()
         self._ports: set[int] = set()
+        self._unseen: set[IPAddress] = set()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[OSError | None] | None = None
         self._absent = False
@@ -224,7 +235,7 @@ class Connections:
         """Have those of `addresses` forgotten soon."""
         if not self._absent:
             self._pending.update(addresses)
-        waiting = self._pending or self._ports
+        waiting = self._pending or self._ports or self._unseen
         if waiting and (self._task is None or self._task.done()):
             self._hurry.clear()
             self._task = asyncio.create_task(self._later())
@@ -234,6 +245,14 @@ class Connections:
         if not self._absent:
             self._ports.update(ports)
         if self._ports:
+            self.forget(())
+            self._hurry.set()
+
+    def forget_unseen(self, addresses: Iterable[IPAddress]) -> None:
+        """Have what began with these while our table was away looked at anew, at once."""
+        if not self._absent:
+            self._unseen.update(addresses)
+        if self._unseen:
             self.forget(())
             self._hurry.set()
 
@@ -256,9 +275,12 @@ class Connections:
     async def _later(self) -> OSError | None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), DELAY)
-        while self._pending or self._ports:
+        while self._pending or self._ports or self._unseen:
             some, ports = frozenset(self._pending), frozenset(self._ports)
+            unseen = frozenset(self._unseen)
             try:
+                if unseen:
+                    await asyncio.to_thread(forget, unseen, unseen=True)
                 if ports:
                     await asyncio.to_thread(forget_ports, ports)
                 await asyncio.to_thread(forget, some)
@@ -270,4 +292,5 @@ class Connections:
                 self._absent = True
             self._pending -= some
             self._ports -= ports
+            self._unseen -= unseen
         return None

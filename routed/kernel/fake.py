@@ -155,6 +155,9 @@ class FakeKernel:
             if not line.startswith("flow ") or named.isdisjoint(line.split()[1:])
         }
 
+    def forget_unseen(self, addresses: Iterable[IPAddress]) -> None:
+        """It filters nothing, so nothing was ever open."""
+
     def forget_ports(self, ports: Iterable[int]) -> None:
         """It does not translate, so nothing is in the way."""
 

@@ -302,6 +302,9 @@ class LinuxKernel:
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         self._connections.forget(addresses)
 
+    def forget_unseen(self, addresses: Iterable[IPAddress]) -> None:
+        self._connections.forget_unseen(addresses)
+
     def forget_ports(self, ports: Iterable[int]) -> None:
         self._connections.forget_ports(ports)
 

@@ -75,6 +75,10 @@ class Kernel(Protocol):
         """These were released: what the kernel remembers of connections with them is deleted soon,
         and before one of them is attached again."""
 
+    def forget_unseen(self, addresses: Iterable[IPAddress]) -> None:
+        """The filter table was away, and workloads with these were open: what began meanwhile is
+        judged anew."""
+
     def forget_ports(self, ports: Iterable[int]) -> None:
         """These UDP ports of the host are mapped from now on: also for who is sending to one."""
 

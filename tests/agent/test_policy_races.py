@@ -187,3 +187,33 @@ def test_where_nothing_can_be_translated_policies_keep_nobody_from_being_attache
         assert len(table.links()) == 2
 
     play(tmp_path, body, Untranslating())
+
+
+def test_what_began_while_the_table_was_away_is_judged_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened(KeptFilter):
+        was = False
+
+        def opened(self) -> bool:
+            found, self.was = self.was, False
+            return found
+
+    table, ended = Opened(), list[str]()
+
+    async def body(agent: Agent, _: KeptFilter) -> None:
+        monkeypatch.setattr(
+            agent.kernel, "forget_unseen", lambda some: ended.extend(map(str, some))
+        )
+        declare(agent, SHUT)
+        await attach(agent, "db", "db", "10.65.0.3")
+        await agent.writer.synced()
+        assert ended == []
+        table.was = True
+        agent.filtering.heard(touched=True)
+        await agent.filtering.table.restore()
+        await agent.writer.synced()
+        await agent.writer.synced()
+        assert ended == ["10.65.0.3"], "once"
+
+    play(tmp_path, body, table)

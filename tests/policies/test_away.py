@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from policies.nat import Nat
 from policies.nft import Nft
 from policies.plan import plan
 from routed.agent.table import Table
+from routed.kernel import conntrack
 from routed.kernel.linux import LinuxKernel
 from routed.lab.processes import wait_for
 from routed.state import HostState, host_interface_name
@@ -193,6 +194,42 @@ def test_a_table_that_is_put_to_sleep_is_woken(namespaces: Make) -> None:
         assert not flows.arrives()
         assert table.sync(Nat(), RULES)
         assert flows.begins("a")
+
+    play(namespaces, body)
+
+
+def test_what_began_while_nobody_filtered_is_judged_anew(namespaces: Make) -> None:
+    def body(flows: Flows, table: Nft) -> None:
+        assert table.opened(), "as the table was made first"
+        assert not table.opened()
+        with entered(flows.spaces["b"]):
+            listener = socket.create_server((B, SHUT))
+        # somebody else has connections tracked, or nothing would be while the table is away
+        run("nft", "add table inet other")
+        run("nft", "add chain inet other c { type filter hook forward priority 0; }")
+        run("nft", "add rule inet other c ct state invalid counter")
+        run("nft", "delete", "table", "inet", "routed")
+        with entered(flows.spaces["a"]):
+            denied = socket.create_connection((B, SHUT), timeout=5)
+        ours, _ = listener.accept()
+        ours.settimeout(1)
+        assert table.sync(Nat(), RULES)
+        assert table.opened()
+        denied.sendall(b"more")
+        assert ours.recv(4) == b"more", "it is established"
+        assert conntrack.forget([ip_address(B)], unseen=True) == 1
+        denied.sendall(b"more")
+        with pytest.raises(TimeoutError):
+            ours.recv(4)
+        flows.go_on()
+        assert conntrack.forget([ip_address(A), ip_address(B)], unseen=True) == 0
+        run("nft", "delete", "table", "inet", "routed")
+        assert table.sync(Nat(), RULES)
+        assert table.opened()
+        table.stand_by()
+        run("nft", "delete", "table", "inet", "routed")
+        assert table.sync(Nat(), RULES)
+        assert not table.opened(), "nothing could begin"
 
     play(namespaces, body)
 

@@ -50,6 +50,9 @@ class HollowKernel:
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         pass
 
+    def forget_unseen(self, addresses: Iterable[IPAddress]) -> None:
+        pass
+
     def forget_ports(self, ports: Iterable[int]) -> None:
         pass
 
@@ -88,6 +91,9 @@ class HollowFilter:
 
     def stand_by(self) -> None:
         pass
+
+    def opened(self) -> bool:
+        return False
 
     def check(self, rules: Ruleset) -> None:
         pass
