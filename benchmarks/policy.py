@@ -11,7 +11,8 @@ it; the figure is the sender's time until it is in the other's socket (see datap
 
 A change is one address more or less in a selector that stands for as many as there are workloads,
 or one workload more or less: what it is worked out from, the transaction, and no more. The load is
-from nothing, with what is read back, beside `nft -f` of the same commands.
+from nothing, with what is read back, beside `nft -f` of the same commands. `restore` is what
+follows when somebody has flushed all.
 
     sudo -E python benchmarks/policy.py [--rounds 9]
 """
@@ -266,6 +267,42 @@ def loads(rounds: int) -> Iterator[dict[str, object]]:
     yield figure("policy.compile.again.5000", again, "s", 1)
 
 
+def restores(rounds: int) -> Iterator[dict[str, object]]:
+    """After somebody has flushed the table: until nothing forbidden begins any more, and until all
+    is back. The agent hears of it some 20 ms after the flush, which is not in here."""
+    for name, size, apps in (
+        (f"{SIZES[0]}", SIZES[0], FEW),
+        (f"{SIZES[1]}", SIZES[1], FEW),
+        ("groups", SIZES[1], MANY),
+    ):
+        ruleset = World(size, apps, ("rta", "rtb")).compiled()
+        table = Watched()
+        table.sync(None, ruleset)
+        whole, first = [], []
+        for _ in range(rounds):
+            command("nft", "flush", "ruleset")
+            begun = time.perf_counter()
+            table.sync(None, ruleset)
+            whole.append(time.perf_counter() - begun)
+            first.append(table.closed - begun)
+        yield figure(f"policy.restore.{name}", statistics.median(whole) * 1e3, "ms", rounds)
+        yield figure(f"policy.restore.closed.{name}", statistics.median(first) * 1e3, "ms", rounds)
+        table.close()
+        command("nft", "flush", "ruleset")
+
+
+class Watched(Nft):
+    """`closed`: when nothing forbidden could begin any more."""
+
+    closed = 0.0
+
+    def run(self, commands: str, of: str = "") -> str:
+        said = super().run(commands, of)
+        if "hook forward" in commands:
+            self.closed = time.perf_counter()
+        return said
+
+
 def everything(rounds: int) -> Iterator[dict[str, object]]:
     own_network()
     command("ip", "link", "set", "lo", "up")
@@ -274,12 +311,19 @@ def everything(rounds: int) -> Iterator[dict[str, object]]:
     Nft().sync(None, NO_POLICIES)
     command("nft", "flush", "ruleset")
     yield from loads(max(3, rounds // 2))
+    yield from restores(rounds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    say("policy.jsonl", everything(parser.parse_args().rounds))
+    parser.add_argument("--restore", action="store_true", help="nothing but that")
+    given = parser.parse_args()
+    if given.restore:
+        own_network()
+        say("policy_restore.jsonl", restores(given.rounds))
+    else:
+        say("policy.jsonl", everything(given.rounds))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 from api.resources.errors import ApplyError, Cause, ConfigError
 from policies import away, base, docker, legacy, nat
 from policies.compile import transaction
+from policies.compile.interim import interim
 from policies.compile.ruleset import Ruleset
 from policies.counters import Counters, Reading
 from policies.elements import Elements
@@ -97,31 +98,43 @@ class Nft:
         """Make the table so, with `wanted` and `policies`, which None leaves as they are; whether
         it had to be changed. `trusted`: nobody else has changed it since the last call, so it is
         not read, and only what is wanted otherwise is changed; so it is where the kernel says that
-        there was no transaction of anybody since. One transaction, or none. ApplyError."""
+        there was no transaction of anybody since. One transaction, or none; two where all that was
+        many is gone (`policies/compile/interim.py`). ApplyError."""
         last, self._generation = self._generation, None
         before = self._elements.generation()
         known = before == last
-        changed = self._sync(wanted, policies, trusted=trusted or known)
+        count = self._sync(wanted, policies, trusted=trusted or known)
         after = self._elements.generation()
-        # ours was the only one; who was trusted may have been before the kernel told of another's
-        if after - before == int(changed) and (known or not trusted):
+        # none but ours; who was trusted may have been before the kernel told of another's
+        if after - before == count and (known or not trusted):
             self._generation = after
-        return changed
+        return count > 0
 
-    def _sync(self, wanted: Nat | None, policies: Ruleset | None, *, trusted: bool) -> bool:
+    def _sync(self, wanted: Nat | None, policies: Ruleset | None, *, trusted: bool) -> int:
+        """How many transactions it took."""
         made, self._made = self._made, None
         if trusted and made is not None and policies is not None:
             changed = self._changed(made, wanted, policies)
             if changed is not None:
                 self._made = made[0] if wanted is None else wanted, policies
-                return changed
-        size = transaction.size(policies)
-        labels, entries = self._has_labels(), self._table(size)
-        self._opened = self._opened or (entries is None and labels and not self._stands_by)
-        commands = base.commands(entries, wanted, policies, labels=labels)
+                return int(changed)
+        size, count = transaction.size(policies), 0
+        labels, held = self._has_labels(), None
+        if policies is not None and size >= BULK and not self._is_there():
+            count += self._forestall(wanted, policies, labels=labels)
+        else:
+            held = self._table(size)
+        self._opened = self._opened or (held is None and labels and not self._stands_by)
+        commands = base.commands(held, wanted, policies, labels=labels)
         if commands:
             before, text = self._elements.generation(), "\n".join(commands)
-            self._load(text)
+            try:
+                self._load(text)
+            except ApplyError:
+                if count:
+                    self.run(f"delete table inet {TABLE}")
+                raise
+            count += 1
             # nobody else's transaction was between, and ours is the last: it is as we made it
             alone = len(text) >= BULK and self._elements.generation() == before + 1
             held = None if alone else self._table(size)
@@ -129,7 +142,17 @@ class Nft:
                 raise ApplyError(f"table inet {TABLE}", "read back", ENOENT)
         if policies is not None:
             self._made = wanted, policies
-        return bool(commands)
+        return count
+
+    def _forestall(self, wanted: Nat | None, policies: Ruleset, *, labels: bool) -> int:
+        """Where there is no table, and what is to be in it takes long: have nothing pass meanwhile
+        that it forbids. How many transactions that took."""
+        try:
+            self.run("\n".join(base.commands(None, wanted, interim(policies), labels=labels)))
+        except ApplyError as error:  # then it is all or nothing
+            log.info("not closed before the filter table is made: %s", error)
+            return 0
+        return 1
 
     def _changed(
         self, made: tuple[Nat | None, Ruleset], wanted: Nat | None, policies: Ruleset
@@ -253,6 +276,11 @@ class Nft:
         ApplyError."""
         if len(commands) < BULK or child(("-f", "-"), commands) is None:
             self.run(commands)
+
+    def _is_there(self) -> bool:
+        """Whether our table is, whatever is in it. ApplyError."""
+        found = self._entries("list tables inet", "tables")
+        return any(one.get("table", {}).get("name") == TABLE for one in found)
 
     def _table(self, size: int = 0) -> list[dict[str, Any]] | None:
         """What is in our table, of which about `size` bytes are known; None: there is none."""

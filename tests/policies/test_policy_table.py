@@ -253,7 +253,7 @@ def test_a_load_of_many_elements_is_done_by_a_process_of_its_own() -> None:
         kept: Callable[..., str] = table.run
         table.run = lambda commands, *rest: seen.append(len(commands)) or kept(commands, *rest)  # type: ignore[method-assign,func-returns-value]
         assert table.sync(None, made)
-        assert all(length < 1000 for length in seen)
+        assert sum(seen) < 10_000, "the base chains alone, which close it meanwhile"
         assert not table.sync(None, made)
         assert len(listed()[f"set {S4}"]["elem"]) == 30_000
 
