@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from functools import partial
 
 import pytest
-from support.flows import connected, heard, listen
+from support.flows import connected, listen
 from support.labs import Workloads, ctl
 from support.taps import check_taps
 
@@ -25,7 +26,7 @@ def answered(source: str, address: str, port: int) -> bool:
 
 
 def test_an_address_of_the_hosts_own_namespace_is_announced_and_reached(
-    lab: Lab, workloads: Workloads
+    lab: Lab, workloads: Workloads, serving: list[subprocess.Popen[str]]
 ) -> None:
     api = lab.local("host1")
     # its block has to be claimed
@@ -38,15 +39,12 @@ def test_an_address_of_the_hosts_own_namespace_is_announced_and_reached(
         wait_for("the switches knowing it", lambda: lab.tor_has("10.65.7.53/32"))
         wait_for("the client", lambda: lab.ping(lab.top.client, "10.65.7.53"), 10)
         assert inside(lab.top.hosts[0].namespace, "ping", "-c1", "-W1", "10.65.7.53")
-        server = listen(lab.top.hosts[0].namespace, "10.65.7.53", 53)
+        serving.append(listen(lab.top.hosts[0].namespace, "10.65.7.53", 53))
         far, near = workloads.attach("host2", "far"), workloads.attach("host1", "near")
-        with server:
-            for source in (lab.top.client, far[0], lab.top.hosts[0].namespace):
-                wait_for("the way there", lambda s=source: answered(s, "10.65.7.53", 53), 10)
-                heard(server)
-            assert lab.ping(near[0], "10.65.7.53")
-            assert not answered(near[0], "10.65.7.53", 53), "to its own host a workload has no way"
-            server.kill()
+        for source in (lab.top.client, far[0], lab.top.hosts[0].namespace):
+            wait_for("the way there", lambda s=source: answered(s, "10.65.7.53", 53))
+        assert lab.ping(near[0], "10.65.7.53")
+        assert not answered(near[0], "10.65.7.53", 53), "to its own host a workload has no way"
         assert "disagree" not in ctl(lab, "ipam", "check")
     finally:
         gone = api.delete("/v1/attachments/dns")
@@ -91,7 +89,7 @@ def test_a_tap_is_announced_and_goes_with_its_detach(lab: Lab) -> None:
 
 
 def test_who_shares_a_namespace_is_reached_at_its_holders_address_until_the_last_has_left(
-    lab: Lab, workloads: Workloads
+    lab: Lab, workloads: Workloads, serving: list[subprocess.Popen[str]]
 ) -> None:
     namespace, address = workloads.attach("host1", "holder")
     source, _ = workloads.attach("host2", "asking")
@@ -100,18 +98,16 @@ def test_who_shares_a_namespace_is_reached_at_its_holders_address_until_the_last
         "/v1/attachments", json={"name": "sidecar", "mode": "shared", "sharedWith": "holder"}
     )
     assert made.status_code == 201, made.text
-    server = listen(namespace, "0.0.0.0", 7002)
+    serving.append(listen(namespace, "0.0.0.0", 7002))
 
     def reached() -> bool:
         return answered(source, address, 7002)
 
-    with server:
-        wait_for("the way there", reached, 10)
-        assert api.delete("/v1/attachments/holder").status_code == 200
-        assert reached(), "another is in it"
-        assert lab.tor_has(f"{address}/32")
-        assert api.delete("/v1/attachments/sidecar").status_code == 200
-        wait_for("the withdrawal", lambda: lab.tor_lacks(f"{address}/32"))
-        assert not reached()
-        assert "eth0" not in inside(namespace, "ip", "-br", "link")
-        server.kill()
+    wait_for("the way there", reached)
+    assert api.delete("/v1/attachments/holder").status_code == 200
+    assert reached(), "another is in it"
+    assert lab.tor_has(f"{address}/32")
+    assert api.delete("/v1/attachments/sidecar").status_code == 200
+    wait_for("the withdrawal", lambda: lab.tor_lacks(f"{address}/32"))
+    assert not reached()
+    assert "eth0" not in inside(namespace, "ip", "-br", "link")
