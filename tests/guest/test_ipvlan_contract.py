@@ -44,15 +44,19 @@ def test_a_sync_reaches_what_is_desired_and_a_second_one_changes_nothing(
     async def body(world: Any) -> None:
         one, two = world.netns("a"), world.netns("b")
         a = ipvlan("a.h", one, "10.65.0.1", "fd00::1", mode=mode)
-        b = ipvlan("b.h", two, "10.65.0.2", mode=mode)
+        b = ipvlan("b.h", two, "10.65.0.2", "fd00::2", mode=mode)
         desired = state(a, b, blackholes=frozenset([ip_network("10.65.0.0/26")]))
         report = await world.kernel.sync(desired)
         assert not report.failed
         assert report.ready == {"a.h": a.addresses, "b.h": b.addresses}
-        assert world.reaches(one, "10.65.0.2")
-        assert world.reaches(two, "10.65.0.1")
-        assert world.reaches(one, "192.0.2.1"), "a workload reaches its host"
-        assert world.host_reaches("10.65.0.1")
+        for own, other, host in (
+            ("10.65.0.1", "10.65.0.2", "192.0.2.1"),
+            ("fd00::1", "fd00::2", "2001:db8:1::1"),
+        ):
+            assert world.reaches(one, other)
+            assert world.reaches(two, own)
+            assert world.reaches(one, host), "a workload reaches its host"
+            assert world.host_reaches(own)
         assert (await world.kernel.sync(desired)).changed == 0
         other = world.new_kernel()
         assert (await other.sync(desired)).changed == 0, "marks in the kernel are memory enough"
@@ -161,6 +165,43 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(play: Play) -> None:
         assert world.host_reaches("10.65.0.1")
 
     play(body)
+
+
+@pytest.mark.parametrize(
+    ("commands", "says", "remedy"),
+    [
+        (
+            ["link add br0 type bridge", "link set up0 master br0"],
+            "up0 is a member of the bridge br0",
+            "use br0 as ipvlanParent, or mode veth",
+        ),
+        (
+            ["link add link up0 name m0 type macvlan"],
+            "up0 carries m0, a macvlan: it never shares with ipvlan",
+            "use a VLAN sub-interface of up0 as ipvlanParent, or mode veth",
+        ),
+        (
+            ["link add link up0 name c0 type ipvlan mode l2"],
+            "up0 carries c0, an ipvlan of mode l2: all have one mode",
+            "use a VLAN sub-interface of up0 as ipvlanParent, or mode veth",
+        ),
+    ],
+)
+def test_a_parent_that_somebody_has_is_refused_and_nothing_is_left(
+    commands: list[str], says: str, remedy: str
+) -> None:
+    async def body(world: RealWorld) -> None:
+        one = world.netns("a")
+        for command in commands:
+            run("ip", *command.split())
+        before = world.links(), world.routes()
+        with pytest.raises(Conflict, match=f"by ipvlan-l3s: {says}; {remedy}") as caught:
+            await world.kernel.attach(ipvlan("a.h", one, "10.65.0.1"))
+        assert [cause.field for cause in caught.value.causes] == ["mode"]
+        assert (world.links(), world.routes()) == before
+        assert world.inner_links(one) == {"lo"}
+
+    RealWorld.play(body)
 
 
 def test_a_mode_is_kept_for_workloads_whose_routes_are_gone(play: Play) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -12,7 +13,7 @@ import pytest
 from support.kernels import FakeWorld, RealWorld, endpoint, quiet_watcher, until
 from support.taps import check_taps
 
-from api.resources.errors import ApplyError
+from api.resources.errors import ApplyError, Invalid
 from api.resources.workload import Mode
 from routed.state import Endpoint, HostState, host_interface_name
 
@@ -131,3 +132,23 @@ def test_an_attach_is_whole_or_leaves_nothing_and_a_detach_takes_all(
         assert not has_route(world, "10.65.0.1")
 
     play(body)
+
+
+@pytest.mark.parametrize("mode", [Mode.IPVLAN_L3, Mode.IPVLAN_L3S])
+def test_a_kernel_without_ipvlan_says_what_would_work(mode: Mode) -> None:
+    trial = "ip link add p0 type veth peer p1 && ip link add link p0 name i0 type ipvlan"
+    words = ["unshare", "--net", "sh", "-c", trial]
+    if subprocess.run(words, capture_output=True, check=False).returncode == 0:
+        pytest.skip("this kernel has ipvlan")
+
+    async def body(world: RealWorld) -> None:
+        space, before = world.netns("a"), world.links()
+        asked = replace(endpoint("a.h", space, "10.65.0.1"), mode=mode, parent="up0")
+        said = f"a.h by {mode}: this kernel has no ipvlan; use mode veth, or a kernel with CONFIG_"
+        with pytest.raises(Invalid, match=said) as caught:
+            await world.kernel.attach(asked)
+        assert [cause.field for cause in caught.value.causes] == ["mode"]
+        assert world.links() == before
+        assert world.inner_links(space) == {"lo"}
+
+    RealWorld.play(body)
