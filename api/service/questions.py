@@ -45,6 +45,7 @@ from api.service.watch import bookmark
 log = logging.getLogger("routed.service")
 
 WAIT_SECONDS = 8.0  # for an answer
+HERE_SECONDS = 1.0  # for one by a watch that is here, until the others are told
 LOOK_SECONDS = 5.0  # between looks at what the others tell
 HURRY_SECONDS = 0.25  # while somebody waits for one of them
 MOST = 100  # questions that are open at a time
@@ -78,12 +79,17 @@ class Questions:
     async def answer_of(self, node: str, question: dict[str, str]) -> Any:
         if len(self._open) >= MOST:
             raise TooManyRequests(f"cannot ask node {node}: {MOST} questions are open")
-        number = secrets.token_hex(8)
-        answer = asyncio.get_running_loop().create_future()
+        number, loop = secrets.token_hex(8), asyncio.get_running_loop()
+        answer = loop.create_future()
         self._open[number] = node, answer
-        if not self._put(node, number, question):
+
+        def elsewhere() -> None:
             self._elsewhere[number] = node, question
             self._nudged.set()
+
+        # a watch that nobody reads any more may not be known to have ended
+        patience = HERE_SECONDS if self._put(node, number, question) else 0.0
+        timer = loop.call_later(patience, elsewhere)
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 return await answer
@@ -91,6 +97,7 @@ class Questions:
             said = "it does not run, is cut off from the control plane, or is of an older release"
             raise NoAnswer(f"node {node} has not answered in {WAIT_SECONDS:g} s: {said}") from None
         finally:
+            timer.cancel()
             del self._open[number]
             self._elsewhere.pop(number, None)
 

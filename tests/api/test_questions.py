@@ -230,6 +230,21 @@ def test_an_agent_that_watches_by_another_control_plane_is_asked_there(
     together(tmp_path / "db", 3, body)
 
 
+def test_a_watch_that_nobody_reads_any_more_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(questions, "HERE_SECONDS", 0.05)
+
+    async def body(first: Process, second: Process) -> None:
+        await first.agent("h1", silent=True)
+        await second.agent("h1")
+        found = await first.questions.answer_of("h1", {"to": "10.0.0.1"})
+        assert found == {"by": "h1", "to": "10.0.0.1"}
+
+    together(tmp_path / "db", 2, body)
+
+
 def test_who_does_not_answer_is_said_to_be_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
