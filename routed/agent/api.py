@@ -86,6 +86,10 @@ def application(agent: Agent) -> ASGIApp:
             raise Invalid(f"cannot find a way: to {why}", causes=[Cause("to", why)])
         return _json(await agent.way(to, source))
 
+    async def counters(request: Request) -> Answer:
+        await agent.counting.refresh()
+        return _json({"items": [views.counter(*row) for row in agent.counting.rows]})
+
     async def status(request: Request) -> Answer:
         return _json(views.status(agent))
 
@@ -111,6 +115,7 @@ def application(agent: Agent) -> ASGIApp:
         ("GET", "/v1/routes"): routes,
         ("GET", "/v1/received"): received,
         ("GET", "/v1/way"): way,
+        ("GET", "/v1/counters"): counters,
         ("GET", "/v1/status"): status,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,

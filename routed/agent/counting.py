@@ -49,8 +49,8 @@ class Rule(NamedTuple):
 
 
 class Counting:
-    """`rows` are what was read last, in the order in which rules are tried, and `text` is the same
-    for Prometheus."""
+    """`rows` are what was read last: of each direction the policies in their order, then what
+    decides where no rule does. `text` is the same for Prometheus."""
 
     def __init__(self, agent: Agent, path: Path) -> None:
         self.rows: list[tuple[Rule, Count]] = []

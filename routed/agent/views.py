@@ -8,7 +8,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from api.resources import Condition
+from policies.counters import Count
 from routed.agent import flapping, renumbered, skew
+from routed.agent.counting import Rule
 from routed.agent.plan import unused_peers
 from routed.state import ForwardRefused
 
@@ -102,6 +104,11 @@ def routes(agent: Agent, peers: Collection[str]) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def counter(rule: Rule, count: Count) -> dict[str, Any]:
+    """One of `GET /v1/counters`."""
+    return {**rule._asdict(), "packets": count.packets, "bytes": count.octets}
 
 
 def status(agent: Agent) -> dict[str, Any]:

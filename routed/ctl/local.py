@@ -82,6 +82,18 @@ class Local:
             rows.append([one["prefix"], one["peer"], ",".join(one["nextHops"]), path, used])
         typer.echo(aligned(rows))
 
+    def policy_counters(self, output: str) -> None:
+        """What rules of policies have counted on this host."""
+        held = self._call("GET", "/v1/counters")
+        if _structured(held, output):
+            return
+        rows = [["TIER", "POLICY", "DIRECTION", "RULE", "ACTION", "PACKETS", "BYTES"]]
+        for one in held["items"]:
+            whose = [one["tier"] or "-", one["policy"] or "-", one["direction"] or "-", one["rule"]]
+            action = f"{one['action']} (staged)" if one["staged"] else one["action"]
+            rows.append([*whose, action, str(one["packets"]), str(one["bytes"])])
+        typer.echo(aligned(rows))
+
     def addresses(self) -> local.Local:
         """What this host has: its agent's word, its speaker's, and its kernel's; and what the
         switches tell it."""

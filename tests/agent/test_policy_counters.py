@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +20,7 @@ from routed.agent import counting
 from routed.agent.agent import Agent
 from routed.agent.api import application
 from routed.agent.request import AttachRequest
+from routed.ctl.local import Local
 from routed.kernel.fake import FakeKernel
 
 LONG = ".".join(["p" + "x" * 60] * 4)
@@ -47,8 +50,8 @@ async def attached(agent: Agent) -> None:
     serving.cancel()
 
 
-async def scraped(agent: Agent, name: str = "routed_policy_packets") -> Said:
-    """By tier, policy, direction, rule, action, staged."""
+async def got(agent: Agent, path: str) -> str:
+    """At the agent's socket."""
     answers: list[bytes] = []
 
     async def receive() -> dict[str, object]:
@@ -57,9 +60,14 @@ async def scraped(agent: Agent, name: str = "routed_policy_packets") -> Said:
     async def send(message: dict[str, object]) -> None:
         answers.append(bytes(message.get("body", b"")))  # type: ignore[call-overload]
 
-    scope = {"type": "http", "method": "GET", "path": "/metrics", "query_string": b""}
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b""}
     await application(agent)(scope, receive, send)  # type: ignore[arg-type]
-    families = text_string_to_metric_families(b"".join(answers).decode())
+    return b"".join(answers).decode()
+
+
+async def scraped(agent: Agent, name: str = "routed_policy_packets") -> Said:
+    """By tier, policy, direction, rule, action, staged."""
+    families = text_string_to_metric_families(await got(agent, "/metrics"))
     order = ("tier", "policy", "direction", "rule", "action", "staged")
     return {
         tuple(sample.labels[label] for label in order): sample.value
@@ -110,6 +118,34 @@ def test_a_line_for_each_rule_that_is_in_the_table(tmp_path: Path) -> None:
         assert octets["default", "in", "ingress", "0", "Deny", "false"] == 300
 
     asyncio.run(body())
+
+
+def test_people_are_told_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def body() -> dict[str, Any]:
+        agent, table = made(tmp_path)
+        await attached(agent)
+        table.reading = read(denied=3, trial=5, default=6, node=8)
+        held: dict[str, Any] = json.loads(await got(agent, "/v1/counters"))
+        assert held["items"][0] == {
+            "tier": "default", "policy": "in", "direction": "ingress", "rule": "0",
+            "action": "Deny", "staged": False, "packets": 3, "bytes": 300,
+        }  # fmt: skip
+        return held
+
+    held = asyncio.run(body())
+    monkeypatch.setattr(Local, "_call", lambda *_: held)
+    Local(tmp_path).policy_counters("")
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["TIER", "POLICY", "DIRECTION", "RULE", "ACTION", "PACKETS", "BYTES"],
+        ["default", "in", "ingress", "0", "Deny", "3", "300"],
+        ["default", "-", "ingress", "default", "Deny", "6", "600"],
+        ["first", "try", "egress", "0", "Deny", "(staged)", "5", "500"],
+        ["-", "-", "egress", "default", "Allow", "8", "800"],
+    ]
+    Local(tmp_path).policy_counters("json")
+    assert json.loads(capsys.readouterr().out) == held
 
 
 def test_it_is_read_in_a_thread_and_not_for_each_that_asks(

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from routed.ctl.commands.options import Files, Recursive
+from routed.ctl.commands.options import Files, Output, Recursive, Socket
 from routed.ctl.help import group, verb
-from routed.ctl.invocation import Said, connection
+from routed.ctl.invocation import AGENT, Said, connection
 
 app = group()
-policy = group("policy", "Policies in files.")
+policy = group("policy", "Policies in files, and what they count.")
 app.add_typer(policy)
 
 
@@ -35,6 +35,15 @@ def test(filename: Files = None, recursive: Recursive = False) -> None:
     typer.echo(f"{found.judged} flows judged, {len(found.differing)} not as expected")
     if found.differing:
         raise typer.Exit(1)
+
+
+@verb(policy, "routectl policy counters", "routectl policy counters -o json")
+def counters(agent: Socket = None, output: Output = "") -> None:
+    """What each rule of a policy has counted on this host: the first packets of flows, and every
+    packet of those that are denied; of staged ones what they would do."""
+    from routed.ctl.local import Local
+
+    Local(agent or AGENT).policy_counters(output)
 
 
 @verb(
