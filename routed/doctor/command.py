@@ -18,6 +18,7 @@ def checks(settings: AgentSettings) -> Iterator[Finding]:
     yield from host.kernel()
     yield from host.sysctls(settings)
     yield from host.firewalls()
+    yield from host.saved_rules()
     yield from host.managers()
     yield from host.links(settings)
     yield from ports.taken(settings)

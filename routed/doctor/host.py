@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from api.resources.errors import RoutedError
+from policies.marks import TABLE, TABLES
 from policies.nft import Nft
 from routed.agent.flapping import NETWORK_MANAGER
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
@@ -22,6 +23,7 @@ WISHED = {"ipvlan": "modes ipvlan-l3 and ipvlan-l3s", "vxlan": "encapsulation"}
 NETWORKD = ("ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no")
 KEEP = "KeepConfiguration=yes"
 NEXT_HOPS_LEFT = 256  # the first systemd with ManageForeignNextHops=
+SAVED_RULES = ("etc/nftables.conf", "etc/nftables*/**/*.nft", "etc/sysconfig/nftables.conf")
 LEAST_MTU = 1280  # RFC 8200, section 5
 NET_ADMIN = 12  # capabilities(7)
 
@@ -131,6 +133,22 @@ def firewalls() -> Iterator[Finding]:
         if one.lasting:
             said += f"; what keeps the remedy when its owner writes its rules anew: {one.lasting}"
         yield fail(check, said, one.remedy)
+
+
+def saved_rules(root: Path = Path("/")) -> Iterator[Finding]:
+    """Our tables among rules that somebody has saved: what loads these is refused as a whole, while
+    an agent owns one of the tables, and brings what is old of the other back."""
+    found = []
+    for place in SAVED_RULES:
+        for path in sorted(root.glob(place)):
+            try:
+                ours = f"table inet {TABLE}" in path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            found += [str(path)] * ours
+    if found:
+        said = f"{', '.join(found)} has our tables: nft -f refuses all of it while the agent runs"
+        yield warn("saved rules", said, f"take out: {', '.join(f'table inet {t}' for t in TABLES)}")
 
 
 def managers() -> Iterator[Finding]:
