@@ -22,6 +22,7 @@ from routed.agent.flapping import ROUTE_FLAPPING
 from routed.agent.intent import Intent, parse
 from routed.agent.own import Own
 from routed.agent.plan import peers_of, unused_peers
+from routed.agent.renumbered import REMEDY, RENUMBERED
 from routed.doctor import sockets
 from routed.doctor.findings import Finding, fail, ok, skipped, warn
 from routed.doctor.ports import BGP
@@ -67,6 +68,9 @@ def heard(settings: AgentSettings) -> Iterator[Finding]:
         if one["type"] == ROUTE_FLAPPING:
             found, _, remedy = one["message"].partition(": ")
             yield warn("routes", found, remedy)
+        elif one["type"] == RENUMBERED:
+            found, _, remedy = one["message"].partition(REMEDY)
+            yield warn("addresses: registered", found, remedy)
         elif one["type"] == "ForwardBlocked":  # who of its workloads are slaves, the agent knows
             for sentence in one["message"].removeprefix("chain ").split("; chain "):
                 if "ipvlan workloads" in sentence:

@@ -8,12 +8,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from pathlib import Path
 
+from api.resources import Node, ObjectMeta
 from policies.firewall import Blocking
+from routed.addressing import Choice
+from routed.agent import renumbered
 from routed.doctor.findings import Verdict
 from routed.doctor.network import heard
 from routed.settings import AgentSettings
+
+NODE = Node(metadata=ObjectMeta(name="h1"))
 
 
 @contextmanager
@@ -56,12 +62,19 @@ def test_who_removes_routes_and_what_cuts_ipvlan_off(tmp_path: Path) -> None:
         condition("Ready", "False", "chain"),
         condition("ForwardBlocked", "True", "; ".join(one.told() for one in blocks)),
         condition("RouteFlapping", "True", "x (pid 7) removed routes: do this: and that"),
+        renumbered.condition(NODE, [Choice(ip_address("192.0.2.1"), "eth0", "listed")]).wire(),
     ]
     with agent(tmp_path, said) as settings:
         found = list(heard(settings))
     assert [(one.check, one.verdict, one.remedy) for one in found] == [
         ("firewall: ipvlan", Verdict.FAIL, "a; b"),
         ("routes", Verdict.WARN, "do this: and that"),
+        (
+            "addresses: registered",
+            Verdict.WARN,
+            "routectl patch node h1 -p "
+            """'{"spec": {"addresses": ["192.0.2.1"]}}' (each session begins anew)""",
+        ),
     ]
     assert found[0].found.startswith("chain INPUT of table ip filter drops what comes to ipvlan")
 
