@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from api.client import Client, WatchEvent
 from api.resources import Node
 from api.resources.errors import Conflict
 from api.resources.meta import ObjectMeta
+from api.resources.net import IPAddress
 from api.resources.node import NodeSpec
+from routed.agent.questions import Questions
 from routed.lab.processes import free_port
 
 SECONDS = 15.0
@@ -149,3 +152,39 @@ def test_a_service_without_its_etcd_says_so(tmp_path: Path) -> None:
 
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_an_agent_answers_whoever_asks_the_other_replica(
+    two: tuple[Service, Service], tmp_path: Path
+) -> None:
+    first, second = two
+
+    async def body() -> None:
+        here, there = Client.from_kubeconfig(first.admin), Client.from_kubeconfig(second.admin)
+        await there.create(node("asked"))
+        path = tmp_path / "node.kubeconfig"
+        path.touch(mode=0o600)
+        path.write_text(await there.credentials("nodes/asked", {}))
+        agent, known = Client.from_kubeconfig(path), Questions("asked")
+        watching = asyncio.Event()
+
+        async def watch() -> None:
+            async for event in agent.watch("nodes", field_selector="metadata.name=asked"):
+                watching.set()
+                if event.type == "QUESTION":
+                    known.take(event.text)
+
+        async def way(to: IPAddress, source: IPAddress | None) -> dict[str, str]:
+            return {"to": str(to)}
+
+        tasks = [asyncio.create_task(watch()), asyncio.create_task(known.serve(agent, way))]
+        await watching.wait()
+        for client in (there, here):
+            assert await client.way("asked", ip_address("10.65.0.1")) == {"to": "10.65.0.1"}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in (here, there, agent):
+            await client.close()
+
+    asyncio.run(body())
