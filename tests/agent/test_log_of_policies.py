@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agents import agent_on, until
+from support.agents import agent_on, play, until
 from support.compiled import policy
 from support.flows import entered
 from support.kernels import endpoint
@@ -22,13 +22,16 @@ from api.resources.policy import Tier
 from policies import nflog
 from policies.compile.chains import LOG_GROUP
 from policies.compile.compiler import compiled
+from policies.logged import Logged
 from policies.model import Endpoint, Membership
 from policies.nat import Nat
 from policies.nft import Nft
 from policies.plan import plan
 from routed.agent import policylog
+from routed.agent.agent import Agent
 from routed.agent.enforcing import Wanted
 from routed.agent.policylog import PolicyLog
+from routed.agent.request import AttachRequest
 from routed.kernel.fake import FakeKernel
 from routed.kernel.linux import LinuxKernel
 from routed.state import HostState, host_interface_name
@@ -233,3 +236,29 @@ def test_nobody_listens_who_was_not_asked_to(spaces: Spaces, tmp_path: Path) -> 
         Log(LOG_GROUP).close()
 
     in_fresh_namespace(body)
+
+
+def test_whose_policies_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of who has come since the last look, and of interfaces of the host."""
+    links = {1: LINKS["a.h"], 2: host_interface_name("new.h1"), 3: "eth0"}
+    monkeypatch.setattr(policylog, "_interface", lambda index: links.get(index, ""))
+
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        await agent.attach(AttachRequest.model_validate({"name": "new", "netns": "new"}))
+        ends = [Endpoint("a.h", {"is": "b.h"}, link=LINKS["a.h"])]
+        agent.guard.enforcement.wanted = Wanted(plan([], POLICIES[:1], ends))
+        log = PolicyLog(agent, tmp_path / "policy.log")
+
+        def whose(prefix: str, came_by: int, leaves_by: int) -> str:
+            (line,) = log._taken(Logged(prefix, None, came_by, leaves_by, b""), 100.0)
+            return str(json.loads(line)["workload"])
+
+        assert whose("deny ingress default/in 2 ", 3, 1) == "a.h"
+        assert whose("deny ingress ", 3, 1) == "a.h"
+        assert whose("deny ingress edge/hosts 0 ", 3, 1) == "", "a host endpoint's, on its way"
+        assert whose("deny egress default/in 2 ", 1, 3) == "", "nothing selects it there"
+        assert whose("log ingress default/in 0 ", 3, 2) == "new.h1"
+        assert whose("log egress default/in 0 ", 2, 3) == "new.h1"
+        assert whose("deny ingress edge 0", 3, 0) == ""
+
+    play(tmp_path, body, "new")
