@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from api.resources.errors import AlreadyExists, Cause, Conflict
 from routed.agent.attachment import Attachment, Step
+from routed.agent.interfaces import ALONE
 from routed.agent.ports import MappedPorts
 
 COMPARED = ("mode", "bandwidth", "mtu", "default_route", "routes")  # if asked for again
@@ -177,7 +178,7 @@ def existing(records: Records, wanted: Attachment) -> Attachment | None:
             name=held.id,
         )
     other = records.by_interface(wanted.netns_id, wanted.if_name) if wanted.netns_id else None
-    if other is not None and other.id != wanted.id:
+    if other is not None and other.id != wanted.id and ALONE.isdisjoint((wanted.mode, other.mode)):
         raise Conflict(
             f"cannot attach {wanted.name}: {wanted.if_name} in {wanted.netns} belongs to "
             f"{other.id}; take another ifName",

@@ -168,6 +168,36 @@ def test_none_is_a_namespace_without_address_and_says_nothing(tmp_path: Path) ->
     play(tmp_path, body, "web", "db")
 
 
+@pytest.mark.parametrize("if_name", ["eth0", "eth1"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("none", "veth"),
+        ("veth", "none"),
+        ("none", "none"),
+        ("ipvlan-l3", "veth"),
+        ("veth", "ipvlan-l3s"),
+        ("ipvlan-l3", "ipvlan-l3"),
+    ],
+)
+def test_some_modes_have_a_namespace_for_themselves(
+    tmp_path: Path, first: str, second: str, if_name: str
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel) -> None:
+        held = await attach(agent, "web", mode=first)
+        before, assigned = set(kernel.inside["web"]), dict(agent.book.allocator.assigned)
+        said = f"other by {second}: /run/netns/web is that of web.h1, of mode {first}"
+        with pytest.raises(Conflict, match=said) as refused:
+            only = {} if second == "none" else {"defaultRoute": second != "veth"}
+            await attach(agent, "other", netns="web", mode=second, ifName=if_name, **only)
+        assert [cause.field for cause in refused.value.causes] == ["netns"]
+        assert (kernel.inside["web"], agent.book.allocator.assigned) == (before, assigned)
+        assert list(agent.records.all()) == [held.id]
+        await attach(agent, "third", netns="", mode="shared", sharedWith="web")
+
+    play(tmp_path, body, "web")
+
+
 def test_a_tap_is_handed_over_by_its_name(tmp_path: Path) -> None:
     async def body(agent: Agent, kernel: FakeKernel) -> None:
         record = await attach(agent, "vm", netns="", mode="tap")
