@@ -110,4 +110,4 @@ def test_who_shares_a_namespace_is_reached_at_its_holders_address_until_the_last
     assert api.delete("/v1/attachments/sidecar").status_code == 200
     wait_for("the withdrawal", lambda: lab.tor_lacks(f"{address}/32"))
     assert not reached()
-    assert "eth0" not in inside(namespace, "ip", "-br", "link")
+    wait_for("its link's end", lambda: "eth0" not in inside(namespace, "ip", "-br", "link"))
