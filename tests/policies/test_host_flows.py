@@ -65,12 +65,13 @@ class Host:
 
 
 @contextmanager
-def serving(netns: str, *places: tuple[str, int]) -> Iterator[dict[int, subprocess.Popen[str]]]:
-    servers = {port: listen(netns, address, port) for address, port in places}
+def serving(netns: str, *places: tuple[str, int]) -> Iterator[None]:
+    servers: list[subprocess.Popen[str]] = []
     try:
-        yield servers
+        servers.extend(listen(netns, address, port) for address, port in places)
+        yield
     finally:
-        for one in servers.values():
+        for one in servers:
             one.kill()
             one.wait()
 
