@@ -32,6 +32,7 @@ SCRIPTS = (
     "full_lists",
     "watches",
     "selections",
+    "policed",
     "store_size",
     "hollow",
 )
@@ -82,12 +83,16 @@ GOALS = {
     "api.watch.rss": Goal("value", 40.0),
     "api.watch.p50": Goal("value", 2.0),
     "selections.all.p99": Goal("value", 1000.0),
+    "policed.label.all.p99": Goal("value", 1000.0),
+    "policed.told.others": Goal("value", 0.0),
     "api.list.node.1m": Goal("value", 10.0),
     "store.start.1m": Goal("value", 60.0),
     "hollow.5xx": Goal("value", 0.0),
     "policy.dispatch.5000": Goal("ratio", 1.05),
     "policy.member.p50": Goal("value", 0.3),
     "policy.load.5000": Goal("ratio", 1.1),
+    "policy.restore.1000": Goal("value", 200.0),
+    "policy.restore.closed.groups": Goal("value", 200.0),
     "ipam.claim.16": Goal("value", 3000.0, least=True),
 }
 

@@ -178,6 +178,7 @@ class Fleet:
 
     async def _say(self) -> None:
         before: dict[str, Any] = {}
+        frozen = False
         while True:
             now, altered = self.counts(), list(self._altered())
             told = {
@@ -188,6 +189,9 @@ class Fleet:
                 print(json.dumps(said), flush=True)
                 before = now
                 self.told.update(told)
+            if not frozen and now["reported"] == len(self.agents):
+                gc.freeze()  # or all that they hold is gone through, which no agent has by itself
+                frozen = True
             await asyncio.sleep(SAY_SECONDS)
 
     def _altered(self) -> Iterator[list[Any]]:
