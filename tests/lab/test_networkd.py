@@ -13,13 +13,14 @@ from support.networkd import Networkd, networkd
 
 from routed.agent.flapping import TIMES
 from routed.kernel.removals import BURST_SECONDS
-from routed.lab.fabric import command
+from routed.lab.fabric import LabError, command
 from routed.lab.lab import Lab
 from routed.lab.processes import wait_for
 
 pytestmark = pytest.mark.lab
 
 BACK_SECONDS = 5.0  # it takes 0.1; a busy machine takes its time to start networkctl and to look
+KEEPS_THEM = 255  # the first release seen that leaves routes by next hop objects alone
 DROP_IN = Path(__file__).resolve().parents[2] / "deploy" / "networkd.conf"
 
 
@@ -91,7 +92,12 @@ def run(lab: Lab, extra: Mapping[str, str], times: int, keep: str = "") -> float
             began = time.monotonic()
             daemon.reconfigure("tor1")
             if not extra:
-                wait_for("the agent having heard of it", lambda n=before: removed(lab) > n)
+                try:
+                    wait_for("the agent having heard of it", lambda n=before: removed(lab) > n)
+                except LabError:
+                    if daemon.release < KEEPS_THEM:
+                        raise
+                    pytest.skip(f"networkd {daemon.release} removes none of ours")
             wait_for("all routes being back", lambda: ours(lab) >= whole)
             longest = max(longest, time.monotonic() - began)
             configured(lab, daemon)

@@ -51,7 +51,7 @@ class NetworkManager:
     @property
     def prefix(self) -> list[str]:
         """The words that put a command where it runs."""
-        return ["nsenter", "--target", str(self.pid), "--mount", "--net", "--"]
+        return ["nsenter", "--target", str(self.pid), "--mount", "--root", "--net", "--"]
 
     def nmcli(self, *words: str, check: bool = True) -> str:
         whole = [*self.prefix, "nmcli", "--terse", *words]

@@ -1,5 +1,6 @@
 """A systemd-networkd of one's own inside a network namespace: with a /run and a bus of its own, and
-a /sys that cannot be written, as in a container, where it waits for no udev."""
+a /sys that cannot be written, as in a container, where it waits for no udev. Where it waits all
+the same (255), it finds that udev has seen the links."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ START = """
 mount --make-rprivate / && mount -t tmpfs none /run && mount -t sysfs -o ro none /sys
 mkdir -p /run/dbus /run/systemd
 cp -r "$1"/* /run/systemd/
+mkdir -p /run/udev/data
+for link in /sys/class/net/*/ifindex; do echo I:1 > "/run/udev/data/n$(cat "$link")"; done
 dbus-daemon --system --nofork --nopidfile &
 echo $! > /run/bus.pid
 while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
@@ -37,10 +40,23 @@ class Networkd:
         self.namespace, self.pid = namespace, pid
 
     def networkctl(self, *words: str, check: bool = True) -> str:
-        whole = ["nsenter", "--target", str(self.pid), "--mount", "--net", "--", "networkctl"]
+        whole = [
+            "nsenter",
+            "--target",
+            str(self.pid),
+            "--mount",
+            "--root",
+            "--net",
+            "--",
+            "networkctl",
+        ]
         done = subprocess.run([*whole, *words], capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"networkctl {words}: {done.stderr}"
         return done.stdout
+
+    @property
+    def release(self) -> int:
+        return int(self.networkctl("--version").split()[1])
 
     def configured(self, link: str) -> bool:
         lines = self.networkctl("--no-legend", "list", link, check=False).split()
