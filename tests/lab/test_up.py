@@ -26,7 +26,6 @@ def ready(socket: Path) -> bool:
         return False
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # httpx leaves a refused socket unclosed
 def test_it_joins_by_itself_and_again_if_what_it_had_is_no_good(
     tmp_path: Path, namespaces: Callable[[str], str]
 ) -> None:
