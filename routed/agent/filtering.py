@@ -33,6 +33,7 @@ from routed.agent.table import Filter, Table
 log = logging.getLogger("routed.agent")
 
 Moves = Callable[[], Sequence[Move] | None]
+Step = Callable[[Ruleset], Ruleset | None]  # None: it takes more than elements
 
 SHARE = 50  # times as long as reading the table took are between two that nothing asked for
 
@@ -163,7 +164,7 @@ class Filtering:
     async def move(self, moves: Moves) -> bool:
         """Have other members, as `moves` works out in the thread, None if that cannot be said so.
         False, ApplyError: as for `join`."""
-        return await self._alone(moves, _same)
+        return await self._alone(moves, None)
 
     def _none(self) -> bool:
         """Whether policies have nothing in the table, as was wanted."""
@@ -174,7 +175,7 @@ class Filtering:
         rules = self.table.rules
         return one.free and rules is not None and not has_links(rules)
 
-    async def _alone(self, moves: Moves, step: Callable[[Ruleset], Ruleset | None]) -> bool:
+    async def _alone(self, moves: Moves, step: Step | None) -> bool:
         """In one turn of the thread: what comes to every host with each change is little."""
         ready = self.refused is None and self.ready and not self._touched
         try:
@@ -186,16 +187,14 @@ class Filtering:
             self.wanted = self._made = None  # what was worked out before does not have it
         return done is not None
 
-    def _altered(
-        self, moves: Moves, step: Callable[[Ruleset], Ruleset | None], *, ready: bool
-    ) -> bool | None:
+    def _altered(self, moves: Moves, step: Step | None, *, ready: bool) -> bool | None:
         """Whether anything was; None: it takes more than that."""
         found, rules = moves(), self.table.rules
-        if found is None:
-            return None
-        if not found and step is _same:
+        if found is not None and not found and step is None:
             return False
-        after = step(rules) if rules and ready else None
+        if found is None or not rules or not ready:
+            return None
+        after = step(rules) if step is not None else rules
         if after is None:
             return None
         for move in found:

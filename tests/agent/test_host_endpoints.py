@@ -137,6 +137,23 @@ def test_workloads_that_nothing_selects_come_and_go_as_where_there_are_no_polici
     play(tmp_path, body)
 
 
+def test_a_workload_that_nothing_selects_waits_for_the_filter_like_all_others(
+    tmp_path: Path,
+) -> None:
+    """Though it is in none of its sets."""
+
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        put(agent, SHUT, ends=(edge(),))
+        await applied(agent)
+        before = table.rules
+        table.flush()
+        agent.filtering.heard(touched=True)
+        await attach(agent, "web")
+        assert table.rules == before, "what somebody took away is back first"
+
+    play(tmp_path, body)
+
+
 def test_ipvlan_workloads_are_not_the_host(tmp_path: Path) -> None:
     async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
         put(agent, SHUT, ends=(edge(),))
