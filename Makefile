@@ -39,4 +39,4 @@ deb: setup
 	scripts/deb
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .cache build *.egg-info

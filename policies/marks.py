@@ -6,6 +6,6 @@ TABLE = "routed"
 AWAY = "routed-away"  # see policies/away.py
 TABLES = (TABLE, AWAY)
 LINK_GROUP = 0x7264
+SLAVE_GROUP = 0x7267  # the host's own slaves: its way to workloads of the ipvlan modes
 REAP_GROUPS = "{ 0x7265, 0x7266 }"  # on their way out, and just being deleted
-# also the host's own slaves of ipvlan parents
-OUR_GROUPS = f"{{ {LINK_GROUP:#x}, 0x7265, 0x7266, 0x7267 }}"
+OUR_GROUPS = f"{{ {LINK_GROUP:#x}, 0x7265, 0x7266, {SLAVE_GROUP:#x} }}"

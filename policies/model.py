@@ -36,7 +36,8 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An interface of a workload on this host. `link` is its name on the host's side."""
+    """An interface of a workload on this host. `link` is its name on the host's side; where it is
+    empty, there is none, and the endpoint is told by its addresses (ipvlan)."""
 
     name: str
     labels: Mapping[str, str]
@@ -98,11 +99,12 @@ Signature = tuple[Step, ...]
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An endpoint with its signatures."""
+    """An endpoint with its signatures. `addresses`: of one that has no link of its own."""
 
     link: str
     ingress: Signature = ()
     egress: Signature = ()
+    addresses: frozenset[IPAddress] = frozenset()
 
     def of(self, direction: Direction) -> Signature:
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -131,6 +133,22 @@ class PlacedHost:
 
 
 @dataclass(frozen=True, slots=True)
+class Ipvlan:
+    """All that is attached here by an ipvlan mode: the addresses, those among them that are judged
+    by no policy, and the links of the host that they are slaves of."""
+
+    addresses: frozenset[IPAddress] = frozenset()
+    unjudged: frozenset[IPAddress] = frozenset()
+    parents: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.addresses)
+
+
+NO_IPVLAN = Ipvlan()
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """The selectors and named ports that have to be known."""
 
@@ -143,8 +161,8 @@ class Plan:
     """Who passes which policies. `endpoints` by name; `policies` and `tiers` by name are those that
     signatures name, so that another policy makes no other plan; `default` is what becomes of a
     packet that no tier decides on. `hosts`: each interface once, that of all others last;
-    `failsafe` is let pass there before, and so is what `slaves` send and are sent: addresses of
-    workloads whose packets pass the host's own input and output (ipvlan)."""
+    `failsafe` is let pass there before. `ipvlan` are kept to their own addresses, whether any
+    policy is for them or not."""
 
     endpoints: Mapping[str, Placed] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
@@ -152,7 +170,7 @@ class Plan:
     default: Default = "Allow"
     hosts: tuple[PlacedHost, ...] = ()
     failsafe: Failsafe = NO_FAILSAFE
-    slaves: frozenset[IPAddress] = frozenset()
+    ipvlan: Ipvlan = NO_IPVLAN
 
     def signatures(self, direction: Direction) -> set[Signature]:
         """All that there are, of endpoints and of host endpoints."""
@@ -162,10 +180,10 @@ class Plan:
         }
 
     def links(self, direction: Direction) -> dict[Signature, frozenset[str]]:
-        """The links of every signature that there is."""
+        """The links of every signature that there is; of ipvlan there are none."""
         found: dict[Signature, list[str]] = {}
         for placed in self.endpoints.values():
-            found.setdefault(placed.of(direction), []).append(placed.link)
+            found.setdefault(placed.of(direction), []).extend([placed.link] * bool(placed.link))
         return {signature: frozenset(links) for signature, links in found.items()}
 
     def needs(self) -> Needs:

@@ -69,7 +69,9 @@ def body(nat: Nat) -> str:
     text = "".join(_sets(version) for version in VERSIONS)
     for name, hook in (("arriving", "prerouting"), ("of-host", "output")):
         text += f"  chain {name} {{\n    type nat hook {hook} priority -100; policy accept;\n"
-        text += "    fib daddr type local jump mapped\n  }\n"
+        # what ipvlan workloads send to their host passes output too, with sources of their own
+        of_host = "fib saddr type local " if hook == "output" else ""
+        text += f"    {of_host}fib daddr type local jump mapped\n  }}\n"
     text += "  chain mapped {\n    ip daddr 127.0.0.0/8 return\n    ip6 daddr ::1 return\n"
     for version, word in VERSIONS.items():
         only = f"meta nfproto ipv{version} dnat {word} to"

@@ -19,10 +19,12 @@ from api.resources.selectors import parse
 from policies.failsafe import NO_FAILSAFE, Failsafe
 from policies.model import (
     EVERY,
+    NO_IPVLAN,
     Default,
     Direction,
     Endpoint,
     HostInterface,
+    Ipvlan,
     Placed,
     PlacedHost,
     Plan,
@@ -68,7 +70,8 @@ class Order:
                 self._placed.clear()
             ingress, egress = (self._signature(endpoint.labels, one) for one in Direction)
             found = self._placed[key] = ingress, egress
-        return Placed(endpoint.link, *found)
+        addresses = frozenset[IPAddress]() if endpoint.link else endpoint.addresses
+        return Placed(endpoint.link, *found, addresses)
 
     def plan(
         self,
@@ -76,12 +79,10 @@ class Order:
         default: Default = "Allow",
         hosts: Iterable[HostInterface] = (),
         failsafe: Failsafe = NO_FAILSAFE,
-        slaves: Iterable[IPAddress] = (),
+        ipvlan: Ipvlan = NO_IPVLAN,
     ) -> Plan:
         placed = {endpoint.name: self.place(endpoint) for endpoint in endpoints}
-        ends = self._hosts(hosts)
-        passing = frozenset(slaves) if ends else frozenset[IPAddress]()
-        found = Plan(placed, {}, {}, default, ends, failsafe, passing)
+        found = Plan(placed, {}, {}, default, self._hosts(hosts), failsafe, ipvlan)
         used = found.used(*Direction)
         policies = {name: one for name, one in self.policies.items() if name in used}
         tiers = {one.tier: self.tiers[one.tier] for one in policies.values()}
@@ -131,10 +132,10 @@ def plan(
     default: Default = "Allow",
     hosts: Iterable[HostInterface] = (),
     failsafe: Failsafe = NO_FAILSAFE,
-    slaves: Iterable[IPAddress] = (),
+    ipvlan: Ipvlan = NO_IPVLAN,
 ) -> Plan:
     """Who passes which policies. SelectorError, of a selector that cannot be read."""
-    return Order(tiers, policies).plan(endpoints, default, hosts, failsafe, slaves)
+    return Order(tiers, policies).plan(endpoints, default, hosts, failsafe, ipvlan)
 
 
 def without(
@@ -177,7 +178,7 @@ def _less(placed: Placed, left: Mapping[Direction, set[str]]) -> Placed:
             for step in placed.of(direction)
         )
         signatures.append(tuple(step for step in steps if step.policies))
-    return Placed(placed.link, *signatures)
+    return replace(placed, ingress=signatures[0], egress=signatures[1])
 
 
 def types(spec: kinds.NetworkPolicySpec) -> list[Direction]:

@@ -24,7 +24,7 @@ __all__ = [
     "walk",
 ]  # fmt: skip
 
-ENFORCED = frozenset({Mode.VETH, Mode.TAP})
+ENFORCED = frozenset({Mode.VETH, Mode.TAP, Mode.IPVLAN_L3S})
 GATEWAY = IPv4Address("169.254.1.1")
 BROADCAST = IPv4Address("255.255.255.255")
 DISCOVERY = frozenset({133, 135, 136})  # RFC 4861: solicitations and neighbour advertisements
@@ -66,7 +66,10 @@ def judge(world: World, packet: Packet) -> Judgement:
     receiver = _workload(world, packet.receiver, packet.destination)
     to_host = sender is not None and _is_host(world, sender.spec.node, packet.destination)
     from_host = receiver is not None and _is_host(world, receiver.spec.node, packet.source)
-    if to_host and _discovery(packet):
+    if sender and receiver and _beside_the_host(sender, receiver):
+        unseen = Decision(Verdict.ALLOW, By.MODE)
+        return Judgement(egress=unseen, ingress=unseen)
+    if to_host and _discovery(packet) and sender and sender.spec.mode not in IPVLAN:
         return Judgement(egress=Decision(Verdict.ALLOW, By.DISCOVERY))
     hosts = tuple(_hosts(world, sender, receiver, packet, apart=not (to_host or from_host)))
     if from_host:
@@ -105,6 +108,14 @@ def _hosts(
     if comes and apart and (receiver is None or receiver.spec.mode in ENFORCED):
         forwarded = receiver is not None
         yield from passed(world, comes, "Ingress", packet, forwarded=forwarded)
+
+
+def _beside_the_host(sender: Workload, receiver: Workload) -> bool:
+    """Whether what one says to the other passes no hook of their host: both are slaves of one of
+    its links, which is said by the host's own slave of it."""
+    one, other = sender.spec, receiver.spec
+    same = (one.node, sender.status.host_interface) == (other.node, receiver.status.host_interface)
+    return one.mode in IPVLAN and other.mode in IPVLAN and same
 
 
 def _end(
@@ -167,7 +178,7 @@ def _discovery(packet: Packet) -> bool:
 
 
 def _allow_list(sender: Workload | None, packet: Packet) -> Decision | None:
-    if sender is None or sender.spec.mode not in ENFORCED:
+    if sender is None:
         return None
     echo = (packet.protocol, packet.icmp_type) == ECHO[packet.source.version]
     return Decision(Verdict.ALLOW if echo else Verdict.DENY, By.OWN_HOST)

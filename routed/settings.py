@@ -108,7 +108,7 @@ class AgentSettings(Model):
     )
     allow_unenforced_policies: bool = Field(
         default=False,
-        description="attach workloads of the ipvlan modes also where policies select them, which "
+        description="attach workloads of mode ipvlan-l3 also where policies select them, which "
         "nobody enforces there",
     )
     flush_conntrack: bool = Field(

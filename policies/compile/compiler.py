@@ -5,11 +5,11 @@ long as these are there."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from api.resources.net import IPAddress
-from policies.compile import dispatch, members, names
+from policies.compile import dispatch, ipvlan, members, names
 from policies.compile.chains import (
     Line,
     Place,
@@ -25,7 +25,7 @@ from policies.compile.chains import (
 )
 from policies.compile.hooks import KEYS, base_chains, failsafe_lines, host_base
 from policies.compile.matches import WORDS, has_nets
-from policies.compile.ruleset import LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
+from policies.compile.ruleset import ADDRESSES, LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
 from policies.model import (
     Direction,
     Membership,
@@ -38,7 +38,7 @@ from policies.model import (
     Step,
 )
 
-LINKED = ("policy-egress", "policy-ingress")  # base chains
+LINKED = ("egress-links", "ingress-links")
 _SET = re.compile(r"@([-\w.]+)")
 
 
@@ -53,6 +53,17 @@ class _Of:
     chains: dict[str, Chain]
 
 
+_Pair = tuple[Signature, Signature]  # ingress, egress
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The links, and of what has none the addresses, that have the same signatures."""
+
+    links: Mapping[_Pair, frozenset[str]]
+    addresses: Mapping[_Pair, frozenset[IPAddress]]
+
+
 class Compiler:
     def __init__(self) -> None:
         self._made: dict[tuple[str, Place], _Of] = {}
@@ -61,36 +72,35 @@ class Compiler:
         """What the table has to hold of policies; nothing where nobody passes any."""
         self._made = {key: one for key, one in self._made.items() if key[0] in plan.policies}
         groups = _groups(plan)
-        free = plan.default == "Allow" and not any(one or other for one, other in groups)
-        if free and not plan.hosts:
+        pairs = {*groups.links, *groups.addresses}
+        free = plan.default == "Allow" and not any(one or other for one, other in pairs)
+        if free and not plan.hosts and not plan.ipvlan:
             return NO_POLICIES
-        found: dict[str, Chain] = {}
-        groups = {} if free else groups
-        bits = dispatch.depth(len(groups))
+        found = ipvlan.own_chains() if plan.ipvlan else {}
+        groups = _Groups({}, {}) if free else groups
         for direction in Direction:
             for walk in Walk:
                 place = Place(direction, walk)
                 if not free:
-                    found.update(self._walk(plan, known, groups, bits, place))
+                    found.update(self._walk(plan, known, groups, place))
                 for forwarded in (False, True):
                     found.update(self._host(plan, known, place, forwarded=forwarded))
+        whose = ipvlan.sets(plan.ipvlan) if plan.ipvlan else {}
         asked = {
             name for one in found.values() for text in one.rules for name in _SET.findall(text)
         }
-        sets = {**members.sets(asked, known), **members.slaves(asked, plan.slaves)}
-        return Ruleset(found, {**_link_sets(groups, bits), **sets})
+        return Ruleset(found, {**whose, **_group_sets(groups), **members.sets(asked, known)})
 
     def _walk(
         self,
         plan: Plan,
         known: Membership,
-        groups: dict[tuple[Signature, Signature], frozenset[str]],
-        bits: int,
+        groups: _Groups,
         place: Place,
     ) -> Iterator[tuple[str, Chain]]:
         targets: dict[str, str] = {}
         signatures: set[Signature] = set()
-        for ingress, egress in groups:
+        for ingress, egress in {*groups.links, *groups.addresses}:
             whole = ingress if place.direction is Direction.INGRESS else egress
             signature = _walked(plan, whole, place)
             if signature or (place.real and plan.default == "Deny"):
@@ -101,7 +111,13 @@ class Compiler:
         if not targets and (not place.real or plan.default == "Allow"):
             return
         yield from self._endpoints(plan, known, signatures, place)
-        yield from _dispatching(place, targets, bits)
+        by_link, by_address = _among(targets, groups.links), _among(targets, groups.addresses)
+        links = bool(by_link) or (place.real and plan.default == "Deny")
+        slaves = bool(by_address) or (place.real and bool(plan.ipvlan))
+        yield from _dispatching(place, groups, by_link, links=links, slaves=slaves)
+        if slaves:
+            yield from _dispatching_slaves(place, groups, by_address)
+            yield from ipvlan.base_chains(place, links=links)
 
     def _host(
         self, plan: Plan, known: Membership, place: Place, *, forwarded: bool
@@ -118,8 +134,12 @@ class Compiler:
             targets.append((host.interface, target))
         if signatures:
             yield from self._endpoints(plan, known, signatures, place)
-            first = failsafe_lines(place, plan) if not forwarded else []
+            first = failsafe_lines(place, plan.failsafe) if not forwarded else []
+            if plan.ipvlan and not forwarded:
+                first = [*ipvlan.not_of_host(place.direction), *first]
             yield host_base(place, forwarded=forwarded, first=first, targets=targets)
+            if plan.ipvlan and forwarded:
+                yield ipvlan.forwarded(place, targets)
 
     def _endpoints(
         self, plan: Plan, known: Membership, signatures: set[Signature], place: Place
@@ -180,9 +200,9 @@ class Compiler:
         if names.links(group) not in ruleset.sets:
             return None
         bits = 0
-        while dispatch.bit_set(bits) in ruleset.sets:
+        while dispatch.LINKS.bit_set(bits) in ruleset.sets:
             bits += 1
-        return dispatch.sets_of(group, bits)
+        return dispatch.LINKS.sets_of(group, bits)
 
     def moved(
         self,
@@ -218,18 +238,31 @@ def has_links(rules: Ruleset) -> bool:
     return any(name in rules.chains for name in LINKED)
 
 
-def _groups(plan: Plan) -> dict[tuple[Signature, Signature], frozenset[str]]:
-    """The links that have the same signatures. Endpoints that were placed together share these as
-    objects, so that most are told apart without being compared."""
-    by_id: dict[tuple[int, int], tuple[Placed, list[str]]] = {}
+def _groups(plan: Plan) -> _Groups:
+    """Endpoints that were placed together share their signatures as objects, so that most are told
+    apart without being compared."""
+    by_id: dict[tuple[int, int], tuple[Placed, list[str], list[IPAddress]]] = {}
     for placed in plan.endpoints.values():
         key = id(placed.ingress), id(placed.egress)
-        by_id.setdefault(key, (placed, []))[1].append(placed.link)
-    found: dict[tuple[Signature, Signature], frozenset[str]] = {}
-    for placed, links in by_id.values():
+        _, some, others = by_id.setdefault(key, (placed, [], []))
+        if placed.link:
+            some.append(placed.link)
+        else:
+            others.extend(placed.addresses)
+    links: dict[_Pair, frozenset[str]] = {}
+    addresses: dict[_Pair, frozenset[IPAddress]] = {}
+    for placed, some, others in by_id.values():
         pair = placed.ingress, placed.egress
-        found[pair] = found.get(pair, frozenset()) | frozenset(links)
-    return found
+        if some:
+            links[pair] = links.get(pair, frozenset()) | frozenset(some)
+        if others:
+            addresses[pair] = addresses.get(pair, frozenset()) | frozenset(others)
+    return _Groups(links, addresses)
+
+
+def _among(targets: Mapping[str, str], groups: Iterable[_Pair]) -> dict[str, str]:
+    called = (names.group(*pair) for pair in groups)
+    return {group: targets[group] for group in called if group in targets}
 
 
 def _walked(plan: Plan, signature: Signature, place: Place) -> Signature:
@@ -262,25 +295,52 @@ def _state(policy: Policy, known: Membership, direction: Direction) -> tuple[obj
     return tuple(found)
 
 
-def _link_sets(
-    groups: dict[tuple[Signature, Signature], frozenset[str]], bits: int
-) -> dict[str, Set]:
-    found = {dispatch.bit_set(place): Set(LINKS) for place in range(bits)}
-    for (ingress, egress), links in groups.items():
-        for name in dispatch.sets_of(names.group(ingress, egress), bits):
-            before = found.get(name, Set(LINKS))
-            found[name] = replace(before, elements=before.elements | links)
+def _group_sets(groups: _Groups) -> dict[str, Set]:
+    found = _filled(dispatch.LINKS, LINKS, groups.links)
+    for by in dispatch.ADDRESSES:
+        some = {
+            pair: frozenset(str(one) for one in held if one.version == by.version)
+            for pair, held in groups.addresses.items()
+        }
+        found.update(_filled(by, ADDRESSES[by.version], some))
     return found
 
 
-def _dispatching(place: Place, targets: dict[str, str], bits: int) -> Iterator[tuple[str, Chain]]:
-    """The base chains, and those from there to the endpoints'."""
+def _filled(by: dispatch.By, kind: str, groups: Mapping[_Pair, frozenset[str]]) -> dict[str, Set]:
+    bits = dispatch.depth(len(groups))
+    found = {by.bit_set(place): Set(kind) for place in range(bits)}
+    for pair, elements in groups.items():
+        for name in by.sets_of(names.group(*pair), bits):
+            before = found.get(name, Set(kind))
+            found[name] = replace(before, elements=before.elements | elements)
+    return found
+
+
+def _dispatching(
+    place: Place, groups: _Groups, targets: Mapping[str, str], *, links: bool, slaves: bool
+) -> Iterator[tuple[str, Chain]]:
+    """The base chains, and those from there to the endpoints' by links of ours."""
     root = place.name("links")
     last = [("counter drop", place.label("", "", names.UNKNOWN_LINK, counts=True))]
-    parts = dispatch.chains(root, f"{KEYS[place.direction]}name", targets, bits, last * place.real)
-    for name, lines in parts:
-        yield name, chain(lines)
-    yield from base_chains(place, [(f"goto {root}", "links")])
+    key, bits = f"{KEYS[place.direction]}name", dispatch.depth(len(groups.links))
+    if links:
+        for name, lines in dispatch.LINKS.chains(root, key, targets, bits, last * place.real):
+            yield name, chain(lines)
+    onward = [(f"goto {root}", "links")] if links else []
+    over = ipvlan.over_slaves(place) if slaves and place.direction is Direction.INGRESS else []
+    if onward or over:
+        yield from base_chains(place, onward, over)
+
+
+def _dispatching_slaves(
+    place: Place, groups: _Groups, targets: Mapping[str, str]
+) -> Iterator[tuple[str, Chain]]:
+    """Those by addresses of workloads of the ipvlan modes."""
+    bits = dispatch.depth(len(groups.addresses))
+    for by in dispatch.ADDRESSES:
+        root, key = place.name(names.slaves(by.version)), ipvlan.key(by.version, place.direction)
+        for name, lines in by.chains(root, key, targets, bits, ipvlan.last(by.version, place)):
+            yield name, chain(lines)
 
 
 def compiled(plan: Plan, known: Membership) -> Ruleset:

@@ -13,16 +13,14 @@ passes before any policy. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from policies.compile import names
 from policies.compile.chains import Line, Place, Walk
-from policies.compile.matches import WORDS
 from policies.compile.names import CLOSED
 from policies.compile.ruleset import Chain, Ruleset, chain
-from policies.failsafe import NAMES
+from policies.failsafe import NAMES, Failsafe
 from policies.marks import LINK_GROUP, OUR_GROUPS
-from policies.model import EVERY, Direction, Plan
+from policies.model import EVERY, Direction
 
 KEYS = {Direction.INGRESS: "oif", Direction.EGRESS: "iif"}
 _HOOKS = {
@@ -33,6 +31,7 @@ _HOOKS = {
     ("trial-tohost", Direction.EGRESS, Walk.TRIAL): "input priority -2",
     ("policy-tohost", Direction.EGRESS, Walk.REAL): "input priority -1",
 }
+LOOPBACK = "lo"
 HOST_KEYS = {Direction.INGRESS: "iif", Direction.EGRESS: "oif"}
 # (name, hook, priority of the trial; the walk that decides follows), by direction and forwarding
 _HOST_HOOKS = {
@@ -41,7 +40,7 @@ _HOST_HOOKS = {
     (Direction.INGRESS, True): ("forward-in", "forward", -3),
     (Direction.EGRESS, True): ("forward-out", "forward", 3),
 }
-_ANSWERS = ("ct state established,related accept", "answers")
+ANSWERS = ("ct state established,related accept", "answers")
 # neighbour discovery with the host itself (RFC 4861), without which there is no IPv6
 _NEIGHBOURS = (
     "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept",
@@ -49,13 +48,16 @@ _NEIGHBOURS = (
 )
 
 
-def base_chains(place: Place, onward: list[Line]) -> Iterator[tuple[str, Chain]]:
+def base_chains(
+    place: Place, onward: list[Line], over_slaves: Sequence[Line] = ()
+) -> Iterator[tuple[str, Chain]]:
     """Those of one walk in one direction, by name; `onward` is what the first packet of a flow of a
-    link of ours meets."""
+    link of ours meets, `over_slaves` what one meets that is forwarded to others (ipvlan)."""
     for (name, direction, walk), hook in _HOOKS.items():
         if (direction, walk) == (place.direction, place.walk):
-            first = [(f"{KEYS[direction]}group != {LINK_GROUP} accept", "not ours"), _ANSWERS]
+            others = (f"{KEYS[direction]}group != {LINK_GROUP} accept", "not ours")
             more = [_NEIGHBOURS] if "input" in hook else []
+            first = [ANSWERS, *over_slaves, others] if over_slaves else [others, ANSWERS]
             lines = [*first, *more, *onward]
             yield name, chain(lines, f"type filter hook {hook}; policy accept;")
 
@@ -67,18 +69,10 @@ _NEEDED = [
 ]
 
 
-def failsafe_lines(place: Place, plan: Plan) -> list[Line]:
-    """What of the host itself passes before any policy, and what passes its own input and output
-    although it is a workload's."""
+def failsafe_lines(place: Place, failsafe: Failsafe) -> list[Line]:
+    """What of the host itself passes before any policy."""
     inbound = place.direction is Direction.INGRESS
-    ports = plan.failsafe.inbound if inbound else plan.failsafe.outbound
-    end = "daddr" if inbound else "saddr"
-    slaves = [
-        (f"{word} {end} @{names.slaves(version)} accept", "of ipvlan workloads")
-        for version, word in WORDS.items()
-        if any(one.version == version for one in plan.slaves)
-    ]
-    return [*slaves, *_NEEDED, *_failsafe(ports)]
+    return [*_NEEDED, *_failsafe(failsafe.inbound if inbound else failsafe.outbound)]
 
 
 def host_base(
@@ -89,17 +83,31 @@ def host_base(
     name, hook, priority = _HOST_HOOKS[place.direction, forwarded]
     key = HOST_KEYS[place.direction]
     lines = [
-        _ANSWERS,
-        (f"{key}group {OUR_GROUPS} accept", "of workloads"),
-        (f'{key}name "lo" accept', "loopback"),
+        ANSWERS,
+        workload_links(key),
+        (f'{key}name "{LOOPBACK}" accept', "loopback"),
         *first,
+        *interface_lines(key, targets),
     ]
-    for interface, target in targets:
-        match = "" if interface == EVERY else f'{key}name "{interface}" '
-        lines.append((f"{match}{target}", f"interface {interface}"))
     walk = "policy" if place.real else "trial"
     at = priority + int(place.real)
     return f"{walk}-{name}", chain(lines, f"type filter hook {hook} priority {at}; policy accept;")
+
+
+def workload_links(key: str) -> Line:
+    """What comes or goes by links that are not of the host itself passes."""
+    return f"{key}group {OUR_GROUPS} accept", "of workloads"
+
+
+def interface_lines(key: str, targets: list[tuple[str, str]]) -> list[Line]:
+    """Where what begins a flow by each interface goes."""
+    return [
+        (
+            target if interface == EVERY else f'{key}name "{interface}" {target}',
+            f"interface {interface}",
+        )
+        for interface, target in targets
+    ]
 
 
 def _failsafe(ports: frozenset[tuple[int, int]]) -> Iterator[Line]:

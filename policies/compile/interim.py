@@ -2,7 +2,8 @@
 
 To load them takes a second where there are 17 000, and until then nothing would be filtered. The
 base chains alone take a millisecond: they let pass what they always do (answers, what is not of a
-workload, what keeps the host within reach) and links that nothing is forbidden to; where a policy
+workload, what keeps the host within reach), and links and addresses (of ipvlan) that nothing is
+forbidden to; where a policy
 would be asked, no flow begins. So what is denied is dropped too early rather than too late, and who
 is allowed to begin a flow tries once more. Pure.
 """
@@ -14,23 +15,24 @@ from collections.abc import Iterator
 
 from policies.compile.chains import Line
 from policies.compile.names import CLOSED
-from policies.compile.ruleset import Chain, Ruleset, chain, label_of
+from policies.compile.ruleset import Chain, Ruleset, Set, chain, label_of
 
 _ONWARD = re.compile(r"goto (\S+)$")
-_FREE = re.compile(r"@(links-\S+) accept$")
+_FREE = re.compile(r"@(?:links|slaves[46])-\S+ accept$")
+_SET = re.compile(r"@([-\w]+)")
 TRIALS = "trial-"  # what the names of chains begin with that only count
 
 
 def interim(rules: Ruleset) -> Ruleset:
     """Until `rules` are there: lets nothing pass that they do not."""
-    found, sets = {}, {}
+    found: dict[str, Chain] = {}
+    sets: dict[str, Set] = {}
     for name, one in rules.chains.items():
         if one.hook and not name.startswith(TRIALS):
             lines = list(_shortened(rules, one))
             found[name] = chain(lines, one.hook)
             for text, _ in lines:
-                if match := _FREE.search(text):
-                    sets[match[1]] = rules.sets[match[1]]
+                sets.update((asked, rules.sets[asked]) for asked in _SET.findall(text))
     return Ruleset(found, sets)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
-from api.resources.net import IPAddress
 from policies.compile import names
 from policies.compile.matches import WORDS, collapsed
 from policies.compile.ruleset import ADDRESSES, NETS, PORTS, Ruleset, Set
@@ -31,16 +30,6 @@ def sets(asked: Iterable[str], known: Membership) -> dict[str, Set]:
                 said = f"{key[0]} {key[1]}".strip()
                 found[name] = Set(PORTS[version], _ports(ports)[version], note(said))
     return found
-
-
-def slaves(asked: Iterable[str], addresses: frozenset[IPAddress]) -> dict[str, Set]:
-    """Those of the `asked` names that are of workloads of the ipvlan modes."""
-    wanted = frozenset(asked)
-    return {
-        name: Set(kind, frozenset(str(one) for one in addresses if one.version == version))
-        for version, kind in ADDRESSES.items()
-        if (name := names.slaves(version)) in wanted
-    }
 
 
 def renewed(rules: Ruleset, known: Membership) -> Ruleset:

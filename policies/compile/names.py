@@ -12,6 +12,7 @@ from policies.model import Direction, PortKey, Signature
 
 # what decides where no rule does: as `what` of a label
 DEFAULT, UNKNOWN_LINK, CLOSED = "default", "unknown link", "closed"
+UNKNOWN_ADDRESS = "unknown address"  # of ipvlan
 ACTIONS = {"deny": "Deny", "log": "Log"}  # by the word of a prefix
 DIRECTIONS = {one.short for one in Direction}
 LONGEST = 40  # characters of the name of a policy or tier within another name
@@ -70,7 +71,7 @@ def signature(steps: Signature) -> str:
 
 
 def group(ingress: Signature, egress: Signature) -> str:
-    """Of the links that have both."""
+    """Of the endpoints that have both."""
     return digest(f"{signature(ingress)} {signature(egress)}")
 
 
@@ -79,9 +80,9 @@ def links(of: str) -> str:
     return f"links-{of}"
 
 
-def slaves(version: int) -> str:
-    """The set of addresses of workloads of the ipvlan modes."""
-    return f"slaves{version}"
+def slaves(version: int, of: str = "") -> str:
+    """The set of the addresses of workloads of the ipvlan modes; of a group's, or of all."""
+    return f"slaves{version}-{of}" if of else f"slaves{version}"
 
 
 def selector(text: str, version: int) -> str:

@@ -22,10 +22,10 @@ NETS = {version: f"{kind}; flags interval" for version, kind in ADDRESSES.items(
 PORTS = {version: f"{kind} . inet_proto . inet_service" for version, kind in ADDRESSES.items()}
 ORIGINS = 16  # others that a ruleset remembers to be made of
 # what the names of our chains and sets begin with; the base table has no such names
-CHAIN_NAMES = ("policy-", "trial-", "egress-", "ingress-")
+CHAIN_NAMES = ("policy-", "trial-", "egress-", "ingress-", "slaves-")
 SET_NAMES = (
     "links-", "bit-", "selector4-", "selector6-", "nets4-", "nets6-", "named4-", "named6-",
-    "slaves4", "slaves6",
+    "slaves",
 )  # fmt: skip
 
 

@@ -347,8 +347,11 @@ class Agent:
         record = self.records.get(name)
         local = Local(record, name in self.ready, self.declared.failures.get(name))
         if record is not None and record.parent:
-            uplinks, policies = self.kernel.uplinks(), self.guard.unenforced(record)
-            local = replace(local, uplinks=tuple(uplinks), policies=tuple(policies))
+            uplinks, others = self.kernel.uplinks(), self.guard.neighbours(record)
+            policies = self.guard.unenforced(record)
+            local = replace(
+                local, uplinks=tuple(uplinks), policies=tuple(policies), neighbours=tuple(others)
+            )
         return workload_writes(name, local, known.declared.get(name) or known.reports.get(name))
 
     def count_writes(self) -> list[Write]:

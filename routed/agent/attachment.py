@@ -183,6 +183,7 @@ class Attachment(Model):
         message: str = "",
         uplinks: Sequence[str] = (),
         policies: Sequence[str] = (),
+        neighbours: Sequence[str] = (),
     ) -> WorkloadStatus:
         """The status to report: Ready once link, addresses and routes were read back."""
         condition = Condition(
@@ -192,7 +193,10 @@ class Attachment(Model):
             message=message,
         )
         return WorkloadStatus(
-            conditions=[condition, *modes.conditions(self.mode, self.parent, uplinks, policies)],
+            conditions=[
+                condition,
+                *modes.conditions(self.mode, self.parent, uplinks, policies, neighbours),
+            ],
             phase=Phase.READY if ready else Phase.PENDING,
             addresses=self.addresses,
             host_interface=self.host_interface,

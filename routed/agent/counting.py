@@ -151,7 +151,8 @@ def named(plan: Plan) -> dict[Key, Rule]:
             for staged in (False, True):
                 key = Key(names.label(tier.name, "", direction, names.DEFAULT), staged)
                 found[key] = Rule(tier.name, "", short, names.DEFAULT, tier.default, staged)
-        for what, action in ((names.DEFAULT, plan.default), (names.UNKNOWN_LINK, "Deny")):
+        unknown = (names.UNKNOWN_LINK, names.UNKNOWN_ADDRESS)
+        for what, action in ((names.DEFAULT, plan.default), *((one, "Deny") for one in unknown)):
             key = Key(names.label("", "", direction, what))
             found[key] = Rule("", "", short, what, action, False)
     found[Key(names.CLOSED)] = Rule("", "", "", names.CLOSED, "Deny", False)

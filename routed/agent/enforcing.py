@@ -3,8 +3,9 @@ attached here and of what was told of members; and what is said of it. No I/O.
 
 Policies and tiers are intent, so they hold while the service is away, from the first round of a new
 agent on. A rule whose members were never told fails closed (docs/policy.md), and the Node says
-which policy waits for what. A policy that selects a workload of an ipvlan mode cannot be enforced:
+which policy waits for what. A policy that selects a workload of mode ipvlan-l3 cannot be enforced:
 such a workload is refused, unless the settings allow it, and one that is attached already says so.
+One of ipvlan-l3s says so of its neighbours.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from api.resources import Condition
 from api.resources.errors import Cause, Conflict
 from api.resources.net import IPAddress
 from api.resources.selectors import parse
-from api.resources.workload import IPVLAN
+from api.resources.workload import Mode
 from policies.failsafe import NO_FAILSAFE, Failsafe
 from policies.model import (
     NOTHING_TOLD,
@@ -36,7 +37,7 @@ from policies.plan import Order
 from routed.agent import hosts
 from routed.agent.attachment import Attachment
 from routed.agent.intent import Intent
-from routed.agent.members import Own, endpoint_of, enforced, held_of, slaves, unknown
+from routed.agent.members import Own, endpoint_of, enforced, held_of, ipvlan, unknown
 from routed.agent.modes import GATEWAYS
 from routed.agent.told import Delta, Known, Member, address_of
 
@@ -52,7 +53,7 @@ class Wanted:
 
     def __bool__(self) -> bool:
         """Whether there is anything to filter."""
-        return bool(self.plan.hosts) or self.of_workloads
+        return bool(self.plan.hosts or self.plan.ipvlan) or self.of_workloads
 
     @property
     def of_workloads(self) -> bool:
@@ -136,10 +137,11 @@ class Enforcement:
         names: Mapping[IPAddress, str] = MappingProxyType({}),
     ) -> None:
         """Work it out anew. `names`: the interface of the host that has an address."""
+        beside = ipvlan(records.values())
         held = records.values() if self.anything(intent) else ()
         order = self.order(intent)
         interfaces, without = hosts.placed(intent.host_endpoints, names)
-        plan = order.plan(enforced(held), self.default, interfaces, self.failsafe, slaves(held))
+        plan = order.plan(enforced(held), self.default, interfaces, self.failsafe, beside)
         self.unplaced = {
             name: why
             for name, why in without.items()
@@ -215,7 +217,7 @@ class Enforcement:
 
     def unenforced(self, intent: Intent | None, record: Attachment) -> list[str]:
         """The policies that select it and that nobody can enforce."""
-        return self.selecting(intent, record) if record.mode in IPVLAN else []
+        return self.selecting(intent, record) if record.mode is Mode.IPVLAN_L3 else []
 
     def against(self, intent: Intent | None, record: Attachment) -> Conflict | None:
         """Why it is not attached, if policies are why."""
@@ -223,8 +225,8 @@ class Enforcement:
         if not names:
             return None
         said = (
-            f"mode {record.mode}: {', '.join(names[:MOST])} would not be enforced; use mode veth, "
-            "or set allowUnenforcedPolicies in the agent's settings"
+            f"mode {record.mode}: {', '.join(names[:MOST])} would not be enforced; use mode veth "
+            "or ipvlan-l3s, or set allowUnenforcedPolicies in the agent's settings"
         )
         return Conflict(f"cannot attach {record.name}: {said}", causes=[Cause("mode", said)])
 
@@ -266,14 +268,16 @@ def condition(
     problem: str,
     untold: str,
     unenforced: Mapping[str, list[str]],
+    unseen: Mapping[str, list[str]],
     unplaced: Mapping[str, str],
     absent: Mapping[str, str],
     unread: Mapping[tuple[str, str], str],
 ) -> Condition:
     """Of the Node: what is not in effect as it is declared. `refused`: why the rules stay as they
     were, `blamed`: because of which policies; `problem`: why nothing is told, `untold`: why the
-    service will not; `unenforced`: policies by workload; `unplaced`: why host endpoints are of no
-    interface; `absent`: why theirs is not there, which is in effect all the same once it is."""
+    service will not; `unenforced`: policies by workload, `unseen`: those that do not hold towards
+    its neighbours; `unplaced`: why host endpoints are of no interface; `absent`: why theirs is not
+    there, which is in effect all the same once it is."""
     because = f" ({problem})" if problem else ""
     waits = [
         f"{name} waits for the members of {', '.join(lacks)}" for name, lacks in waiting.items()
@@ -295,6 +299,14 @@ def condition(
             [
                 f"{workload} is selected by {', '.join(names[:MOST])}, which its mode leaves out"
                 for workload, names in unenforced.items()
+            ],
+        ),
+        (
+            "NeighboursUnseen",
+            [
+                f"{workload} is selected by {', '.join(names[:MOST])}, which leaves out what it "
+                "and others on its parent say to each other"
+                for workload, names in unseen.items()
             ],
         ),
         ("InterfaceUnknown", [f"HostEndpoint {name}: {why}" for name, why in unplaced.items()]),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING
 from api.resources import Condition
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import IPAddress
+from api.resources.workload import IPVLAN, Mode
 from policies.plan import Order
 from routed.agent import hosts
 from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement, Wanted, condition
 from routed.agent.flushing import concerned
 from routed.agent.intent import Intent
-from routed.agent.modes import GATEWAYS
+from routed.agent.modes import ENFORCED
 from routed.agent.told import Members
 from routed.kernel import interfaces
 
@@ -89,7 +91,7 @@ class Guard:
         agent.filtering.wanted = self.enforcement.wanted
         if (order := enforcement.order(agent.intent)) is not self._order:
             self._order = order
-            agent.report_due(set(self._unenforced()))
+            agent.report_due({*self._unenforced(), *self._unseen()})
 
     async def _interfaces(self, intent: Intent) -> Mapping[IPAddress, str]:
         """Those of the host by address, where host endpoints are told by that."""
@@ -126,7 +128,7 @@ class Guard:
         table = agent.filtering.table
         if table.opened and agent.filtering.ready:
             table.opened = False
-            some = (one for one in agent.records.held.values() if one.mode in GATEWAYS)
+            some = (one for one in agent.records.held.values() if one.mode in ENFORCED)
             agent.kernel.forget_unseen({one for record in some for one in record.addresses})
         refused = agent.filtering.refused is not None or not agent.filtering.ready
         if not agent.settings.flush_conntrack or wanted is None or refused:
@@ -161,7 +163,10 @@ class Guard:
         """What the coming or leaving of one changes, and no more, where that can be."""
         intent, filtering = self.agent.intent, self.agent.filtering
         policed = self.enforcement.anything(intent) or self.enforcement.wanted
-        if intent is None or not policed or not record.addresses:
+        beside = record.mode in IPVLAN
+        if beside:  # their conditions name each other
+            self.agent.report_due(set(self.neighbours(record)))
+        if intent is None or not (policed or beside) or not record.addresses:
             return
         told = self.members.known
         one = self.enforcement.arrival(intent, record, told, leaving=leaving)
@@ -183,13 +188,35 @@ class Guard:
         """The policies that select a workload which they are not enforced for, by workload."""
         found = {}
         for name, record in self.agent.records.held.items():
-            if names := self.unenforced(record):
+            if names := self.enforcement.unenforced(self.agent.intent, record):
+                found[name] = names
+        return found
+
+    def _unseen(self) -> dict[str, list[str]]:
+        """The policies that select a workload and do not hold towards its neighbours, by
+        workload."""
+        held = self.agent.records.held
+        on = Counter(record.parent for record in held.values())
+        found = {}
+        for name, record in held.items():
+            if record.mode is not Mode.IPVLAN_L3S or on[record.parent] < 2:
+                continue
+            if names := self.enforcement.selecting(self.agent.intent, record):
                 found[name] = names
         return found
 
     def unenforced(self, record: Attachment) -> list[str]:
-        """The policies that select it and are not enforced."""
+        """The policies that select it and are not enforced, or not towards its neighbours."""
+        if record.mode is Mode.IPVLAN_L3S and self.neighbours(record):
+            return self.enforcement.selecting(self.agent.intent, record)
         return self.enforcement.unenforced(self.agent.intent, record)
+
+    def neighbours(self, record: Attachment) -> list[str]:
+        """The other workloads on its parent, whom it reaches beside its host."""
+        if not record.parent:
+            return []
+        held = self.agent.records.held.values()
+        return sorted(one.id for one in held if one.parent == record.parent and one.id != record.id)
 
     def _news(self) -> list[str]:
         """The policies that have changed since the rules that are in effect."""
@@ -210,6 +237,7 @@ class Guard:
             self.members.problem,
             self.members.refused,
             self._unenforced(),
+            self._unseen(),
             self.enforcement.unplaced,
             self.enforcement.absent(agent.intent, self._missing),
             agent.control.known.unread,

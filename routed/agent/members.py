@@ -8,21 +8,21 @@ members were never told stays unknown: its members of this host are not all that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from api.client.selections import Subject
 from api.resources.net import IPAddress
 from api.resources.policy import NUMBERS
 from api.resources.selectors import parse
 from api.resources.workload import IPVLAN, Mode
-from policies.model import Endpoint, Members, Membership, Needs, PortKey, PortMembers
+from policies.model import Endpoint, Ipvlan, Members, Membership, Needs, PortKey, PortMembers
 from routed.agent.attachment import Attachment, Step
-from routed.agent.modes import GATEWAYS
+from routed.agent.modes import ENFORCED, GATEWAYS
 from routed.agent.told import Known
 
 
 def endpoint_of(record: Attachment) -> Endpoint:
-    """Its interface. Of a mode that policies are not enforced for, `link` is empty."""
+    """Its interface. `link` is empty where it has none of its own on this host."""
     return Endpoint(
         name=record.id,
         labels=record.labels,
@@ -33,9 +33,19 @@ def endpoint_of(record: Attachment) -> Endpoint:
 
 
 def enforced(records: Iterable[Attachment]) -> list[Endpoint]:
-    """Endpoints that policies are enforced for: those with a link of their own on this host. One
-    that is on its way out is so until its link is gone."""
-    return [endpoint_of(record) for record in records if record.mode in GATEWAYS]
+    """Endpoints that policies are enforced for. One that is on its way out is so until its link is
+    gone."""
+    return [endpoint_of(record) for record in records if record.mode in ENFORCED]
+
+
+def ipvlan(records: Iterable[Attachment]) -> Ipvlan:
+    """Those of the ipvlan modes, until their links are gone."""
+    some = [record for record in records if record.mode in IPVLAN]
+    return Ipvlan(
+        frozenset(address for one in some for address in one.addresses),
+        frozenset(address for one in some if one.mode not in ENFORCED for address in one.addresses),
+        frozenset(one.parent for one in some),
+    )
 
 
 def held_of(records: Iterable[Attachment]) -> tuple[set[IPAddress], set[IPAddress]]:
@@ -46,11 +56,6 @@ def held_of(records: Iterable[Attachment]) -> tuple[set[IPAddress], set[IPAddres
         sure = record.step is not Step.DETACHING and record.mode is not Mode.HOST
         (held if sure else others).update(record.addresses)
     return held, others - held
-
-
-def slaves(records: Iterable[Attachment]) -> Iterator[IPAddress]:
-    """The addresses of those whose packets pass the host's own input and output."""
-    return (one for record in records if record.mode in IPVLAN for one in record.addresses)
 
 
 class Own:

@@ -12,6 +12,9 @@ from api.resources.meta import Condition
 from api.resources.workload import IPVLAN, Mode
 
 GATEWAYS = frozenset({Mode.VETH, Mode.TAP})  # modes whose default route leads to a gateway
+# modes that policies are enforced for, by the workload's link on its host, or by its addresses
+ENFORCED = GATEWAYS | {Mode.IPVLAN_L3S}
+MOST = 5  # neighbours named in a message
 WINDOW = 600.0  # seconds for which a mode that had to be restored is told of
 
 
@@ -29,10 +32,14 @@ def unlimited(name: str, mode: Mode, limits: object) -> Invalid | None:
 
 
 def conditions(
-    mode: Mode, parent: str, uplinks: Sequence[str], policies: Sequence[str] = ()
+    mode: Mode,
+    parent: str,
+    uplinks: Sequence[str],
+    policies: Sequence[str] = (),
+    neighbours: Sequence[str] = (),
 ) -> list[Condition]:
     """Of a Workload; `uplinks` are the links that lead off its host now, `policies` those that
-    select it."""
+    select it and do not hold, or not towards its `neighbours`, the others on its parent."""
     if mode not in IPVLAN:
         return []
     others = [name for name in uplinks if name != parent]
@@ -45,18 +52,36 @@ def conditions(
         if others
         else "",
     )
-    seen = "its host sees none of what comes in" if mode is Mode.IPVLAN_L3 else (
-        "its host sees what comes in and goes out by the uplink"
-    )  # fmt: skip
-    policy = Condition(
+    return [egress, _enforceable(mode, parent, policies, neighbours)]
+
+
+def _enforceable(
+    mode: Mode, parent: str, policies: Sequence[str], neighbours: Sequence[str]
+) -> Condition:
+    lacking = f"; not enforced: {', '.join(policies)}" if policies else ""
+    if mode is Mode.IPVLAN_L3:
+        reason, said = "BesideTheHost", (
+            "its host sees none of what comes in, and nothing of what it and other workloads on "
+            f"{parent} say to each other: use mode veth where that has to be filtered{lacking}"
+        )  # fmt: skip
+    elif neighbours:
+        others = ", ".join(neighbours[:MOST]) + ", …" * (len(neighbours) > MOST)
+        reason, said = "NeighboursUnseen", (
+            f"its host sees nothing of what it and {others} say to each other, which are on "
+            f"{parent} too, and each of them can use the addresses of the others as a source: use "
+            f"mode veth where that has to be filtered{lacking}"
+        )  # fmt: skip
+    else:
+        reason, said = "ByAddress", (
+            "its host tells it by its addresses, and cannot tell it from itself where it uses an "
+            "address of the host as a source"
+        )  # fmt: skip
+    return Condition(
         type="PolicyEnforceable",
-        status="False",
-        reason="BesideTheHost",
-        message=f"{seen}, and nothing of what it and other workloads on {parent} say to each "
-        "other: use mode veth where that has to be filtered"
-        + (f"; not enforced: {', '.join(policies)}" if policies else ""),
+        status="True" if reason == "ByAddress" else "False",
+        reason=reason,
+        message=said,
     )
-    return [egress, policy]
 
 
 @dataclass(slots=True)

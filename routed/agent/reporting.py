@@ -57,10 +57,16 @@ class Local:
     ready: bool = False
     failure: WorkloadStatus | None = None
     uplinks: tuple[str, ...] = ()  # those of the host, where its conditions tell of them
-    policies: tuple[str, ...] = ()  # those that select it and are not enforced
+    policies: tuple[str, ...] = ()  # those that select it and are not enforced, or not wholly
+    neighbours: tuple[str, ...] = ()  # the others on its parent
 
     def status(self, record: Attachment) -> WorkloadStatus:
-        return record.status(ready=self.ready, uplinks=self.uplinks, policies=self.policies)
+        return record.status(
+            ready=self.ready,
+            uplinks=self.uplinks,
+            policies=self.policies,
+            neighbours=self.neighbours,
+        )
 
 
 def workload_writes(name: str, local: Local, seen: Workload | None) -> list[Write]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from api.resources.errors import IntentError
-from api.resources.workload import IPVLAN
+from api.resources.workload import IPVLAN, Mode
 from routed.agent.modes import conditions
 from routed.doctor.findings import Finding, fail, ok, warn
 from routed.doctor.host import Untried, tried
@@ -58,18 +58,14 @@ def judge(found: Survey) -> Iterator[Finding]:
         yield warn(
             "other slaves", f"{said}; when it is made anew its mode becomes that of all", remedy
         )
-    told = {
-        one.type: one for mode in sorted(IPVLAN) for one in conditions(mode, name, found.uplinks)
-    }
-    for check, condition in (
-        ("egress", told["EgressRedundant"]),
-        ("policy", told["PolicyEnforceable"]),
-    ):
-        said, _, remedy = condition.message.partition(": ")
-        if condition.status == "True":
-            yield ok(check, f"{name} is the only link that leads off")
-        else:
-            yield warn(check, said, remedy)
+    for mode in sorted(IPVLAN):
+        egress, policy = conditions(mode, name, found.uplinks, neighbours=("others",))
+        if mode is Mode.IPVLAN_L3:  # it is the same in both
+            said, _, remedy = egress.message.partition(": ")
+            alone = ok("egress", f"{name} is the only link that leads off")
+            yield warn("egress", said, remedy) if egress.status == "False" else alone
+        said, _, remedy = policy.message.partition(": ")
+        yield warn(f"policy, {mode}", said, remedy)
 
 
 def _free(found: Survey) -> Iterator[Finding]:

@@ -233,7 +233,7 @@ def test_of_its_own_workloads_the_node_is_the_truth() -> None:
     assert unknown(NEEDS, told).selectors == {DB}
 
 
-def test_endpoints_are_those_with_a_link_here() -> None:
+def test_endpoints_are_those_with_a_link_here_and_those_told_by_addresses() -> None:
     records = [
         record("web", "10.0.0.9", "web"),
         record("vm", "10.0.0.1", "db", mode=Mode.TAP),
@@ -243,6 +243,7 @@ def test_endpoints_are_those_with_a_link_here() -> None:
         record("shares", "", "web", mode=Mode.SHARED, shared_with="web"),
     ]
     found = {one.name: one for one in enforced(records)}
-    assert set(found) == {"web", "vm", "going"}, "one that goes, until its link is gone"
+    assert set(found) == {"web", "vm", "beside", "going"}, "one that goes, until its link is gone"
+    assert (found["beside"].link, found["beside"].addresses) == ("", {parse_address("10.0.0.4")})
     assert found["web"].link == records[0].host_interface
     assert found["web"].labels == {"app": "web"}

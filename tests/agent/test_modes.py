@@ -40,9 +40,19 @@ def test_an_ipvlan_workload_is_reached_over_the_hosts_slave_and_says_so(tmp_path
         assert said == {
             "Ready": ("True", "Attached"),
             "EgressRedundant": ("False", "OneUplink"),
-            "PolicyEnforceable": ("False", "BesideTheHost"),
+            "PolicyEnforceable": ("True", "ByAddress"),
         }
+        other = await attach(agent, "db", mode="ipvlan-l3s")
+        assert "web.h1" in agent.due(), "who has a neighbour now says so"
+        change = agent.workload_writes("web.h1")[0]
+        told = {one.type: one for one in change.object.status.conditions}  # type: ignore[union-attr]
+        said_now = told["PolicyEnforceable"]
+        assert (said_now.status, said_now.reason) == ("False", "NeighboursUnseen")
+        assert "what it and db.h1 say to each other, which are on up0 too" in said_now.message
+        await agent.detach("db")
+        assert "web.h1" in agent.due()
         await agent.detach("web")
+        assert f"{other.addresses[0]}/32" not in str(kernel)
         assert not [line for line in kernel.host if f"{address}/32 " in line]
         assert kernel.inside["web"] == set()
 

@@ -20,6 +20,7 @@ from api.resources.net import parse_address
 from api.resources.workload import WorkloadSpec
 from policies.compile import names
 from policies.compile.hooks import closed
+from policies.compile.ruleset import Ruleset
 from routed.agent.agent import Agent
 from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement
@@ -435,8 +436,9 @@ def test_an_attach_that_fails_leaves_no_element(tmp_path: Path) -> None:
     play(tmp_path, body)
 
 
-@pytest.mark.parametrize("mode", ["ipvlan-l3", "ipvlan-l3s"])
-def test_what_cannot_be_enforced_is_refused_unless_it_is_allowed(tmp_path: Path, mode: str) -> None:
+def test_what_cannot_be_enforced_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
+    mode = "ipvlan-l3"
+
     async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
         staged = policy("staged", staged=True, ingress=[{"action": "Deny"}])
         declare(agent, SHUT, staged)
@@ -456,6 +458,52 @@ def test_what_cannot_be_enforced_is_refused_unless_it_is_allowed(tmp_path: Path,
         assert "db.h1 is selected by shut" in condition.message
 
     play(tmp_path, body)
+
+
+def test_an_ipvlan_l3s_workload_is_told_by_its_addresses(tmp_path: Path) -> None:
+    """Before its link is there, and until it is gone; also where no policy is for anybody."""
+
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        seen: list[Ruleset] = []
+        attached = kernel.attach
+
+        async def attach_seen(endpoint: Any) -> Any:
+            seen.append(table.rules)
+            return await attached(endpoint)
+
+        kernel.attach = attach_seen  # type: ignore[method-assign]
+        first = await attach(agent, "other", mode="ipvlan-l3s")
+        mine = {str(one) for one in first.addresses}
+        assert slaves(seen[-1]) == mine
+        assert "slaves-antispoof" in seen[-1].chains
+        assert not [name for name in seen[-1].chains if name.startswith("policy-")]
+        assert seen[-1].sets["slaves-parents"].elements == {"up0"}
+        declare(agent, SHUT)
+        await agent.writer.synced()
+        db = await attach(agent, "db", mode="ipvlan-l3s")
+        theirs = {str(one) for one in db.addresses}
+        assert slaves(seen[-1]) == mine | theirs
+        groups = {
+            frozenset(one.elements)
+            for name, one in seen[-1].sets.items()
+            if name.startswith("slaves4-") and "unjudged" not in name
+        }
+        assert groups == {frozenset(mine), frozenset(theirs)}
+        condition = said(agent)
+        assert (condition.status, condition.reason) == ("False", "NeighboursUnseen")
+        assert "db.h1 is selected by shut, which leaves out" in condition.message
+        assert "other.h1" not in condition.message
+        await agent.detach("other")
+        assert slaves(table.rules) == theirs
+        assert said(agent).status == "True"
+        await agent.detach("db")
+        assert not table.rules
+
+    play(tmp_path, body)
+
+
+def slaves(rules: Ruleset) -> set[str]:
+    return set(rules.sets["slaves4"].elements)
 
 
 def test_who_shares_a_namespace_is_its_holder(tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ def found(survey: Survey) -> dict[str, Finding]:
 def test_a_free_parent_that_is_the_only_uplink() -> None:
     said = found(Survey(ETH0, (ETH0,), ("eth0",)))
     assert (said["parent"].verdict, said["egress"].verdict) == (Verdict.OK, Verdict.OK)
-    assert said["policy"].verdict is Verdict.WARN
-    assert "mode veth" in said["policy"].remedy
+    for mode, what in (("ipvlan-l3", "none of what comes in"), ("ipvlan-l3s", "it and others say")):
+        assert said[f"policy, {mode}"].verdict is Verdict.WARN
+        assert what in str(said[f"policy, {mode}"])
+        assert "mode veth" in said[f"policy, {mode}"].remedy
     assert exit_code(said.values()) == 0
 
 

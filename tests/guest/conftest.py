@@ -1,7 +1,9 @@
-"""Tests of this folder run in a kernel that has ipvlan: this one, else the guest's (scripts/guest).
+"""Tests of this folder run in a kernel that has ipvlan: this one, else a guest's.
 
-In the guest a pytest of its own runs them, all in one boot. It writes each report to a file as it
-comes, and the pytest out here tells them as if they were its own.
+The guest is that of scripts/guest; of those that are marked `nft`, which that one has not, the
+slower one of scripts/guest-qemu. In the guest a pytest of its own runs them, all in one boot. It
+writes each report to a file as it comes, and the pytest out here tells them as if they were its
+own.
 """
 
 from __future__ import annotations
@@ -23,19 +25,54 @@ ROOT = HERE.parents[1]
 SECONDS = 900  # for all that run in the guest together
 REPORTS = "GUEST_REPORTS"  # in the environment of the pytest in the guest: where it writes them
 TRY = "ip link add p0 type veth peer p1 && ip link add link p0 name i0 type ipvlan mode l3s"
+KERNEL = ROOT / ".cache" / "guest" / "release"
+
+
+class Kind:
+    """Of guests: the script that runs it, and what is not there that it needs; "": nothing."""
+
+    def __init__(self, script: str, tried: str) -> None:
+        self.script, self.tried = script, tried
+        self.needed: bool | None = None
+        self.guest: Guest | None = None
+
+    def of(self, session: pytest.Session) -> Guest:
+        self.guest = self.guest or Guest(session, self)
+        return self.guest
+
+    def missing(self) -> str:
+        if self is NFT and shutil.which("qemu-system-x86_64") is None:
+            return "this kernel has no ipvlan, and qemu-system-x86_64 is not installed"
+        if self is NFT and not KERNEL.exists():
+            return "this kernel has no ipvlan, and scripts/guest-kernel has not got another"
+        if self is UML and shutil.which("linux.uml") is None:
+            return "this kernel has no ipvlan, and user-mode-linux is not installed"
+        return ""
+
+
+UML = Kind("guest", TRY)
+NFT = Kind("guest-qemu", f"{TRY} && nft add table inet t")
+
+
+def kind_of(item: pytest.Item) -> Kind:
+    return NFT if item.get_closest_marker("nft") else UML
 
 
 class Guest:
     """What the tests of one run came to in the guest, by node id."""
 
-    def __init__(self, session: pytest.Session) -> None:
-        mine = [item.nodeid for item in session.items if HERE in item.path.parents]
+    def __init__(self, session: pytest.Session, kind: Kind) -> None:
+        mine = [
+            item.nodeid
+            for item in session.items
+            if HERE in item.path.parents and kind_of(item) is kind
+        ]
         self.reports: dict[str, list[Any]] = {}
         with tempfile.TemporaryDirectory() as share:
             said = Path(share) / "reports"
             with subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM",  # should this pytest be killed
-                 str(ROOT / "scripts" / "guest"), "--share", share, "env", f"{REPORTS}={said}",
+                 str(ROOT / "scripts" / kind.script), "--share", share, "env", f"{REPORTS}={said}",
                  sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *mine],
                 cwd=ROOT, text=True, errors="replace",
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -58,13 +95,6 @@ class Guest:
         """The reports of one test; one that says what the guest said where it has none."""
         said = f"the guest did not come to this test:\n{self.output}"
         return self.reports.get(item.nodeid) or [_report(item, "failed", said)]
-
-
-class Here:
-    """Why a guest is needed, if it is, and its reports."""
-
-    needed: bool | None = None
-    guest: Guest | None = None
 
 
 def _report(item: pytest.Item, outcome: Any, said: str) -> pytest.TestReport:
@@ -90,17 +120,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Called for every test of the run, in whatever folder."""
     if HERE not in item.path.parents or REPORTS in os.environ or os.geteuid() != 0:
         return None
-    if Here.needed is None:
-        words = ["unshare", "--net", "sh", "-c", TRY]
-        Here.needed = subprocess.run(words, check=False, capture_output=True).returncode != 0
-    if not Here.needed:
+    kind = kind_of(item)
+    if kind.needed is None:
+        words = ["unshare", "--net", "sh", "-c", kind.tried]
+        kind.needed = subprocess.run(words, check=False, capture_output=True).returncode != 0
+    if not kind.needed:
         return None
-    if shutil.which("linux.uml") is None:
-        why = "this kernel has no ipvlan, and user-mode-linux is not installed"
+    if why := kind.missing():
         reports = [_report(item, "skipped", why)]
     else:
-        Here.guest = Here.guest or Guest(item.session)
-        reports = Here.guest.of(item)
+        reports = kind.of(item.session).of(item)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)

@@ -18,7 +18,7 @@ from support.netns import in_fresh_namespace, run
 from api.resources.policy import NetworkPolicy
 from policies.compile.compiler import compiled
 from policies.failsafe import failsafe
-from policies.model import EVERY, NOTHING_TOLD, HostInterface
+from policies.model import EVERY, NOTHING_TOLD, HostInterface, Ipvlan
 from policies.nft import Nft
 from policies.plan import plan
 
@@ -45,7 +45,8 @@ class Host:
         self, *policies: NetworkPolicy, interface: str = "up0", slaves: tuple[str, ...] = ()
     ) -> None:
         ends = [HostInterface("edge", {"role": "edge"}, interface)]
-        made = plan([], policies, [], "Allow", ends, failsafe(), map(ip_address, slaves))
+        ipvlan = Ipvlan(frozenset(map(ip_address, slaves)))
+        made = plan([], policies, [], "Allow", ends, failsafe(), ipvlan)
         self.table.sync(None, compiled(made, NOTHING_TOLD))
 
     def reaches(self, address: str, port: int, *, inward: bool, source: str = "") -> bool:

@@ -4,10 +4,7 @@ flow come back, a new connection is refused at once or gets no answer at all."""
 from __future__ import annotations
 
 import errno
-import fcntl
 import socket
-import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.catalogue import case
-from support.flows import connected, entered, heard, listen
+from support.flows import acknowledged, connected, entered, heard, listen
 from support.netns import in_fresh_namespace
 from support.tables import compiled
 from support.wires import Wires
@@ -26,7 +23,6 @@ from routed.kernel import conntrack
 
 pytestmark = pytest.mark.root
 Make = Callable[[str], str]
-SIOCOUTQ = 0x5411
 ADDRESSES = {
     "web": ["10.65.0.1", "fd00:65::1"],
     "db": ["10.65.0.2", "fd00:65::2"],
@@ -68,16 +64,6 @@ def play(namespaces: Make, body: Callable[[Place], None]) -> None:
         wires.close()
 
     in_fresh_namespace(whole)
-
-
-def acknowledged(one: socket.socket, seconds: float = 5) -> bool:
-    """Whether the other end has all that was sent."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        (left,) = struct.unpack("i", fcntl.ioctl(one, SIOCOUTQ, bytes(4)))
-        if left == 0:
-            return True
-    return False
 
 
 @pytest.mark.parametrize("address", ADDRESSES["db"])

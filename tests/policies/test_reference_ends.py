@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.declared import packet, world
 
@@ -202,17 +204,42 @@ def test_a_tap_is_as_veth() -> None:
     assert judge(made(), packet(VM, HOST, "TCP/22")).verdict is Verdict.DENY
 
 
-@pytest.mark.parametrize("address", ["10.0.0.4", "10.0.0.5"])
-def test_ipvlan_cannot_be_enforced(address: str) -> None:
+def test_ipvlan_l3_cannot_be_enforced() -> None:
+    address = "10.0.0.4"
     held = made(DENY_ALL, "staged: true, ingress: [{action: Deny}]")
     into, out = judge(held, packet(OUT, address)), judge(held, packet(address, OUT))
     assert into.ingress == out.egress == Decision(Verdict.ALLOW, By.MODE)
     assert into.staged_ingress is None
-    assert judge(held, packet(address, HOST, "TCP/22")).own_host is None
+    assert judge(held, packet(address, HOST, "TCP/22")).verdict is Verdict.DENY, "its own host is"
+    assert judge(held, packet(address, HOST, "ICMP/8.0")).verdict is Verdict.ALLOW
     assert judge(held, packet(address, WEB)).verdict is Verdict.DENY, "the other end does"
     by_labels = made("selector: app == 'web', ingress: [{action: Allow, "
                      "source: {selector: app == 'fast'}}]")  # fmt: skip
     assert judge(by_labels, packet(address, WEB)).verdict is Verdict.ALLOW
+
+
+def test_ipvlan_l3s_is_enforced_but_for_neighbours() -> None:
+    address, beside = "10.0.0.5", "10.0.0.4"
+    held = made(DENY_ALL)
+    for sent in (packet(OUT, address), packet(address, OUT), packet(address, WEB)):
+        assert judge(held, sent).verdict is Verdict.DENY
+    assert judge(held, packet(HOST, address)).decision == Decision(Verdict.ALLOW, By.HOST)
+    allowed = made()
+    assert judge(allowed, packet(address, HOST, "ICMP/8.0")).verdict is Verdict.ALLOW
+    assert judge(allowed, packet(address, HOST, "TCP/22")).decision == Decision(
+        Verdict.DENY, By.OWN_HOST
+    )
+    for sent in (packet(address, beside), packet(beside, address)):
+        found = judge(held, sent)
+        assert found.egress == found.ingress == Decision(Verdict.ALLOW, By.MODE)
+    parents = [
+        one.model_copy(
+            update={"status": one.status.model_copy(update={"host_interface": f"rtv{number}"})}
+        )
+        for number, one in enumerate(held.workloads)
+    ]
+    apart = replace(held, workloads=tuple(parents))
+    assert judge(apart, packet(beside, address)).verdict is Verdict.DENY, "the receiver says so"
 
 
 def test_mode_host_is_no_endpoint() -> None:

@@ -127,6 +127,11 @@ HOLDS = [
     ("fib saddr . iif oif missing accept", packet(routed_back=False), YES, ""),
     ("fib saddr . iif oif exists accept", packet(routed_back=False), NO, ""),
     ("fib daddr type local accept", packet(daddr_type="local"), YES, ""),
+    ("fib daddr . mark type != { local, anycast } drop", packet(daddr_type="unicast"), "drop", ""),
+    ("fib saddr type local accept", packet(saddr_type="local"), YES, ""),
+    ("fib saddr . oif type local accept", packet(saddr_type="unicast"), NO, ""),
+    ("meta skuid 0-4294967295 accept", packet(skuid=7), YES, ""),
+    ("meta skuid 0-4294967295 accept", packet(), NO, ""),
     ("limit rate 1/second accept", packet(), YES, ""),
     ("limit rate over 1/second accept", packet(), NO, ""),
     ('iifname . oifname { "a" . "b" } accept', packet(iifname="a", oifname="b"), YES, ""),
@@ -212,7 +217,7 @@ def test_what_was_logged_and_which_rules_held_is_told() -> None:
         ("meta l4proto 1 accept", six(ICMP)),  # and whether a family was before it
         ("fib saddr . iif oif missing drop", packet()),  # nothing was said of the way back
         ("fib daddr type local accept", packet()),
-        ("meta skuid 0 accept", packet()),
+        ("meta cgroup 0 accept", packet()),
         ("iifname vmap { * : drop }", packet()),
     ],
 )

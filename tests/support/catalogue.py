@@ -3,8 +3,9 @@
 A case says what it has beside world.yaml: `policies` (fields of the spec, and the name), `tiers`,
 `workloads`, `networksets`, `default`, `untold`, `untold_ports`, `unready`; for short, `in` are the
 ingress rules of app == 'db', `out` the egress rules of app == 'web'. `allow`, `deny` and `reject`
-are packets: SOURCE > DESTINATION PROTOCOL [[SPORT>]DPORT | TYPE/CODE] [STATE]. `logs` and `staged`
-say of some packets what is logged, and which staged rules would deny it.
+are packets: SOURCE > DESTINATION PROTOCOL [[SPORT>]DPORT | TYPE/CODE] [STATE] [by WORKLOAD], the
+last of one that is forged. `logs` and `staged` say of some packets what is logged, and which staged
+rules would deny it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ KEYS = {
 PACKET = re.compile(
     r"(?P<source>\S+) > (?P<destination>\S+) (?P<protocol>\w+)"
     r"(?: (?:(?P<sport>\d+)>)?(?P<dport>\d+)|(?: (?P<type>\d+)/(?P<code>\d+)))?"
-    r"(?: (?P<state>established|related|invalid))?"
+    r"(?: (?P<state>established|related|invalid))?(?: by (?P<by>\w+))?"
 )
 World = dict[str, Any]
 
@@ -138,9 +139,13 @@ def _workload(name: str, raw: World) -> Workload:
             "spec": {
                 "node": THERE if raw.get("remote") else HERE,
                 "netns": name,
+                "mode": raw.get("mode", "veth"),
                 "ports": raw.get("ports", []),
             },
-            "status": {"addresses": raw["addresses"]},
+            "status": {
+                "addresses": raw["addresses"],
+                "hostInterface": f"rtv-{raw['parent']}" if "parent" in raw else "",
+            },
         }
     )
 
@@ -158,7 +163,10 @@ def packet(text: str, named: dict[str, list[str]]) -> Sent:
     if (protocol in PORTED) != bool(match["dport"]):
         raise ValueError(f"ports, or none: {text}")
     numbers = (None, None) if first is None else (int(first), int(second))
-    sent = Sent(source, destination, protocol, *numbers, match["state"] or "new")
+    state, by = match["state"] or "new", match["by"] or ""
+    if by and by not in named:
+        raise ValueError(f"by nobody: {text}")
+    sent = Sent(source, destination, protocol, *numbers, state, by)
     if sent.is_pinged != bool(match["type"]):
         raise ValueError(f"type and code, or none: {text}")
     return sent

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from routed.kernel import netns as spaces
 from support.netns import run
+
+SIOCOUTQ = 0x5411
 
 SERVER = """
 import socket, sys
@@ -78,3 +83,13 @@ def heard(server: subprocess.Popen[str]) -> str:
     """The address of the next peer, as the server sees it."""
     assert server.stdout is not None
     return server.stdout.readline().split()[0]
+
+
+def acknowledged(one: socket.socket, seconds: float = 5) -> bool:
+    """Whether the other end has all that was sent."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        (left,) = struct.unpack("i", fcntl.ioctl(one, SIOCOUTQ, bytes(4)))
+        if left == 0:
+            return True
+    return False

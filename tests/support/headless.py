@@ -1,6 +1,6 @@
 """A small rack without a control plane: hosts that work from the intent on their disks, with the
 real kernel driver, the real speaker, and switches that run BIRD. For kernels without nftables, so
-the filter is one that is always in place.
+the filter is one that is always in place, unless a host has policies.
 
     tor (BIRD) --- h1:up0 host1     workloads
           \\------- h2:up0 host2
@@ -13,6 +13,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 import httpx
 
-from api.resources import BGPPeer, IPBlock, IPPool, Node, ObjectMeta
+from api.resources import BGPPeer, IPBlock, IPPool, NetworkPolicy, Node, ObjectMeta
 from api.resources.bgppeer import BGPPeerSpec
 from api.resources.ippool import IPBlockSpec, IPPoolSpec
 from api.resources.net import parse_cidr
@@ -34,7 +36,8 @@ import sys
 from routed.agent import run
 from routed.lab.hollow.host import HollowFilter
 from routed.main import main
-run.Nft = HollowFilter
+if "hollow" in sys.argv:
+    run.Nft = HollowFilter
 run._client = lambda settings: None
 sys.argv = ["routed", "agent", "--config", sys.argv[1]]
 main()
@@ -57,9 +60,17 @@ PEERS
 
 
 class HeadlessHost:
-    """A namespace with agent and speaker. `peers`: addresses of its switches, by name."""
+    """A namespace with agent and speaker. `peers`: addresses of its switches, by name. With
+    `policies` its filter is the kernel's."""
 
-    def __init__(self, number: int, namespace: str, peers: dict[str, str], home: Path) -> None:
+    def __init__(
+        self,
+        number: int,
+        namespace: str,
+        peers: dict[str, str],
+        home: Path,
+        policies: Iterable[NetworkPolicy] = (),
+    ) -> None:
         self.name, self.namespace, self.home = f"host{number}", namespace, home
         self.number = number
         home.mkdir()
@@ -67,10 +78,13 @@ class HeadlessHost:
         (home / "agent.yaml").write_text(
             f"node: {self.name}\nrunDir: {home}/run\nstateDir: {home}/state\nresyncSeconds: 5\n"
         )
-        (home / "state" / "intent.json").write_bytes(Encoder().encode(self._intent(peers), {}))
+        named = {one.metadata.name: one for one in policies}
+        intent = replace(self._intent(peers), policies=named)
+        (home / "state" / "intent.json").write_bytes(Encoder().encode(intent, {}))
         inside = ["nsenter", f"--net=/run/netns/{namespace}", "--", sys.executable]
         config = f"{home}/agent.yaml"
-        self.agent = Process("agent", [*inside, "-c", AGENT, config], home)
+        more = [] if named else ["hollow"]
+        self.agent = Process("agent", [*inside, "-c", AGENT, config, *more], home)
         speaker = [*inside, "-m", "routed.main", "speaker", "--config", config]
         self.speaker = Process("speaker", speaker, home)
         transport = httpx.HTTPTransport(

@@ -9,16 +9,25 @@ the compiler puts them in another order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address, ip_network
 
-from policies.compile.ruleset import Chain, Ruleset, Set, chain, label_of
-
-Mutator = Callable[[Ruleset], Ruleset]
-Line = tuple[str, str]  # a rule's text, and what its comment says
-Lines = list[Line]
+from policies.compile.ruleset import Set
+from support.mutating import (
+    Lines,
+    Mutator,
+    chains,
+    first_of,
+    last_of,
+    sets,
+    swapped,
+    texts,
+    without,
+    without_first,
+    without_last,
+)  # fmt: skip
+from support.slave_mutators import of_slaves
 
 # a match of a rule, by what it is about; {x} is an anonymous set, a prefix or a number
 _VALUE = r"(?:\{[^}]*\}|[^\s@]\S*)"
@@ -56,63 +65,6 @@ PARTS = {
 }
 
 
-def _lines(one: Chain) -> Lines:
-    """The rules without their comments, which have a digest of the text."""
-    return [
-        (text.removesuffix(f' comment "{mark}"'), label_of(mark))
-        for text, mark in zip(one.rules, one.marks, strict=True)
-    ]
-
-
-def chains(change: Callable[[Lines], Iterable[Line]], names: str = "") -> Mutator:
-    """A mutator of the chains whose names match."""
-
-    def mutate(ruleset: Ruleset) -> Ruleset:
-        found = dict(ruleset.chains)
-        for name, one in ruleset.chains.items():
-            lines = _lines(one)
-            after = list(change(list(lines)))
-            if re.match(names, name) and after != lines:
-                found[name] = chain(after, one.hook)
-        return replace(ruleset, chains=found)
-
-    return mutate
-
-
-def texts(pattern: str, to: str | Callable[[re.Match[str]], str], names: str = "") -> Mutator:
-    """A mutator of rules in which `pattern` is, as a whole word."""
-    found = re.compile(rf"(?<!\S){pattern}(?!\S)")
-
-    def change(lines: Lines) -> Iterator[Line]:
-        for text, label in lines:
-            yield " ".join(found.sub(to, text).split()), label
-
-    return chains(change, names)
-
-
-def without(pattern: str, names: str = "") -> Mutator:
-    """Rules in which `pattern` is are lost."""
-    found = re.compile(rf"(?<!\S){pattern}(?!\S)")
-    return chains(lambda lines: [one for one in lines if not found.search(one[0])], names)
-
-
-def sets(change: Callable[[str, Set], Iterable[str]], names: str) -> Mutator:
-    """A mutator of the elements of the sets whose names match."""
-
-    def mutate(ruleset: Ruleset) -> Ruleset:
-        return replace(
-            ruleset,
-            sets={
-                name: replace(one, elements=frozenset(change(name, one)))
-                if re.match(names, name)
-                else one
-                for name, one in ruleset.sets.items()
-            },
-        )
-
-    return mutate
-
-
 def _turned(match: re.Match[str]) -> str:
     """The opposite of a match."""
     words = match[0]
@@ -134,15 +86,6 @@ def _by_one(step: int, match: re.Match[str]) -> str:
     """Every number of a match, its own words aside, is one more or less."""
     head, tail = re.match(r"(\D*?(?:ip6?|icmpv6|l4proto|\S+) \S+(?: !=)? )(.*)", match[0]).groups()  # type: ignore[union-attr]
     return head + re.sub(r"\d+", lambda number: str(max(0, int(number[0]) + step)), tail)
-
-
-def _first_of(match: re.Match[str]) -> str:
-    """Of an anonymous set only the first element."""
-    return re.sub(r"\{ ([^,}]+),[^}]*\}", r"\1", match[0])
-
-
-def _last_of(match: re.Match[str]) -> str:
-    return re.sub(r"\{[^}]*, ([^,}]+) \}", r"\1", match[0])
 
 
 def _lower_end(match: re.Match[str]) -> str:
@@ -169,24 +112,9 @@ def _shorter(match: re.Match[str]) -> str:
     return re.sub(r"[0-9a-f.:]+/\d+", twice, match[0])
 
 
-def _swapped(lines: Lines) -> Lines:
-    """Neighbours change places."""
-    for place in range(0, len(lines) - 1, 2):
-        lines[place], lines[place + 1] = lines[place + 1], lines[place]
-    return lines
-
-
 def _jumps_reversed(lines: Lines) -> Lines:
     jumps = [one for one in lines if one[0].startswith("jump ")]
     return [jumps.pop() if one[0].startswith("jump ") else one for one in lines]
-
-
-def _without_first(_: str, one: Set) -> list[str]:
-    return sorted(one.elements)[1:]
-
-
-def _without_last(_: str, one: Set) -> list[str]:
-    return sorted(one.elements)[:-1]
 
 
 def _neighbour(_: str, one: Set) -> list[str]:
@@ -241,7 +169,7 @@ def _of_direction(direction: str) -> Iterator[tuple[str, Mutator]]:
     yield "a tier's Deny as Allow", texts("drop", "accept", tier)
     yield "the node's default Deny as Allow", texts("drop", "accept", end)
     yield "the node's default Allow as Deny", texts("accept", "drop", end)
-    yield "rules in another order", chains(_swapped, inside)
+    yield "rules in another order", chains(swapped, inside)
     yield "rules backwards", chains(lambda lines: lines[::-1], policy)
     yield "policies backwards", chains(_jumps_reversed, tier)
     yield "tiers backwards", chains(_jumps_reversed, end)
@@ -290,14 +218,14 @@ def _of_hosts() -> Iterator[tuple[str, Mutator]]:
             yield f"by the other interface, {at}", texts(f"{key}name", f"{other}name", base)
             continue
         yield f"failsafe ports lost, {at}", without(ports, base)
-        yield f"only the first failsafe port, {at}", texts(ports, _first_of, base)
-        yield f"only the last failsafe port, {at}", texts(ports, _last_of, base)
+        yield f"only the first failsafe port, {at}", texts(ports, first_of, base)
+        yield f"only the last failsafe port, {at}", texts(ports, last_of, base)
         yield f"all ports are failsafe, {at}", texts(ports, "", base)
         yield f"failsafe for the other end, {at}", texts("dport", "sport", base)
         needed = r"icmpv6 type \{[^}]*\}"
         yield f"no neighbours, {at}", without(needed, base)
-        yield f"only the first of ICMPv6, {at}", texts(needed, _first_of, base)
-        yield f"only the last of ICMPv6, {at}", texts(needed, _last_of, base)
+        yield f"only the first of ICMPv6, {at}", texts(needed, first_of, base)
+        yield f"only the last of ICMPv6, {at}", texts(needed, last_of, base)
         yield f"all of ICMPv6, {at}", texts(needed, "meta l4proto 58", base)
         yield f"no path MTU, {at}", without("icmp type 3 .*", base)
         yield f"all that cannot be reached, {at}", texts("icmp code 4", "", base)
@@ -322,8 +250,8 @@ def _all() -> Iterator[tuple[str, Mutator]]:
             for step, word in ((1, "more"), (-1, "less")):
                 yield f"one {word}: {what}", texts(pattern, partial(_by_one, step), RULES)
         if _VALUE in pattern:
-            yield f"only the first: {what}", texts(pattern, _first_of, RULES)
-            yield f"only the last: {what}", texts(pattern, _last_of, RULES)
+            yield f"only the first: {what}", texts(pattern, first_of, RULES)
+            yield f"only the last: {what}", texts(pattern, last_of, RULES)
             if "nets" in what:
                 yield f"half: {what}", texts(pattern, _longer, RULES)
                 yield f"twice: {what}", texts(pattern, _shorter, RULES)
@@ -334,7 +262,7 @@ def _all() -> Iterator[tuple[str, Mutator]]:
             yield f"{what}, {direction}", mutator
     yield "sent on by the other link, ingress", texts("oifname", "iifname", "ingress-links")
     yield "sent on by the other link, egress", texts("iifname", "oifname", "egress-links")
-    yield "groups in another order", chains(_swapped, r"(?:ingress|egress)-links")
+    yield "groups in another order", chains(swapped, r"(?:ingress|egress)-links")
     yield "the first group lost", chains(lambda lines: lines[1:], r"(?:ingress|egress)-links")
     yield "bits the wrong way", texts(r"(\S+ )@(bit-\S+)", r"\1!= @\2", REAL)
     yield "half of the groups lost", without(r"goto \S+-links-?[01]*0", REAL)
@@ -346,17 +274,18 @@ def _all() -> Iterator[tuple[str, Mutator]]:
         texts(r"icmpv6 type \{.*\}", "meta l4proto 58", "policy-tohost"),
     )
     yield from _of_hosts()
+    yield from of_slaves()
     for version in (4, 6):
         for kind in ("selector", "nets", "named"):
             name = f"{kind}{version}-"
             yield f"empty sets: {name}", sets(lambda _, one: (), name)
-            yield f"the first element lost: {name}", sets(_without_first, name)
-            yield f"the last element lost: {name}", sets(_without_last, name)
+            yield f"the first element lost: {name}", sets(without_first, name)
+            yield f"the last element lost: {name}", sets(without_last, name)
         yield f"the address beside: selector{version}-", sets(_neighbour, f"selector{version}-")
         yield f"the port beside: named{version}-", sets(_another_port, f"named{version}-")
         yield f"the other protocol: named{version}-", sets(_another_protocol, f"named{version}-")
         yield f"twice: nets{version}-", sets(_whole_net, f"nets{version}-")
-    yield "the first link lost", sets(_without_first, "links-")
+    yield "the first link lost", sets(without_first, "links-")
     yield "empty sets of bits", sets(lambda _, one: (), "bit-")
 
 

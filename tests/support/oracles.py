@@ -22,7 +22,8 @@ RESET, PROHIBITED = "tcp reset", "admin-prohibited"
 LOG_GROUP = 82  # of nflog
 JUDGING = (
     "policy-egress", "policy-ingress", "policy-tohost", "policy-host-in", "policy-host-out",
-    "policy-forward-in", "policy-forward-out",
+    "policy-forward-in", "policy-forward-out", "policy-slaves-egress", "policy-slaves-ingress",
+    "policy-slaves-sent", "policy-slaves-forward-in", "policy-slaves-forward-out",
 )  # fmt: skip
 TRIAL = "trial-"  # what base chains begin with that only count what is staged
 
@@ -32,7 +33,7 @@ class Evaluated:
 
     def __init__(self, scene: Scene, sent: Sent) -> None:
         self.scene, self.sent = scene, sent
-        self.sender, self.receiver = scene.at(sent.source), scene.at(sent.destination)
+        self.sender, self.receiver = scene.sender(sent), scene.at(sent.destination)
         self.passing = sent.state in PASSING  # the evaluator is asked about first packets only
         ends = {one.metadata.name for one in (self.sender, self.receiver) if one is not None}
         self.unready = not scene.unready.isdisjoint(ends)  # it does not know of links
@@ -51,7 +52,7 @@ class Evaluated:
     def decisions(self) -> list[tuple[str, Decision]]:
         """(direction, what it says) of each end that is here, in order, up to one that does not
         allow it; the allow-list of the host is an end too."""
-        if self.passing or self.unready:
+        if self.passing or self.unready or self.sent.by:
             return []
         asked = [("egress", self.judged.egress), ("host", self.judged.own_host)]
         asked = asked if self.sender is not None else []
@@ -73,7 +74,7 @@ class Evaluated:
     @property
     def verdict(self) -> str:
         """allow, deny or reject."""
-        if self.unready:
+        if self.unready or self.sent.by:
             return "deny"
         return self.decisions[-1][1].verdict.lower() if self.decisions else "allow"
 
@@ -136,7 +137,7 @@ class Interpreted:
             self.outcomes.append(ruleset.walk(packet, hook))
             if self.outcomes[-1].verdict != "accept":
                 break
-        last = self.outcomes[-1]
+        last = self.outcomes[-1] if self.outcomes else Outcome()  # of what no hook sees
         if last.verdict == "reject":
             wanted = RESET if sent.protocol == 6 else PROHIBITED
             assert last.answer == wanted, f"{sent}: answered with {last.answer}"

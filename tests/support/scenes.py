@@ -17,12 +17,13 @@ from api.resources.hostendpoint import HostEndpoint
 from api.resources.net import IPAddress
 from api.resources.policy import NetworkPolicy, NetworkSet, Tier
 from api.resources.selectors import parse
-from api.resources.workload import Workload
+from api.resources.workload import IPVLAN, Mode, Workload
 from policies.failsafe import Failsafe, failsafe
 from policies.model import (
     Default,
     Endpoint,
     HostInterface,
+    Ipvlan,
     Members,
     Membership,
     Needs,
@@ -35,18 +36,20 @@ from support.rulesets import Packet as SeenPacket
 from support.rulesets.packets import ICMP, ICMPV6, PINGED, PORTED
 
 HERE, THERE = "here", "there"  # the host in question, and any other
-LINK_GROUP, UPLINK = 0x7264, "up0"
+LINK_GROUP, SLAVE_GROUP, UPLINK = 0x7264, 0x7267, "up0"
 NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP", 136: "UDPLite"}
 NUMBERS = {name: number for number, name in NAMES.items()}
 GATEWAYS = frozenset(map(ip_address, ("169.254.1.1", "fe80::1", "255.255.255.255")))
 ASKS = frozenset({0, 8, *range(13, 19)})  # types of ICMP that Linux knows as no errors
 FAILSAFE = failsafe()
+Link = tuple[str, int] | None  # name and group
 PASSING = ("established", "related")  # states that no policy is asked about
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A packet: `first` and `second` are its ports, or type and code of its ICMP."""
+    """A packet: `first` and `second` are its ports, or type and code of its ICMP. `by`: the
+    workload that sends it under an address that is not its own."""
 
     source: IPAddress
     destination: IPAddress
@@ -54,12 +57,14 @@ class Sent:
     first: int | None = None
     second: int | None = None
     state: str = "new"
+    by: str = ""
 
     def __str__(self) -> str:
         what = NAMES.get(self.protocol, str(self.protocol))
         numbers = "" if self.first is None else f" {self.first}/{self.second}"
         state = "" if self.state == "new" else f" {self.state}"
-        return f"{self.source} > {self.destination} {what}{numbers}{state}"
+        by = f" by {self.by}" if self.by else ""
+        return f"{self.source} > {self.destination} {what}{numbers}{state}{by}"
 
     @property
     def is_pinged(self) -> bool:
@@ -144,15 +149,30 @@ class Scene:
                 self.link_of(one),
             )
             for one in self._local()
-            if one.metadata.name not in self.unready
+            if one.metadata.name not in self.unready and one.spec.mode is not Mode.IPVLAN_L3
         ]
+
+    @property
+    def ipvlan(self) -> Ipvlan:
+        """For the compiler: those of the host `HERE` of these modes."""
+        some = [one for one in self._local() if one.spec.mode in IPVLAN]
+        return Ipvlan(
+            frozenset(address for one in some for address in one.status.addresses),
+            frozenset(
+                address
+                for one in some
+                if one.spec.mode is Mode.IPVLAN_L3
+                for address in one.status.addresses
+            ),
+            frozenset(parent_of(one) for one in some),
+        )
 
     def _local(self) -> list[Workload]:
         return [one for one in self.workloads if one.spec.node == HERE]
 
     def link_of(self, workload: Workload) -> str:
         name = workload.metadata.name
-        return self.links.get(name, f"rt{name}")
+        return "" if workload.spec.mode in IPVLAN else self.links.get(name, f"rt{name}")
 
     def at(self, address: IPAddress) -> Workload | None:
         """The workload of the host `HERE` that has it."""
@@ -210,7 +230,7 @@ class Scene:
 
     def seen(self, sent: Sent) -> Iterator[tuple[str, SeenPacket]]:
         """(hook, the packet there), in order, on the host `HERE`."""
-        sender, receiver = self.at(sent.source), self.at(sent.destination)
+        sender, receiver = self.sender(sent), self.at(sent.destination)
         to_host, from_host = self.takes(sent.destination), sent.source in self.host
         ported = sent.protocol in PORTED
         packet = {
@@ -222,9 +242,17 @@ class Scene:
             "type": sent.first if sent.is_pinged else None,
             "code": sent.second if sent.is_pinged else None,
             "state": sent.state,
-            "routed_back": True,
+            "routed_back": not sent.by,
+            "saddr_type": "local" if from_host or sent.source.is_loopback else "unicast",
             "daddr_type": "local" if to_host else "unicast",
+            "skuid": 0 if from_host else None,
         }
+        if any(one is not None and one.spec.mode in IPVLAN for one in (sender, receiver)):
+            pinned = sent.source.version == 4
+            for hook, first, last in self._beside(sender, receiver, from_host, to_host, pinned):
+                sides = {**_link("i", first), **_link("o", last)}
+                yield hook, SeenPacket(**packet, **sides)  # type: ignore[arg-type]
+            return
         come = self._side("i", None if from_host else sender, there=not from_host)
         gone = self._side("o", receiver, there=not to_host)
         nowhere = self._side("o", None, there=False)
@@ -237,6 +265,54 @@ class Scene:
         yield hook, SeenPacket(**packet, **come, **gone)  # type: ignore[arg-type]
         yield "postrouting", SeenPacket(**packet, **come, **gone)  # type: ignore[arg-type]
 
+    def sender(self, sent: Sent) -> Workload | None:
+        """The workload of the host `HERE` that sends it."""
+        if sent.by:
+            return next(one for one in self._local() if one.metadata.name == sent.by)
+        return self.at(sent.source)
+
+    def _beside(
+        self,
+        sender: Workload | None,
+        receiver: Workload | None,
+        from_host: bool,
+        to_host: bool,
+        pinned: bool,
+    ) -> Iterator[tuple[str, Link, Link]]:
+        """What hooks see of workloads of the ipvlan modes, and by which links: as it was tried in
+        tests/guest. What is `pinned` leaves by the parent, and comes back from the switch."""
+        by, to = (
+            None if one is None else (parent_of(one) if one.spec.mode in IPVLAN else "")
+            for one in (sender, receiver)
+        )
+        if by and by == to:
+            return
+        gone: Link = (UPLINK, 0)
+        if to:
+            gone = f"rtv-{to}", SLAVE_GROUP
+        elif receiver is not None:
+            gone = self.link_of(receiver), LINK_GROUP
+        if by and receiver is not None and pinned:
+            yield "output", None, (by, 0)
+            yield from self._beside(None, receiver, from_host, to_host, pinned)
+            if not to:
+                yield "forward", (by, 0), gone
+        elif by or from_host:
+            gone = ("lo", 0) if to_host else (by, 0) if by and receiver is None else gone
+            yield "output", None, gone
+            yield "postrouting", None, gone
+            if to_host:
+                yield "prerouting", ("lo", 0), None
+                yield "input", ("lo", 0), None
+        elif sender is not None:
+            come = self.link_of(sender), LINK_GROUP
+            yield "prerouting", come, None
+            yield "forward", come, gone
+            yield "postrouting", come, gone
+        elif to and receiver is not None and receiver.spec.mode is Mode.IPVLAN_L3S:
+            yield "prerouting", (to, 0), None
+            yield "input", (to, 0), None
+
     def _side(self, which: str, workload: Workload | None, *, there: bool) -> dict[str, object]:
         """The link by which a packet comes or goes: a workload's, the uplink, or none."""
         if not there:
@@ -244,6 +320,15 @@ class Scene:
         if workload is None:
             return {f"{which}ifname": UPLINK, f"{which}ifgroup": 0}
         return {f"{which}ifname": self.link_of(workload), f"{which}ifgroup": LINK_GROUP}
+
+
+def parent_of(workload: Workload) -> str:
+    return workload.status.host_interface.removeprefix("rtv-")
+
+
+def _link(which: str, link: Link) -> dict[str, object]:
+    name, group = link or ("", None)
+    return {f"{which}ifname": name, f"{which}ifgroup": group}
 
 
 def addresses(*texts: str) -> frozenset[IPAddress]:

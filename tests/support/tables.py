@@ -70,5 +70,6 @@ def compiled(scene: Scene, compiler: Compiler | None = None) -> Wanted:
         scene.default,
         scene.interfaces,
         scene.failsafe,
+        scene.ipvlan,
     )
     return (compiler or Compiler()).compile(made, scene.membership(made.needs()))

@@ -15,8 +15,9 @@ class Packet:
     """`protocol` is a number of the IANA's. Ports where the protocol has them, `type` and `code`
     where it is ICMP of its family. `iifgroup`, `oifgroup`: None where there is no such link (input
     has no outgoing one). `state` and `status` are conntrack's. `routed_back`: whether the way to
-    the source leads out of the link that it came in by; `daddr_type`: that of the destination in
-    the routing table; None: not said."""
+    the source leads out of the link that it came in by; `saddr_type`, `daddr_type`: those of source
+    and destination in the routing table; None: not said. `skuid`: whose process has sent it; None:
+    no process of this namespace."""
 
     saddr: IPv4Address | IPv6Address
     daddr: IPv4Address | IPv6Address
@@ -33,7 +34,9 @@ class Packet:
     status: frozenset[str] = field(default_factory=frozenset)
     mark: int = 0
     routed_back: bool | None = None
+    saddr_type: str | None = None
     daddr_type: str | None = None
+    skuid: int | None = None
 
     def __post_init__(self) -> None:
         if self.saddr.version != self.daddr.version:

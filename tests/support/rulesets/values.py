@@ -64,6 +64,13 @@ class Garbage:
 
 GARBAGE = Garbage()
 Names = dict[str, int]
+# of what the type is asked; links and marks that it is asked with decide nothing here
+TYPED = {
+    ("daddr",): "daddr_type",
+    ("daddr", "mark"): "daddr_type",
+    ("saddr",): "saddr_type",
+    ("oif", "saddr"): "saddr_type",
+}
 
 
 class Field:
@@ -166,6 +173,12 @@ def _group(side: str) -> Callable[[Packet], int]:
     return value
 
 
+def _skuid(packet: Packet) -> int:
+    if packet.skuid is None:
+        raise Break
+    return packet.skuid
+
+
 def _l4proto(packet: Packet) -> int:
     return packet.protocol
 
@@ -179,6 +192,7 @@ META = {
     "nfproto": Field(lambda packet: NFPROTO[packet.version], _one_of(NFPROTO.values())),
     "protocol": Field(lambda packet: packet.version, _ether),
     "mark": Field(lambda packet: packet.mark, _number({})),
+    "skuid": Field(_skuid, _number({"root": 0})),
 }
 PAYLOAD = {
     **{
@@ -232,8 +246,10 @@ def field(left: Any) -> list[Field]:
             return [Field(lambda packet: packet.state, _one_of(STATES))]
         case {"fib": {"result": "oif", "flags": flags}} if sorted(flags) == ["iif", "saddr"]:
             return [Field(_asked("routed_back"), _truth)]
-        case {"fib": {"result": "type", "flags": flags}} if flags in ("daddr", ["daddr"]):
-            return [Field(_asked("daddr_type"), _text)]
+        case {"fib": {"result": "type", "flags": flags}}:
+            words = [flags] if isinstance(flags, str) else sorted(flags)
+            if tuple(words) in TYPED:
+                return [Field(_asked(TYPED[tuple(words)]), _text)]
     raise Unknown(f"left side {left}")
 
 
