@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from support.agents import agent_on
-from support.policing import KeptFilter, allow_from, declare, policy
+from support.policing import KeptFilter, allow_from, applied, declare, enforced, played, policy
 
 from api.client import WatchEvent
 from api.client.selections import Entries
-from api.resources import Condition, HostEndpoint
+from api.resources import HostEndpoint
 from api.resources.errors import ConfigError
 from policies.compile.hooks import closed
 from policies.failsafe import ALWAYS
@@ -27,7 +27,6 @@ from routed.agent.intent import Encoder, by_kind, only_policies, parse
 from routed.agent.request import AttachRequest
 from routed.agent.speech import Speech
 from routed.agent.told import Known
-from routed.agent.views import conditions
 from routed.kernel import interfaces
 from routed.kernel.fake import FakeKernel
 from routed.settings import AgentSettings, load
@@ -45,37 +44,11 @@ def edge(name: str = "edge", labels: dict[str, str] | None = None, **spec: Any) 
 
 
 def play(directory: Path, body: Body) -> None:
-    async def whole() -> None:
-        kernel, table = FakeKernel(), KeptFilter()
-        for name in ("web", "db"):
-            kernel.add_namespace(name)
-        agent = agent_on(kernel, directory)
-        agent.filtering.table.filter = table
-        serving = asyncio.create_task(agent.writer.serve())
-        await agent.writer.synced()
-        await body(agent, kernel, table)
-        assert not serving.done()
-        serving.cancel()
-
-    asyncio.run(whole())
-
-
-async def applied(agent: Agent) -> None:
-    """What was handed to the writer before is done."""
-
-    async def nothing() -> None:
-        pass
-
-    await asyncio.sleep(0)
-    await agent.writer.run(nothing)
+    played(directory, body, KeptFilter())
 
 
 def put(agent: Agent, *policies: Any, ends: tuple[HostEndpoint, ...] = (), **more: Any) -> None:
     declare(agent, *policies, host_endpoints={one.metadata.name: one for one in ends}, **more)
-
-
-def said(agent: Agent) -> Condition:
-    return next(one for one in conditions(agent) if one.type == "PoliciesEnforced")
 
 
 def rules(table: KeptFilter, name: str) -> str:
@@ -105,7 +78,7 @@ def test_an_endpoint_alone_filters_nothing_and_a_policy_does_without_a_round(
         await applied(agent)
         assert not table.rules
         assert agent.rounds == rounds
-        assert said(agent).status == "True"
+        assert enforced(agent).status == "True"
 
     play(tmp_path, body)
 
@@ -180,12 +153,12 @@ def test_an_interface_that_is_not_there_is_told_of(
         put(agent, SHUT, ends=(edge(interfaceName="eht0"), edge("no", {}, interfaceName="eht0")))
         await applied(agent)
         assert 'iifname "eht0" goto' in rules(table, IN), "in effect once it is there"
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("True", "AllEnforced")
         assert condition.message == "HostEndpoint edge: no interface is called eht0 now"
         put(agent, SHUT, ends=(edge(),))
         await applied(agent)
-        assert said(agent).message == ""
+        assert enforced(agent).message == ""
 
     play(tmp_path, body)
 
@@ -198,12 +171,12 @@ def test_of_several_of_one_interface_the_others_are_told_of(
     async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
         put(agent, SHUT, ends=(edge(), edge("late")))
         await applied(agent)
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "InterfaceUnknown")
         assert condition.message == "HostEndpoint late: up0 is that of HostEndpoint edge"
         put(agent, SHUT, ends=(edge(), edge("late", labels={})))
         await applied(agent)
-        assert said(agent).status == "True", "nothing is lost"
+        assert enforced(agent).status == "True", "nothing is lost"
 
     play(tmp_path, body)
 
@@ -214,11 +187,11 @@ def test_what_rules_of_the_host_select_are_members_of_this_host_at_once(tmp_path
         put(agent, policy("in", selector="role == 'edge'", ingress=allow_from(web)), ends=(edge(),))
         await applied(agent)
         assert agent.guard.enforcement.needs.selectors == {web}
-        assert said(agent).reason == "MembersUnknown"
+        assert enforced(agent).reason == "MembersUnknown"
         agent.guard.members.known[web] = Known(Entries(), "1")
         agent.guard.changed()
         await applied(agent)
-        assert said(agent).status == "True"
+        assert enforced(agent).status == "True"
         await attach(agent, "web")
         (record,) = agent.records.held.values()
         assert table.members(web) == {str(record.addresses[0])}
@@ -261,7 +234,7 @@ def test_where_the_hosts_rules_are_refused_workloads_are_not_closed(tmp_path: Pa
         put(following, SHUT, ends=(edge(),))
         serving = asyncio.create_task(following.writer.serve())
         await following.writer.synced()
-        assert said(following).reason == "RulesRefused"
+        assert enforced(following).reason == "RulesRefused"
         assert not other.rules
         db = policy("web", selector="app == 'web'", ingress=[{"action": "Allow"}])
         put(following, SHUT, db, ends=(edge(),))
@@ -270,7 +243,7 @@ def test_where_the_hosts_rules_are_refused_workloads_are_not_closed(tmp_path: Pa
         other.refuses = ""
         await following.writer.synced()
         assert link in other.links()
-        assert said(following).status == "True"
+        assert enforced(following).status == "True"
         serving.cancel()
 
     play(tmp_path, body)
@@ -305,7 +278,7 @@ def test_one_told_by_its_addresses_is_where_these_are(
         put(agent, SHUT, ends=(here, nowhere))
         await applied(agent)
         assert 'iifname "up7" goto' in rules(table, IN)
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "InterfaceUnknown")
         assert condition.message == "HostEndpoint gone: no interface but loopback has 192.0.2.10"
         where["name"] = "up8"

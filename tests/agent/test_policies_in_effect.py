@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 from support.agents import agent_on
-from support.policing import KeptFilter, allow_from, declare, declared, policy
+from support.policing import (
+    KeptFilter,
+    allow_from,
+    applied,
+    declare,
+    declared,
+    enforced,
+    played,
+    policy,
+)
 
 from api.client import Unreachable
 from api.client.selections import LOST, SYNCED, Entries, Told
-from api.resources import Condition, ObjectMeta, Workload
+from api.resources import ObjectMeta, Workload
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import parse_address
 from api.resources.workload import WorkloadSpec
@@ -26,7 +35,6 @@ from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement
 from routed.agent.request import AttachRequest
 from routed.agent.told import Known
-from routed.agent.views import conditions
 from routed.kernel.fake import FakeKernel
 from routed.state import Endpoint
 
@@ -36,43 +44,14 @@ Body = Callable[[Agent, FakeKernel, KeptFilter], Awaitable[None]]
 
 
 def play(directory: Path, body: Body, *, told: bool = True) -> None:
-    """An agent whose writer runs, and who knows of webs that there are none elsewhere."""
-
-    async def whole() -> None:
-        kernel, table = FakeKernel(), KeptFilter()
-        for name in ("web", "db", "other"):
-            kernel.add_namespace(name)
-        agent = agent_on(kernel, directory)
-        agent.filtering.table.filter = table
-        if told:
-            agent.guard.members.known[WEB] = Known(Entries(), "1")
-        serving = asyncio.create_task(agent.writer.serve())
-        await agent.writer.synced()
-        await body(agent, kernel, table)
-        assert not serving.done()
-        serving.cancel()
-
-    asyncio.run(whole())
+    """`told`: that nobody is what WEB selects."""
+    played(directory, body, KeptFilter(), {WEB: Known(Entries(), "1")} if told else {})
 
 
 async def attach(agent: Agent, name: str, app: str = "", **more: Any) -> Attachment:
     labels = {"app": app or name}
     wanted = {"name": name, "netns": name, "labels": labels, **more}
     return (await agent.attach(AttachRequest.model_validate(wanted)))[0]
-
-
-async def applied(agent: Agent) -> None:
-    """What was handed to the writer before is done."""
-
-    async def nothing() -> None:
-        pass
-
-    await asyncio.sleep(0)
-    await agent.writer.run(nothing)
-
-
-def said(agent: Agent) -> Condition:
-    return next(one for one in conditions(agent) if one.type == "PoliciesEnforced")
 
 
 def test_without_policies_nothing_is_asked_of_the_filter(tmp_path: Path) -> None:
@@ -82,7 +61,7 @@ def test_without_policies_nothing_is_asked_of_the_filter(tmp_path: Path) -> None
         await agent.detach("web")
         assert (table.steps, bool(table.rules)) == ([], False)
         assert agent.guard.enforcement.wanted.plan.endpoints == {}
-        assert (said(agent).status, said(agent).reason) == ("True", "AllEnforced")
+        assert (enforced(agent).status, enforced(agent).reason) == ("True", "AllEnforced")
 
     play(tmp_path, body)
 
@@ -338,13 +317,13 @@ def test_members_that_were_never_told_are_waited_for_and_said(tmp_path: Path) ->
         assert not [name for name in table.rules.sets if name.startswith("selector")]
         texts = [text for chain in table.rules.chains.values() for text in chain.rules]
         assert not [text for text in texts if "saddr" in text], "allows nothing"
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "MembersUnknown")
         assert f"shut waits for the members of {WEB!r}" in condition.message
         agent.guard.members.known[WEB] = Known(Entries(), "1")
         agent.guard.changed()
         await applied(agent)
-        assert said(agent).status == "True"
+        assert enforced(agent).status == "True"
         assert len(table.members(WEB)) == 1
 
     play(tmp_path, body, told=False)
@@ -356,17 +335,17 @@ def test_members_that_the_service_will_not_tell_are_said_and_those_of_before_sta
     async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
         declare(agent, SHUT)
         await attach(agent, "db")
-        assert said(agent).status == "True"
+        assert enforced(agent).status == "True"
         before, members = table.rules, agent.guard.members
         members.refused = members.problem = "cannot follow selections: more than is taken"
         agent.guard._told()
         await applied(agent)
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "MembersRefused")
         assert members.refused in condition.message
         assert table.rules == before
         assert members._take(Told(SYNCED)), "it is told again"
-        assert said(agent).status == "True"
+        assert enforced(agent).status == "True"
 
     play(tmp_path, body)
 
@@ -383,7 +362,7 @@ def test_rules_that_are_refused_leave_the_old_ones_and_are_said(tmp_path: Path) 
         await agent.writer.synced()
         assert table.rules == before
         assert agent.filtering.ready, "the base table is"
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "RulesRefused")
         assert condition.message.startswith("odd: cannot change table inet routed")
         with pytest.raises(ApplyError):
@@ -392,7 +371,7 @@ def test_rules_that_are_refused_leave_the_old_ones_and_are_said(tmp_path: Path) 
         assert table.rules == before
         table.refuses = ""
         await agent.writer.synced()
-        assert said(agent).status == "True"
+        assert enforced(agent).status == "True"
         assert [name for name in table.rules.chains if "odd" in name]
 
     play(tmp_path, body)
@@ -416,7 +395,7 @@ def test_rules_that_are_refused_at_first_are_those_before_or_none_that_let_pass(
         await following.writer.synced()
         assert table.rules == (closed() if boot else before)
         assert following.filtering.ready
-        assert said(following).reason == "RulesRefused"
+        assert enforced(following).reason == "RulesRefused"
         serving.cancel()
 
     play(tmp_path, body)
@@ -453,7 +432,7 @@ def test_what_cannot_be_enforced_is_refused_unless_it_is_allowed(tmp_path: Path)
         told = {one.type: one for one in status.conditions}["PolicyEnforceable"]
         assert told.status == "False"
         assert told.message.endswith("; not enforced: shut")
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "NotEnforceable")
         assert "db.h1 is selected by shut" in condition.message
 
@@ -489,13 +468,13 @@ def test_an_ipvlan_l3s_workload_is_told_by_its_addresses(tmp_path: Path) -> None
             if name.startswith("slaves4-") and "unjudged" not in name
         }
         assert groups == {frozenset(mine), frozenset(theirs)}
-        condition = said(agent)
+        condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "NeighboursUnseen")
         assert "db.h1 is selected by shut, which leaves out" in condition.message
         assert "other.h1" not in condition.message
         await agent.detach("other")
         assert slaves(table.rules) == theirs
-        assert said(agent).status == "True"
+        assert enforced(agent).status == "True"
         await agent.detach("db")
         assert not table.rules
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from support.agents import agent_on
-from support.policing import KeptFilter, declare, policy
+from support.policing import KeptFilter, applied, declare, enforced, played, policy
 
-from api.resources import Condition
 from api.resources.errors import ApplyError
 from policies.compile.ruleset import Ruleset
 from policies.failsafe import failsafe
@@ -20,7 +19,6 @@ from policies.model import Direction, Endpoint, HostInterface
 from policies.plan import plan, without
 from routed.agent.agent import Agent
 from routed.agent.request import AttachRequest
-from routed.agent.views import conditions
 from routed.kernel.fake import FakeKernel
 
 Body = Callable[[Agent, FakeKernel, "Textual"], Awaitable[None]]
@@ -56,33 +54,7 @@ class Textual(KeptFilter):
 
 
 def play(directory: Path, body: Body) -> None:
-    async def whole() -> None:
-        kernel, table = FakeKernel(), Textual()
-        for name in ("web", "db", "other"):
-            kernel.add_namespace(name)
-        agent = agent_on(kernel, directory)
-        agent.filtering.table.filter = table
-        serving = asyncio.create_task(agent.writer.serve())
-        await agent.writer.synced()
-        await body(agent, kernel, table)
-        assert not serving.done()
-        serving.cancel()
-
-    asyncio.run(whole())
-
-
-async def applied(agent: Agent) -> None:
-    """What was handed to the writer before is done."""
-
-    async def nothing() -> None:
-        pass
-
-    await asyncio.sleep(0)
-    await agent.writer.run(nothing)
-
-
-def said(agent: Agent) -> Condition:
-    return next(one for one in conditions(agent) if one.type == "PoliciesEnforced")
+    played(directory, body, Textual())
 
 
 async def attach(agent: Agent, name: str, app: str) -> str:
@@ -105,7 +77,7 @@ def test_others_come_and_change_and_whom_it_selects_is_told_why_not(tmp_path: Pa
         await applied(agent)
         assert agent.filtering.withheld == {"odd"}
         assert table.of(link) == before, "what was before of it"
-        assert (said(agent).reason, said(agent).message[:4]) == ("RulesRefused", "odd:")
+        assert (enforced(agent).reason, enforced(agent).message[:4]) == ("RulesRefused", "odd:")
         web = await attach(agent, "web", "web")
         assert "dport 80 " in table.of(web)
         with pytest.raises(ApplyError, match="apply policies odd, which select other") as refused:
@@ -121,7 +93,7 @@ def test_others_come_and_change_and_whom_it_selects_is_told_why_not(tmp_path: Pa
         assert agent.filtering.withheld == {"odd"}, "a round says the same"
         table.deaf = False
         await agent.writer.synced()
-        assert (said(agent).status, agent.filtering.withheld) == ("True", frozenset())
+        assert (enforced(agent).status, agent.filtering.withheld) == ("True", frozenset())
         assert f"dport {ODD} " in table.of(await attach(agent, "other", "db"))
 
     play(tmp_path, body)
@@ -150,7 +122,7 @@ def test_after_a_boot_it_closes_whom_it_selects_and_nobody_else(tmp_path: Path) 
         serving = asyncio.create_task(following.writer.serve())
         declare(following, ODDLY, WEB)
         await following.writer.synced()
-        assert said(following).reason == "RulesRefused"
+        assert enforced(following).reason == "RulesRefused"
         assert "goto ingress-deny-odd" in other.of(link)
         assert (await attach(following, "web", "web")) in other.links()
         with pytest.raises(ApplyError, match="policies odd"):

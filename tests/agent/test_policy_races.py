@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agents import agent_on
-from support.policing import KeptFilter, allow_from, declare, policy
+from support.policing import KeptFilter, allow_from, applied, declare, played, policy
 
 from api.client.selections import Entries, Told
 from api.resources.errors import ApplyError
@@ -31,34 +29,15 @@ Body = Callable[[Agent, KeptFilter], Awaitable[None]]
 
 
 def play(directory: Path, body: Body, held: KeptFilter | None = None) -> None:
-    async def whole() -> None:
-        kernel, table = FakeKernel(), held or KeptFilter()
-        for name in ("web", "db", "other"):
-            kernel.add_namespace(name)
-        agent = agent_on(kernel, directory)
-        agent.filtering.table.filter = table
-        agent.guard.members.known[WEB] = Known(Entries(), "1")
-        serving = asyncio.create_task(agent.writer.serve())
-        await agent.writer.synced()
+    async def whole(agent: Agent, _: FakeKernel, table: KeptFilter) -> None:
         await body(agent, table)
-        assert not serving.done()
-        serving.cancel()
 
-    asyncio.run(whole())
+    played(directory, whole, held or KeptFilter(), {WEB: Known(Entries(), "1")})
 
 
 async def attach(agent: Agent, name: str, app: str, address: str) -> None:
     wanted = {"name": name, "netns": name, "labels": {"app": app}, "addresses": [address]}
     await agent.attach(AttachRequest.model_validate(wanted))
-
-
-async def applied(agent: Agent) -> None:
-    """What was handed to the writer before is done."""
-
-    async def nothing() -> None:
-        pass
-
-    await agent.writer.run(nothing)
 
 
 def test_who_gets_an_address_is_not_taken_for_who_had_it_whatever_is_told_meanwhile(

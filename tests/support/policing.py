@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from api.resources import NetworkPolicy, ObjectMeta, Workload
+from api.client.selections import Subject
+from api.resources import Condition, NetworkPolicy, ObjectMeta, Workload
 from api.resources.errors import ApplyError
 from api.resources.policy import NetworkPolicySpec
 from policies.compile import names
@@ -14,7 +18,13 @@ from policies.compile.ruleset import NO_POLICIES, Ruleset
 from policies.counters import Reading
 from policies.nat import Nat
 from routed.agent.agent import Agent
+from routed.agent.told import Known
+from routed.agent.views import conditions
+from routed.kernel.fake import FakeKernel
 from routed.lab.hollow.host import HollowFilter
+from support.agents import agent_on
+
+T = TypeVar("T", bound="KeptFilter")
 
 
 class KeptFilter(HollowFilter):
@@ -90,3 +100,43 @@ def declare(agent: Agent, *policies: NetworkPolicy, **more: Any) -> None:
 
 def declared(*workloads: Workload) -> dict[str, Workload]:
     return {one.metadata.name: one for one in workloads}
+
+
+def played(
+    directory: Path,
+    body: Callable[[Agent, FakeKernel, T], Awaitable[None]],
+    table: T,
+    known: Mapping[Subject, Known] | None = None,
+) -> None:
+    """Run `body` with an agent that has the filter `table`, in turns of its writer, and was told
+    what is `known`; it has the namespaces web, db and other."""
+
+    async def whole() -> None:
+        kernel = FakeKernel()
+        for name in ("web", "db", "other"):
+            kernel.add_namespace(name)
+        agent = agent_on(kernel, directory)
+        agent.filtering.table.filter = table
+        agent.guard.members.known.update(known or {})
+        serving = asyncio.create_task(agent.writer.serve())
+        await agent.writer.synced()
+        await body(agent, kernel, table)
+        assert not serving.done()
+        serving.cancel()
+
+    asyncio.run(whole())
+
+
+async def applied(agent: Agent) -> None:
+    """What was handed to the writer before is done."""
+
+    async def nothing() -> None:
+        pass
+
+    await asyncio.sleep(0)  # whoever was woken hands it in
+    await agent.writer.run(nothing)
+
+
+def enforced(agent: Agent) -> Condition:
+    """What the Node says of policies."""
+    return next(one for one in conditions(agent) if one.type == "PoliciesEnforced")
