@@ -19,12 +19,13 @@ import hashlib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Any
 
 from api.resources.bgppeer import BGPConfigurationSpec
 from api.resources.ippool import Allocation, Announce, IPPool
 from api.resources.net import IPAddress, IPNetwork, host_prefix
 from api.resources.selectors import parse as parse_selector
-from bgp.seam import Advertisement, Peer
+from bgp.seam import Advertisement, Peer, Session
 from routed.agent.attachment import Attachment, Step
 from routed.agent.intent import Intent
 from routed.state import HostState, LearnedRoute, Report
@@ -141,6 +142,24 @@ def peers_of(intent: Intent) -> dict[str, Peer]:
             interface=spec.interface,
         )
     return found
+
+
+def sessions(intent: Intent | None, held: Mapping[str, Session]) -> list[dict[str, Any]]:
+    """Those that this node should have, by name; `state` "": nobody is there to say."""
+    if intent is None:
+        return []
+    return [
+        {
+            "peer": name,
+            "address": str(peer.address),
+            "asNumber": peer.remote_as,
+            "localASNumber": peer.local_as,
+            "families": [f"IPv{version}" for version in peer.carried],
+            "state": held[name].state if name in held else "",
+            "error": held[name].error if name in held else "",
+        }
+        for name, peer in sorted(peers_of(intent).items())
+    ]
 
 
 def unused_peers(intent: Intent) -> dict[str, tuple[IPAddress, str]]:

@@ -16,7 +16,7 @@ from api.resources.net import IPAddress, IPNetwork
 from bgp.seam import Path
 from routed.agent import speakers
 from routed.agent.attachment import Attachment
-from routed.agent.plan import peers_of
+from routed.agent.plan import sessions
 from routed.kernel import ways
 from routed.kernel.ways import NONE, Way
 
@@ -45,7 +45,7 @@ async def way(agent: Agent, to: IPAddress, source: IPAddress | None = None) -> d
             {"prefix": str(prefix), "speaker": None if told is None else prefix in told}
             for prefix in announced
         ],
-        "sessions": sessions(agent),
+        "sessions": sessions(agent.intent, agent.speech.sessions),
     }
 
 
@@ -53,25 +53,6 @@ def covering(address: IPAddress) -> Iterable[IPNetwork]:
     """The prefixes that hold it, the longest first."""
     for length in range(address.max_prefixlen, -1, -1):
         yield ip_network((address, length), strict=False)
-
-
-def sessions(agent: Agent) -> list[dict[str, Any]]:
-    """Those that this node should have, by name; `state` "": the speaker is not there to say."""
-    if agent.intent is None:
-        return []
-    held = agent.speech.sessions
-    return [
-        {
-            "peer": name,
-            "address": str(peer.address),
-            "asNumber": peer.remote_as,
-            "localASNumber": peer.local_as,
-            "families": [f"IPv{version}" for version in peer.carried],
-            "state": held[name].state if name in held else "",
-            "error": held[name].error if name in held else "",
-        }
-        for name, peer in sorted(peers_of(agent.intent).items())
-    ]
 
 
 def _holder(agent: Agent, address: IPAddress | None) -> Attachment | None:

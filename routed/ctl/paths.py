@@ -19,7 +19,7 @@ from api.resources.meta import Resource
 from api.resources.net import IPAddress, PrefixIndex, host_prefix
 from api.resources.workload import Mode, Phase
 from routed.agent.intent import Intent
-from routed.agent.plan import peers_of
+from routed.agent.plan import sessions
 from routed.ctl.traffic import End
 
 KINDS: tuple[type[Resource], ...] = (IPPool, IPBlock, BGPPeer, BGPConfiguration)
@@ -93,18 +93,7 @@ class Fabric:
     def sessions(self, node: str) -> list[Document]:
         """Those that it is declared to have; nobody says in which state they are."""
         intent = Intent(node_name=node, node=self.nodes.get(node), peers=self.peers)
-        return [
-            {
-                "peer": name,
-                "address": str(peer.address),
-                "asNumber": peer.remote_as,
-                "localASNumber": peer.local_as,
-                "families": [f"IPv{version}" for version in peer.carried],
-                "state": "",
-                "error": "",
-            }
-            for name, peer in sorted(peers_of(intent).items())
-        ]
+        return sessions(intent, {})
 
     def last_word(self, node: str) -> str:
         """What its agent said of its sessions last."""
