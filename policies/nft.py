@@ -39,6 +39,9 @@ ENOTSUP, ENOENT = 95, 2
 BULK = 1 << 18  # characters of commands, of which libnftables takes a hundred times the memory
 
 log = logging.getLogger("routed.policies")
+# the first that has a word for the flag of owned tables in JSON: those before print, or trip over,
+# whatever lies in memory behind their words
+LISTS_OWNED = (1, 1, 0)
 
 
 class Nft:
@@ -209,11 +212,13 @@ class Nft:
         found, self._opened = self._opened, False
         return found
 
-    def stand_by(self) -> None:
+    def stand_by(self, *, anyway: bool = False) -> None:
         """Have what holds while our table is away (`policies/away.py`), for as long as this is
-        open; our table has to be there. ApplyError: this kernel has no such tables, or another
-        process has it."""
+        open; our table has to be there. ApplyError: this kernel has no such tables, another
+        process has it, or (unless `anyway`) whoever lists rules here as JSON would trip over it."""
         if not self._stands_by:
+            if not anyway and self._release() < LISTS_OWNED:
+                raise ApplyError(f"table inet {AWAY} (needs libnftables 1.1.0)", "make", ENOTSUP)
             if not self._has_labels():
                 raise ApplyError(f"table inet {AWAY} (no labels of connections)", "make", ENOTSUP)
             self.run(away.text(), f"table inet {AWAY}")
@@ -276,6 +281,11 @@ class Nft:
         ApplyError."""
         if len(commands) < BULK or child(("-f", "-"), commands) is None:
             self.run(commands)
+
+    def _release(self) -> tuple[int, ...]:
+        """Of the library."""
+        head = self._entries("list flowtables", "flowtables")[0]
+        return tuple(map(int, head["metainfo"]["version"].split(".")))
 
     def _is_there(self) -> bool:
         """Whether our table is, whatever is in it. ApplyError."""

@@ -34,7 +34,7 @@ def test_what_is_saved_with_them_is_refused_as_a_whole_while_the_agent_has_them(
     async def body() -> None:
         table = Nft()
         table.sync()
-        table.stand_by()
+        table.stand_by(anyway=True)
         saved = f"flush ruleset\n{run('nft', 'list', 'ruleset')}table inet mine {{ }}\n"
 
         def loaded(text: str) -> str:

