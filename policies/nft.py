@@ -12,11 +12,13 @@ import ctypes
 import json
 import logging
 import os
+import re
 import socket
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from api.resources.errors import ApplyError, Cause, ConfigError
@@ -217,7 +219,7 @@ class Nft:
         open; our table has to be there. ApplyError: this kernel has no such tables, another
         process has it, or (unless `anyway`) whoever lists rules here as JSON would trip over it."""
         if not self._stands_by:
-            if not anyway and self._release() < LISTS_OWNED:
+            if not anyway and self._release < LISTS_OWNED:
                 raise ApplyError(f"table inet {AWAY} (needs libnftables 1.1.0)", "make", ENOTSUP)
             if not self._has_labels():
                 raise ApplyError(f"table inet {AWAY} (no labels of connections)", "make", ENOTSUP)
@@ -282,10 +284,11 @@ class Nft:
         if len(commands) < BULK or child(("-f", "-"), commands) is None:
             self.run(commands)
 
+    @cached_property
     def _release(self) -> tuple[int, ...]:
-        """Of the library."""
+        """Of the library, which does not change: this is asked with every round. ApplyError."""
         head = self._entries("list flowtables", "flowtables")[0]
-        return tuple(map(int, head["metainfo"]["version"].split(".")))
+        return tuple(map(int, re.findall(r"\d+", head["metainfo"]["version"])))
 
     def _is_there(self) -> bool:
         """Whether our table is, whatever is in it. ApplyError."""
