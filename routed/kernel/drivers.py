@@ -34,7 +34,7 @@ class Drivers:
         """See `Driver.make`; the id of the namespace, whose end is to be heard of."""
         driver = self._of[endpoint.mode]
         driver.make(endpoint, inner)
-        space = driver.spaces().get(endpoint.workload)
+        space = driver.space(endpoint.workload)
         return [] if space is None else [space]
 
     def remove(self, endpoint: Endpoint) -> None:
@@ -49,3 +49,8 @@ class Drivers:
         """By workload, the ids here of all their namespaces."""
         drivers = dict.fromkeys(self._of.values())
         return {name: space for driver in drivers for name, space in driver.spaces().items()}
+
+    def space(self, workload: str) -> int | None:
+        """That of one."""
+        found = (driver.space(workload) for driver in dict.fromkeys(self._of.values()))
+        return next((space for space in found if space is not None), None)

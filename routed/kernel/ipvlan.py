@@ -70,6 +70,10 @@ class Ipvlan:
     def spaces(self) -> dict[str, int]:
         return {name: held.space for name, held in self._held.items() if held.space is not None}
 
+    def space(self, workload: str) -> int | None:
+        held = self._held.get(workload)
+        return None if held is None else held.space
+
     # -- one workload ------------------------------------------------------------------------------
 
     def make(self, endpoint: Endpoint, inner: int | None) -> int:

@@ -297,7 +297,7 @@ class LinuxKernel:
         self._reaper.add(indexes)
 
     def space(self, workload: str) -> int | None:
-        return self._drivers.spaces().get(workload)
+        return self._drivers.space(workload)
 
     def forget(self, addresses: Iterable[IPAddress]) -> None:
         self._connections.forget(addresses)

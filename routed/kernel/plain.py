@@ -44,6 +44,10 @@ class Bare:
     def spaces(self) -> dict[str, int]:
         return {name: space for name, (_, space) in self._seen.items() if space is not None}
 
+    def space(self, workload: str) -> int | None:
+        _, space = self._seen.get(workload, (0.0, None))
+        return space
+
     def make(self, endpoint: Endpoint, inner: int | None) -> int:
         assert inner is not None  # the request was checked
         with interior.socket_inside(self._home, inner) as inside:
@@ -83,6 +87,9 @@ class OnHost:
 
     def spaces(self) -> dict[str, int]:
         return {}
+
+    def space(self, workload: str) -> int | None:
+        return None
 
     def __init__(self, netlink: Netlink, index: Callable[[], int]) -> None:
         self._netlink = netlink

@@ -46,6 +46,9 @@ class Driver(Protocol):
     def spaces(self) -> Mapping[str, int]:
         """By workload, the ids here of the namespaces."""
 
+    def space(self, workload: str) -> int | None:
+        """That of one, whatever others there are."""
+
 
 class Kernel(Protocol):
     """A host's network stack, as far as it is ours."""
