@@ -18,7 +18,6 @@ import errno
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -176,24 +175,17 @@ class Counters:
         self._socket.send(nl.message(asked, ends, self._number, body, nl.NFPROTO_INET))
         while True:
             data = self._socket.recv(1 << 16)
-            for said, marks, number, place, end in nl.messages(data):
-                if number != self._number:
+            for one in nl.messages(data):
+                if one.number != self._number:
                     continue  # of a question that was given up
-                if said == nl.NLMSG_ERROR:
-                    if code := -_int(data, place):
-                        raise OSError(code, os.strerror(code))
+                ended = one.kind in (nl.NLMSG_ERROR, nl.NLMSG_DONE)
+                if ended and (error := nl.failure(data, one.place)) is not None:
+                    raise error
+                if one.kind == nl.NLMSG_ERROR:
                     return
-                if said == nl.NLMSG_DONE and (code := -_int(data, place)):
-                    raise OSError(code, os.strerror(code))
-                yield said & 0xFF, data, place + nl.START, end, marks
-                if said == nl.NLMSG_DONE:
+                yield one.kind & 0xFF, data, one.place + nl.START, one.end, one.flags
+                if ended:
                     return
-
-
-def _int(data: bytes, place: int) -> int:
-    """The number that an end or an error at `place` begins with."""
-    at = place + nl.HEADER.size
-    return int.from_bytes(data[at : at + 4], sys.byteorder, signed=True)
 
 
 def _rule(data: bytes, start: int, end: int) -> tuple[int, Key, Count] | None:

@@ -13,19 +13,15 @@ part of a concatenation is padded to 4 bytes.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from api.resources.errors import ApplyError
 from policies.compile.ruleset import ADDRESSES, LINKS, PORTS, Delta
 from policies.marks import TABLE
 from policies.nfnetlink import (
     ATTR,
-    BODY,
-    HEADER,
     NESTED,
     NETLINK_NETFILTER,
     NFNL_SUBSYS_NFTABLES,
@@ -34,7 +30,9 @@ from policies.nfnetlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLMSG_ERROR,
+    START,
     attribute,
+    failure,
     message,
     messages,
 )
@@ -110,15 +108,15 @@ class Elements:
             asked = NFNL_SUBSYS_NFTABLES << 8 | GETGEN
             self._socket.send(message(asked, 0, self._number, b"", NFPROTO_UNSPEC))
             while True:
-                for kind, number, body in self._answers():
-                    if number != self._number:
+                data = self._socket.recv(1 << 16)
+                for one in messages(data):
+                    if one.number != self._number:
                         continue
-                    if kind == NFNL_SUBSYS_NFTABLES << 8 | NEWGEN:
-                        start = BODY.size + ATTR.size  # NFTA_GEN_ID is the first
-                        return int.from_bytes(body[start : start + 4], "big")
-                    if kind == NLMSG_ERROR:
-                        code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
-                        raise OSError(code, os.strerror(code))
+                    if one.kind == NFNL_SUBSYS_NFTABLES << 8 | NEWGEN:
+                        start = one.place + START + ATTR.size  # NFTA_GEN_ID is the first
+                        return int.from_bytes(data[start : start + 4], "big")
+                    if one.kind == NLMSG_ERROR and (said := failure(data, one.place)) is not None:
+                        raise said
         except OSError as error:
             number = error.errno or errno.ETIMEDOUT
             raise ApplyError("nftables (generation)", "read", number) from error
@@ -142,18 +140,12 @@ class Elements:
     def _acknowledged(self, missing: set[int], first: int) -> None:
         """Wait until all have been. OSError."""
         while missing:
-            for kind, number, body in self._answers():
-                if kind == NLMSG_ERROR and number >= first:
-                    code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
-                    if code:
-                        raise OSError(code, os.strerror(code))
-                    missing.discard(number)
-
-    def _answers(self) -> Iterator[tuple[int, int, bytes]]:
-        """Type, sequence number and body of each message of one datagram."""
-        data = self._socket.recv(1 << 16)
-        for kind, _, number, place, end in messages(data):
-            yield kind, number, data[place + HEADER.size : end]
+            data = self._socket.recv(1 << 16)
+            for one in messages(data):
+                if one.kind == NLMSG_ERROR and one.number >= first:
+                    if (said := failure(data, one.place)) is not None:
+                        raise said
+                    missing.discard(one.number)
 
 
 def _edge(kind: int, number: int) -> bytes:

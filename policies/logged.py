@@ -52,12 +52,12 @@ class Logged:
 
 def logged(data: bytes) -> Iterator[Logged]:
     """The messages of one datagram."""
-    for kind, _, _, place, end in nl.messages(data):
-        if kind != nl.NFNL_SUBSYS_ULOG << 8 | PACKET:
+    for one in nl.messages(data):
+        if one.kind != nl.NFNL_SUBSYS_ULOG << 8 | PACKET:
             continue
         held = {
             name: data[at:to]
-            for name, at, to in nl.attributes(data, place + nl.START, end)
+            for name, at, to in nl.attributes(data, one.place + nl.START, one.end)
             if name in (IN, OUT, PAYLOAD, PREFIX, SEQUENCE)
         }
         prefix = held.get(PREFIX, b"").rstrip(b"\0").decode(errors="replace")

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import struct
-import sys
 
 from policies import nfnetlink as nl
 
@@ -79,10 +77,8 @@ class Listener:
         )
         while True:
             data = self._socket.recv(1 << 16)
-            for said, _, number, place, _ in nl.messages(data):
-                if (said, number) == (nl.NLMSG_ERROR, self._number):
-                    at = place + nl.HEADER.size
-                    code = -int.from_bytes(data[at : at + 4], sys.byteorder, signed=True)
-                    if code:
-                        raise OSError(code, os.strerror(code))
+            for one in nl.messages(data):
+                if (one.kind, one.number) == (nl.NLMSG_ERROR, self._number):
+                    if (error := nl.failure(data, one.place)) is not None:
+                        raise error
                     return

@@ -3,8 +3,11 @@ Pure."""
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_ULOG, NFNL_SUBSYS_NFTABLES = 4, 10
@@ -20,6 +23,17 @@ ATTR = struct.Struct("=HH")  # nlattr
 START = HEADER.size + BODY.size  # of the attributes of a message
 
 
+class Message(NamedTuple):
+    """Where one is, and what its header says; `port` is that of who asked, or made a change."""
+
+    kind: int
+    flags: int
+    number: int
+    port: int
+    place: int
+    end: int
+
+
 def message(
     kind: int, flags: int, number: int, body: bytes, family: int, resource: int = 0
 ) -> bytes:
@@ -32,13 +46,20 @@ def attribute(kind: int, value: bytes) -> bytes:
     return ATTR.pack(ATTR.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Type, flags, sequence number, start and end of each message of one datagram."""
+def messages(data: bytes) -> Iterator[Message]:
+    """Those of one datagram."""
     place = 0
     while place + HEADER.size <= len(data):
-        length, kind, flags, number, _ = HEADER.unpack_from(data, place)
-        yield kind, flags, number, place, min(place + length, len(data))
+        length, kind, flags, number, port = HEADER.unpack_from(data, place)
+        yield Message(kind, flags, number, port, place, min(place + length, len(data)))
         place += max(length + 3 & ~3, HEADER.size)
+
+
+def failure(data: bytes, place: int) -> OSError | None:
+    """What an NLMSG_ERROR or NLMSG_DONE at `place` says; None: that all is well."""
+    at = place + HEADER.size
+    code = -int.from_bytes(data[at : at + 4], sys.byteorder, signed=True)
+    return OSError(code, os.strerror(code)) if code else None
 
 
 def attributes(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -12,26 +12,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable, Container
 
 from policies import legacy
+from policies import nfnetlink as nl
 from policies.marks import TABLE
 
-NETLINK_NETFILTER = 12
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 SO_RCVBUFFORCE = 33
 NFNLGRP_NFTABLES = 7
-NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN = 10, 15
-NFPROTO_INET = 1
+NFT_MSG_NEWGEN = 15
 SETTLE = 0.02  # seconds that one transaction's events may take
 LEGACY_SECONDS = 3.0  # between looks at the legacy iptables, at least
 ROOM = 1 << 22  # bytes of events that may wait: a set that is filled has one for each element
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
-_BODY = struct.Struct("=BBH")  # nfgenmsg
-_ATTR = struct.Struct("=HH")  # nlattr
-_GENERATION = (NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN)  # the end of a transaction
 _OURS = TABLE.encode() + b"\0"
 
 
@@ -40,7 +34,7 @@ async def changes(ours: Callable[[], Container[int]]) -> AsyncIterator[bool]:
     awaited: whether our table may be among what they changed. The first item comes at once, for
     what was not heard before. `ours` tells the netlink ports that we make changes by."""
     link = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.NETLINK_NETFILTER
     )
     link.setblocking(False)
     try:
@@ -101,20 +95,17 @@ def _drained(link: socket.socket, ours: Container[int]) -> bool | None:
 def about(data: bytes, ours: Container[int]) -> bool | None:
     """Whether one datagram of events is about our table; None: it is of a transaction of ours,
     which has its datagrams for itself."""
-    place, found = 0, False
-    while place + _HEADER.size + _BODY.size <= len(data):
-        length, kind, _, _, port = _HEADER.unpack_from(data, place)
-        if port in ours:
+    found = False
+    for one in nl.messages(data):
+        if one.port in ours:
             return None
-        family, _, _ = _BODY.unpack_from(data, place + _HEADER.size)
-        subsystem, message = divmod(kind, 256)
-        if (subsystem, family) == (
-            NFNL_SUBSYS_NFTABLES,
-            NFPROTO_INET,
-        ) and message != NFT_MSG_NEWGEN:
+        at = one.place + nl.HEADER.size
+        family = data[at : at + 1]
+        subsystem, message = divmod(one.kind, 256)
+        if (subsystem, family) != (nl.NFNL_SUBSYS_NFTABLES, bytes([nl.NFPROTO_INET])):
+            continue
+        if message != NFT_MSG_NEWGEN:
             # of every object the first attribute is the name of its table
-            start = place + _HEADER.size + _BODY.size
-            size, _ = _ATTR.unpack_from(data, start)
-            found = found or data[start + _ATTR.size : start + size] == _OURS
-        place += max(length + 3 & ~3, _HEADER.size)
+            first = next(nl.attributes(data, one.place + nl.START, one.end), (0, 0, 0))
+            found = found or data[first[1] : first[2]] == _OURS
     return found
