@@ -8,8 +8,8 @@ compiled once a signature. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -95,6 +95,15 @@ class Step:
 
 
 Signature = tuple[Step, ...]
+
+
+def kept(signature: Signature, wanted: Callable[[str], bool]) -> Signature:
+    """Of its policies those that are wanted, and the tiers that have any left."""
+    steps = (
+        replace(step, policies=tuple(name for name in step.policies if wanted(name)))
+        for step in signature
+    )
+    return tuple(step for step in steps if step.policies)
 
 
 @dataclass(frozen=True, slots=True)

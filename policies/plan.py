@@ -32,6 +32,7 @@ from policies.model import (
     Signature,
     Step,
     Tier,
+    kept,
 )
 
 PLACED_MOST = 20_000  # labels that are remembered with what selects them
@@ -107,11 +108,7 @@ class Order:
 
     def _forwarded(self, signature: Signature) -> Signature:
         """What of it is also for what the host forwards."""
-        kept = (
-            Step(step.tier, tuple(name for name in step.policies if self.policies[name].forward))
-            for step in signature
-        )
-        return tuple(step for step in kept if step.policies)
+        return kept(signature, lambda name: self.policies[name].forward)
 
     def _signature(self, labels: Mapping[str, str], direction: Direction) -> Signature:
         selected = [
@@ -171,14 +168,11 @@ def without(
 
 def _less(placed: Placed, left: Mapping[Direction, set[str]]) -> Placed:
     """Without those that are left out."""
-    signatures = []
-    for direction in Direction:
-        steps = (
-            replace(step, policies=tuple(n for n in step.policies if n not in left[direction]))
-            for step in placed.of(direction)
-        )
-        signatures.append(tuple(step for step in steps if step.policies))
-    return replace(placed, ingress=signatures[0], egress=signatures[1])
+    return replace(
+        placed,
+        ingress=kept(placed.ingress, lambda name: name not in left[Direction.INGRESS]),
+        egress=kept(placed.egress, lambda name: name not in left[Direction.EGRESS]),
+    )
 
 
 def types(spec: kinds.NetworkPolicySpec) -> list[Direction]:

@@ -36,6 +36,7 @@ from policies.model import (
     PortMember,
     Signature,
     Step,
+    kept,
 )
 
 LINKED = ("egress-links", "ingress-links")
@@ -273,11 +274,7 @@ def _walked(plan: Plan, signature: Signature, place: Place) -> Signature:
         return signature if staged else ()
     if not staged:
         return signature
-    rest = (
-        replace(step, policies=tuple(n for n in step.policies if not plan.policies[n].staged))
-        for step in signature
-    )
-    return tuple(step for step in rest if step.policies)
+    return kept(signature, lambda name: not plan.policies[name].staged)
 
 
 def _state(policy: Policy, known: Membership, direction: Direction) -> tuple[object, ...]:
