@@ -136,8 +136,8 @@ def firewalls() -> Iterator[Finding]:
 
 
 def saved_rules(root: Path = Path("/")) -> Iterator[Finding]:
-    """Our tables among rules that somebody has saved: what loads these is refused as a whole, while
-    an agent owns one of the tables, and brings what is old of the other back."""
+    """Our tables among rules that somebody has saved: what loads these brings old ones back, and is
+    refused as a whole where an agent owns one of the tables."""
     found = []
     for place in SAVED_RULES:
         for path in sorted(root.glob(place)):
@@ -147,7 +147,8 @@ def saved_rules(root: Path = Path("/")) -> Iterator[Finding]:
                 continue
             found += [str(path)] * ours
     if found:
-        said = f"{', '.join(found)} has our tables: nft -f refuses all of it while the agent runs"
+        names = ", ".join(found)
+        said = f"{names} has our tables: it brings old rules back, or is refused as a whole"
         yield warn("saved rules", said, f"take out: {', '.join(f'table inet {t}' for t in TABLES)}")
 
 
