@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.declared import packet, world
+from support.declared import packet, policies, world
 
 from policies.reference import By, Decision, Verdict, World, judge
 
@@ -73,13 +73,7 @@ DENY_ALL = "types: [Ingress, Egress]"
 
 
 def made(*specs: str) -> World:
-    return world(
-        OBJECTS
-        + "".join(
-            f"---\nkind: NetworkPolicy\nmetadata: {{name: p{number}}}\nspec: {{{spec}}}\n"
-            for number, spec in enumerate(specs)
-        )
-    )
+    return world(OBJECTS + policies(*specs))
 
 
 def test_the_host_to_its_own_workloads_is_always_allowed() -> None:

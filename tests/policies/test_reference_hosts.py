@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.declared import packet, world
+from support.declared import packet, policies, world
 
 from policies.failsafe import failsafe
 from policies.reference import By, Decision, Packet, Passed, Verdict, World, judge
@@ -54,11 +54,7 @@ FORWARD = f"{SHUT}, applyOnForward: true"
 
 def made(*specs: str, ends: tuple[str, ...] = (EDGE,), default: str = "Allow") -> World:
     hosts = "".join(f"---\n{{kind: HostEndpoint, {end[1:]}\n" for end in ends)
-    policies = "".join(
-        f"---\n{{kind: NetworkPolicy, metadata: {{name: p{place}}}, spec: {{{spec}}}}}\n"
-        for place, spec in enumerate(specs)
-    )
-    return replace(world(f"{OBJECTS}{hosts}{policies}"), default=default)  # type: ignore[arg-type]
+    return replace(world(f"{OBJECTS}{hosts}{policies(*specs)}"), default=default)  # type: ignore[arg-type]
 
 
 def only(held: World, sent: Packet) -> Passed:

@@ -27,6 +27,14 @@ def world(text: str, default: Literal["Allow", "Deny"] = "Allow") -> World:
     return gathered(objects, default)
 
 
+def policies(*specs: str) -> str:
+    """The documents of policies p0, p1, …, by what stands in the braces of their specs."""
+    return "".join(
+        f"---\nkind: NetworkPolicy\nmetadata: {{name: p{number}}}\nspec: {{{spec}}}\n"
+        for number, spec in enumerate(specs)
+    )
+
+
 def packet(source: str, destination: str, what: str = "TCP/80", **more: Any) -> Packet:
     """`what`: PROTOCOL[/PORT] with the destination's port, or ICMP[v6]/TYPE[.CODE]. A source port
     of 40000, unless `more` has another."""
