@@ -3,21 +3,18 @@ a state of its own, and a /sys that cannot be written, as in a container, where 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from routed.lab.fabric import prefix
 from routed.lab.processes import wait_for
+from support.bused import BUS, bused, inside
 from support.docker import program
 
 # /run/routed-lab stays what it is: what runs beside it there has its sockets in it
-START = """
+START = f"""
 set -e
 mount --make-rprivate / && mount -t sysfs -o ro none /sys
 mkdir -p "$1/run/routed-lab" && mount -t tmpfs none "$1/run" && mkdir -p "$1/run/routed-lab"
@@ -26,13 +23,10 @@ mount --rbind "$1/run" /run
 for each in /etc/NetworkManager /var/lib/NetworkManager /usr/lib/NetworkManager/conf.d; do
     mkdir -p "$each" && mount -t tmpfs none "$each"
 done
-mkdir -p /run/dbus /run/NetworkManager /etc/NetworkManager/conf.d
+mkdir -p /run/NetworkManager /etc/NetworkManager/conf.d
 cp -r "$1/etc/." /etc/NetworkManager/
 chmod 600 /etc/NetworkManager/system-connections/*
-dbus-daemon --system --nofork --nopidfile &
-echo $! > /run/bus.pid
-while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
-exec "$2" --debug
+{BUS}exec "$2" --debug
 """
 MAIN = """[main]
 plugins=keyfile
@@ -51,7 +45,7 @@ class NetworkManager:
     @property
     def prefix(self) -> list[str]:
         """The words that put a command where it runs."""
-        return ["nsenter", "--target", str(self.pid), "--mount", "--root", "--net", "--"]
+        return inside(self.pid)
 
     def nmcli(self, *words: str, check: bool = True) -> str:
         whole = [*self.prefix, "nmcli", "--terse", *words]
@@ -75,7 +69,6 @@ def network_manager(
     """It runs inside the block; `connections` are its profiles by their names, `drop_in` a file of
     its conf.d. The test is skipped where it is not installed."""
     daemon = program("NetworkManager", "network-manager")
-    program("dbus-daemon", "dbus-daemon")
     with tempfile.TemporaryDirectory() as text:
         place = Path(text)
         place.chmod(0o755)
@@ -86,22 +79,7 @@ def network_manager(
         for name, content in connections.items():
             path = place / f"etc/system-connections/{name}.nmconnection"
             path.write_text(f"[connection]\nid={name}\n{content}")
-        words = [*prefix(namespace), "unshare", "--mount", "--"]
-        log = place / "log"
-        with log.open("wb") as out, subprocess.Popen(
-            [*words, "sh", "-c", START, "sh", str(place), daemon],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={"PATH": os.environ["PATH"]},
-        ) as child:  # fmt: skip
-            found = NetworkManager(namespace, child.pid)
-            try:
-                wait_for("NetworkManager having looked at its links", lambda: bool(found.links()))
-                yield found
-            except BaseException:
-                print(log.read_text()[-3000:])
-                raise
-            finally:
-                with contextlib.suppress(OSError, ValueError):  # it came to nothing
-                    own = Path(f"/proc/{child.pid}/root")
-                    bus = (own / "run/bus.pid").read_text(encoding="ascii")
-                    os.kill(int(bus), signal.SIGTERM)
-                child.terminate()
+        with bused(namespace, START, place, daemon) as pid:
+            found = NetworkManager(namespace, pid)
+            wait_for("NetworkManager having looked at its links", lambda: bool(found.links()))
+            yield found

@@ -4,9 +4,6 @@ the same (255), it finds that udev has seen the links."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,21 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from routed.lab.fabric import prefix
 from routed.lab.processes import wait_for
-from support.docker import program
+from support.bused import BUS, bused, inside
 
 DAEMON = Path("/lib/systemd/systemd-networkd")
-START = """
+START = f"""
 mount --make-rprivate / && mount -t tmpfs none /run && mount -t sysfs -o ro none /sys
-mkdir -p /run/dbus /run/systemd
+mkdir -p /run/systemd
 cp -r "$1"/* /run/systemd/
 mkdir -p /run/udev/data
 for link in /sys/class/net/*/ifindex; do echo I:1 > "/run/udev/data/n$(cat "$link")"; done
-dbus-daemon --system --nofork --nopidfile &
-echo $! > /run/bus.pid
-while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
-exec "$2"
+{BUS}exec "$2"
 """
 
 
@@ -40,16 +33,7 @@ class Networkd:
         self.namespace, self.pid = namespace, pid
 
     def networkctl(self, *words: str, check: bool = True) -> str:
-        whole = [
-            "nsenter",
-            "--target",
-            str(self.pid),
-            "--mount",
-            "--root",
-            "--net",
-            "--",
-            "networkctl",
-        ]
+        whole = [*inside(self.pid), "networkctl"]
         done = subprocess.run([*whole, *words], capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"networkctl {words}: {done.stderr}"
         return done.stdout
@@ -72,30 +56,13 @@ def networkd(namespace: str, files: Mapping[str, str]) -> Iterator[Networkd]:
     is skipped where it is not installed."""
     if not DAEMON.exists():
         pytest.skip("systemd-networkd is not installed (package systemd)")
-    program("dbus-daemon", "dbus-daemon")
     with tempfile.TemporaryDirectory() as text:
         place = Path(text)
         place.chmod(0o755)
         for name, content in files.items():
             (place / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             (place / name).write_text(content)
-        words = [*prefix(namespace), "unshare", "--mount", "--"]
-        log = place / "log"
-        with log.open("wb") as out, subprocess.Popen(
-            [*words, "sh", "-c", START, "sh", str(place), str(DAEMON)],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            env={"PATH": os.environ["PATH"], "SYSTEMD_LOG_TARGET": "console"},
-        ) as child:  # fmt: skip
-            found = Networkd(namespace, child.pid)
-            try:
-                wait_for("networkd answering", lambda: bool(found.networkctl("list", check=False)))
-                yield found
-            except BaseException:
-                print(log.read_text()[-3000:])
-                raise
-            finally:
-                with contextlib.suppress(OSError, ValueError):  # it came to nothing
-                    own = Path(f"/proc/{child.pid}/root")
-                    bus = (own / "run/bus.pid").read_text(encoding="ascii")
-                    os.kill(int(bus), signal.SIGTERM)
-                child.terminate()
+        with bused(namespace, START, place, str(DAEMON), SYSTEMD_LOG_TARGET="console") as pid:
+            found = Networkd(namespace, pid)
+            wait_for("networkd answering", lambda: bool(found.networkctl("list", check=False)))
+            yield found
