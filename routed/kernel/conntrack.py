@@ -27,6 +27,7 @@ import struct
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from api.resources.errors import ApplyError
 from api.resources.net import IPAddress
@@ -45,6 +46,7 @@ from routed.kernel.netlink import (
 )
 
 log = logging.getLogger("routed.kernel")
+T = TypeVar("T")
 
 NETLINK_NETFILTER = 12
 CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
@@ -242,17 +244,16 @@ class Connections:
 
     def forget_ports(self, ports: Iterable[int]) -> None:
         """Have what is sent to these UDP ports of hosts looked at anew, at once."""
-        if not self._absent:
-            self._ports.update(ports)
-        if self._ports:
-            self.forget(())
-            self._hurry.set()
+        self._at_once(self._ports, ports)
 
     def forget_unseen(self, addresses: Iterable[IPAddress]) -> None:
         """Have what began with these while our table was away looked at anew, at once."""
+        self._at_once(self._unseen, addresses)
+
+    def _at_once(self, waiting: set[T], some: Iterable[T]) -> None:
         if not self._absent:
-            self._unseen.update(addresses)
-        if self._unseen:
+            waiting.update(some)
+        if waiting:
             self.forget(())
             self._hurry.set()
 
