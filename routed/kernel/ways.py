@@ -51,6 +51,14 @@ class Way:
 def way(destination: IPAddress, source: IPAddress | None = None, interface: str = "") -> Way:
     """As of now, in the namespace of the calling thread. `source` and `interface`: of a packet that
     comes by that link. ApplyError."""
+    try:
+        return _way(destination, source, interface)
+    except OSError as error:
+        raise ApplyError("routes", "read", error.errno or errno.EIO) from error
+
+
+def _way(destination: IPAddress, source: IPAddress | None, interface: str) -> Way:
+    """OSError."""
     with Netlink() as netlink:
         found: bytes | str = ""
         if source is not None and (index := _index(interface)):
@@ -71,13 +79,13 @@ def way(destination: IPAddress, source: IPAddress | None = None, interface: str 
 
 
 def _asked(netlink: Netlink, request: bytearray) -> bytes | str:
-    """The route, or of which kind it is where the kernel shows it by an error alone."""
+    """The route, or of which kind it is where the kernel shows it by an error alone. OSError."""
     try:
         return netlink.get(request) or NONE
     except OSError as error:
         if error.errno in REFUSALS:
             return REFUSALS[error.errno]
-        raise ApplyError("routes", "read", error.errno or errno.EIO) from error
+        raise
 
 
 def _gateway(raw: bytes) -> IPAddress | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from ipaddress import ip_address, ip_network
 
 import pytest
 from support.netns import in_fresh_namespace, run
 
+from api.resources.errors import ApplyError
 from routed.kernel import ways
 from routed.kernel.ways import Way
 
@@ -75,3 +77,17 @@ def test_of_what_a_workload_sends_rules_count() -> None:
         assert ways.way(there, stranger, "rtweb").hops == ((B, "up1"),)
 
     in_fresh_namespace(body)
+
+
+def test_where_no_socket_can_be_had_that_is_an_error_of_asking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anything else would end the agent that was asked."""
+
+    def full() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(ways, "Netlink", full)
+    with pytest.raises(ApplyError) as found:
+        ways.way(A)
+    assert found.value.errno == errno.EMFILE
