@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.labs import Workloads, ctl
+from support.labs import Workloads, ctl, node_conditions
 
 from routed.lab.fabric import command
 from routed.lab.lab import Lab
@@ -172,6 +172,11 @@ def test_with_a_session_down_it_is_said_who_is_not_told(lab: Lab, pair: tuple[st
 
 def test_an_agent_that_does_not_answer(lab: Lab, pair: tuple[str, str]) -> None:
     _, address = pair
+
+    def reported() -> bool:
+        return node_conditions(lab, "host2")["BGPEstablished"]["status"] == "True"
+
+    wait_for("the node's report of its sessions", reported, 30)  # they were down just now
     agent = lab.agents["host2"]
     agent.kill()
     try:

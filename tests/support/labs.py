@@ -132,8 +132,8 @@ def node_document(lab: Lab, name: str = "host1") -> dict[str, Any]:
     return found
 
 
-def node_conditions(lab: Lab) -> dict[str, dict[str, str]]:
-    node = node_document(lab)
+def node_conditions(lab: Lab, name: str = "host1") -> dict[str, dict[str, str]]:
+    node = node_document(lab, name)
     return {one["type"]: one for one in node["status"]["conditions"]}
 
 
