@@ -122,7 +122,7 @@ class BlockKeeper:
 
     def _due(self) -> None:
         self._look, self._spare_at = None, 0.0
-        self.agent.control.wake()
+        self.agent.control.look_at_blocks()
 
     def _sessions_up(self) -> bool:
         return self.agent.intent is not None and self.agent.speech.all_established(

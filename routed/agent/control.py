@@ -103,7 +103,7 @@ class Control:
         self._agent: Reporter | None = None
         self._published = False
         self._count_at = 0.0
-        self._count_timer: asyncio.TimerHandle | None = None
+        self._count_due = False  # a report of them is under way to its time
 
     def stored_intent(self) -> tuple[Intent, dict[str, Workload]] | None:
         """The last good intent of disk, and the reports beside it: what an agent works from until
@@ -131,6 +131,10 @@ class Control:
     def wake(self) -> None:
         """Something may have to be reported, or a block to be claimed or given back."""
         self._wake.set()
+        self._used.set()
+
+    def look_at_blocks(self) -> None:
+        """A block may have to be claimed or given back, and nothing else is new."""
         self._used.set()
 
     async def serve(self, agent: Reporter) -> None:
@@ -362,8 +366,13 @@ class Control:
             self._count_at = loop.time() + COUNT_SECONDS
             for write in agent.count_writes():
                 await self._write(write)
-        elif self._count_timer is None or self._count_timer.when() <= loop.time():
-            self._count_timer = loop.call_at(self._count_at, self.wake)
+        elif not self._count_due:
+            self._count_due = True
+            loop.call_at(self._count_at, self._count)
+
+    def _count(self) -> None:
+        self._count_due = False
+        self._wake.set()  # blocks were looked at: the two must not wake each other for ever
 
     async def _write(self, write: Write) -> None:
         """One write; what the service refuses is said and left to the next decision."""

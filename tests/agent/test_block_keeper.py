@@ -29,7 +29,8 @@ class Fake:
             releasing=set(),
         )
         known = SimpleNamespace(blocks={"one": EMPTY})
-        self.control = SimpleNamespace(known=known, wake=self.woken.set, release=self._release)
+        look = self.woken.set
+        self.control = SimpleNamespace(known=known, look_at_blocks=look, release=self._release)
         self.speech = SimpleNamespace(all_established=lambda peers: self.up, settled=self._settled)
         self.writer = SimpleNamespace(synced=self._settled)
 
@@ -68,7 +69,7 @@ def test_a_block_that_became_empty_right_after_a_look_goes_at_the_next() -> None
     async def change(agent: Fake, keeper: BlockKeeper) -> None:
         await keeper.keep()
         agent.spare.append("one")
-        agent.control.wake()
+        agent.control.look_at_blocks()
 
     _released_after(change)
 
