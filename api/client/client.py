@@ -39,6 +39,10 @@ R = TypeVar("R", bound=Resource)
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # a watch has a bookmark every ten
+# a heartbeat by a connection that is there costs a tenth of one with a handshake; that it is not
+# closed meanwhile, the service waits for longer (`api/service/run.py`). Of connections that may be
+# kept, httpcore counts those in use as well: a dozen are an agent's watches
+IDLE = httpx.Limits(max_connections=100, max_keepalive_connections=16, keepalive_expiry=60.0)
 BUSY_TRIES = 5  # more, of a request that was refused because there were too many
 BUSY_SECONDS = 5.0  # at most between two
 CHANGES = ("ADDED", "MODIFIED", "DELETED")
@@ -129,6 +133,7 @@ class Client:
             verify=context_of(access),
             headers={"User-Agent": self._agent, **bearer},
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            limits=IDLE,
             trust_env=False,
         )
 

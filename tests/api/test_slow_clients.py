@@ -8,7 +8,7 @@ import json
 import selectors
 import ssl
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import cast
@@ -19,8 +19,10 @@ from support.service import Service, tls_socket
 from api.auth import kubeconfig
 from api.client import Client
 from api.resources import Node
+from api.service import heartbeats
 from api.service.connections import BODY_SECONDS, HEAD_BYTES, HEAD_SECONDS
 from api.service.crowd import IN_FLIGHT
+from routed.agent.intent import WATCHED
 
 TRICKLING = 200
 AFTER = 5.0  # seconds past a deadline, on a machine that is busy
@@ -49,11 +51,40 @@ def token(service: Service) -> bytes:
     return b"Authorization: Bearer " + kubeconfig.read(service.admin).token.encode() + b"\r\n"
 
 
-def test_a_connection_that_says_nothing_is_closed(service: Service) -> None:
-    with connected(service.admin) as held:
-        code, status = answer(held, HEAD_SECONDS + AFTER)
-    assert (code, status["reason"]) == (408, "RequestTimeout")
-    assert "its head did not come in 10 s" in status["message"]
+async def followed(client: Client, plural: str) -> None:
+    async for _ in client.watch(plural):
+        pass
+
+
+def test_a_connection_that_says_nothing_is_closed_and_one_between_heartbeats_kept(
+    service: Service,
+) -> None:
+    assert heartbeats.EVERY_SECONDS <= HEAD_SECONDS
+
+    def silent() -> tuple[int, dict[str, str]]:
+        with connected(service.admin) as held:
+            return answer(held, HEAD_SECONDS + AFTER)
+
+    async def body() -> None:
+        client = Client.from_kubeconfig(service.admin)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(client.close)
+            ports = []
+            watches = [asyncio.create_task(followed(client, plural)) for plural in WATCHED]
+            for task in watches:
+                stack.callback(task.cancel)
+            for _ in range(2):
+                await client.version()
+                pool = client._http._transport._pool  # type: ignore[attr-defined]
+                (held,) = [one for one in pool.connections if one.is_idle()]
+                ports.append(held._connection._network_stream.get_extra_info("client_addr"))
+                if len(ports) == 1:
+                    code, status = await asyncio.to_thread(silent)
+            assert (code, status["reason"]) == (408, "RequestTimeout")
+            assert "its head did not come in 10 s" in status["message"]
+            assert ports[0] == ports[1]
+
+    asyncio.run(body())
 
 
 def test_a_body_that_does_not_come_ends_the_request(service: Service) -> None:
