@@ -47,9 +47,9 @@ def main() -> None:
         lab = Policed(place, given.agents, given.workloads - 1, apps, given.processes)
         try:
             lab.up()
-            lab.police()
             joined = lab.join(lab.invite())
             print(f"joined after {joined.seconds:.0f} s", file=sys.stderr, flush=True)
+            lab.police()
             lab.declare()
             say("policed.jsonl", measured(lab, given.changes))
         finally:

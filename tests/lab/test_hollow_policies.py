@@ -21,8 +21,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policed]:
     lab = Policed(tmp_path_factory.mktemp("policed"), AGENTS, WORKLOADS, APPS, processes=2)
     try:
         lab.up()
-        lab.police()
         lab.join(lab.invite())
+        lab.police()
         lab.declare()
         yield lab
     finally:

@@ -2,7 +2,7 @@
 standard output, a JSON line at a time, how many of them are how far.
 
     in   {"directory": D, "workloads": M, "invitations": {node: bootstrap token},
-          "labels": {node: [labels of each of its workloads]}, "at_once": N (0: all) join together}
+          "labels": {node: [labels of each of its workloads]}}
     out  {"at": seconds, "joined": n, "attached": n, "in_sync": n, "reports": n, "reported": n,
           "policed": n, "failed": n, "why": "...",
           "told": {node: n}, "altered": [[at, node, name, [elements], [elements]]]}
@@ -18,7 +18,6 @@ before, and how often so far; `altered` what sets and chains of theirs have beco
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import resource
@@ -31,6 +30,7 @@ from typing import Any
 
 import uvloop
 
+from api import memory
 from api.auth import kubeconfig
 from api.auth.bootstrap import Invitation, parse
 from api.client import Client, join
@@ -45,7 +45,11 @@ from routed.settings import AgentSettings
 
 SAY_SECONDS = 0.1
 RETRY_SECONDS = 0.2
-LOOK_SECONDS = 30.0
+# what a host compares of its own costs no control plane anything, and a thousand hosts have more
+# than two CPUs for it
+OWN_SECONDS = 3600.0
+# of the garbage collector: what a thousand agents hold is gone through for seconds
+THRESHOLDS = (200_000, 100, 1_000)
 
 
 @dataclass
@@ -63,9 +67,8 @@ class Hollow:
     failed: str = ""
     attached: int = 0
 
-    async def run(self, turn: asyncio.Semaphore) -> None:
+    async def run(self) -> None:
         try:
-            await turn.acquire()
             await self._join()
             agent = self.agent
             assert agent is not None
@@ -73,9 +76,6 @@ class Hollow:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(agent.serve())
                 tasks.create_task(self._attach(agent))
-                while not self.reported:
-                    await asyncio.sleep(RETRY_SECONDS)
-                turn.release()
         except* (RoutedError, OSError, ValueError) as group:
             self.failed = "; ".join(map(str, group.exceptions))
 
@@ -93,15 +93,14 @@ class Hollow:
         self.failed = ""
         write_atomic(path, kubeconfig.render(access).encode(), durable=False)
         settings = AgentSettings(
-            node=self.node, kubeconfig=path, run_dir=self.directory, state_dir=self.directory
-        )
+            node=self.node, kubeconfig=path, run_dir=self.directory, state_dir=self.directory,
+            resync_seconds=OWN_SECONDS,
+        )  # fmt: skip
         self.client = Client(access)
         self.agent = Agent(
             settings, HollowKernel(), self.table, Control(settings, self.client), HollowSpeech()
         )
-        # what a host compares of its own costs no control plane anything, and a thousand hosts have
-        # more than one CPU for it
-        self.agent.agreement.look_seconds = LOOK_SECONDS
+        self.agent.agreement.look_seconds = OWN_SECONDS
 
     async def _attach(self, agent: Agent) -> None:
         """What a runtime does: one workload after the other, and again what was refused."""
@@ -153,7 +152,6 @@ class Hollow:
 @dataclass
 class Fleet:
     agents: list[Hollow]
-    at_once: int
     told: dict[str, int] = field(default_factory=dict)  # as it was said
 
     def counts(self) -> dict[str, Any]:
@@ -170,15 +168,13 @@ class Fleet:
         }
 
     async def run(self) -> None:
-        turn = asyncio.Semaphore(self.at_once or len(self.agents))
         async with asyncio.TaskGroup() as tasks:
             for one in self.agents:
-                tasks.create_task(one.run(turn))
+                tasks.create_task(one.run())
             tasks.create_task(self._say())
 
     async def _say(self) -> None:
         before: dict[str, Any] = {}
-        frozen = False
         while True:
             now, altered = self.counts(), list(self._altered())
             told = {
@@ -189,9 +185,6 @@ class Fleet:
                 print(json.dumps(said), flush=True)
                 before = now
                 self.told.update(told)
-            if not frozen and now["reported"] == len(self.agents):
-                gc.freeze()  # or all that they hold is gone through, which no agent has by itself
-                frozen = True
             await asyncio.sleep(SAY_SECONDS)
 
     def _altered(self) -> Iterator[list[Any]]:
@@ -213,10 +206,9 @@ def main() -> None:
                 node, parse(text), directory / node, said["workloads"], said["labels"].get(node, ())
             )
             for node, text in said["invitations"].items()
-        ],
-        said["at_once"],
+        ]
     )
-    gc.set_threshold(200_000, 100, 100)  # of what a thousand agents hold, each round is long
+    memory.collect_seldom(THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(fleet.run())
 

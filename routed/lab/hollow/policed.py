@@ -33,7 +33,6 @@ ALL = "tier == 'shared'"
 PORT, OTHER_PORT = 9000, 9001
 PATIENCE_SECONDS = 60.0  # for one change
 CALM_SECONDS = 3.0  # blocks and nodes are reported once a second
-AT_ONCE = 20  # agents that join together: it is what comes later that is looked at
 DECLARERS = 8  # requests under way
 
 
@@ -71,14 +70,13 @@ class Policed(HollowLab):
             node: [self._labels(2 * number + n % 2, n == 2) for n in range(workloads)]
             for number, node in enumerate(self.nodes)
         }
-        self.at_once = AT_ONCE
         self._http: httpx.Client | None = None
 
     def _labels(self, app: int, shared: bool) -> dict[str, str]:
         return {"app": f"a{app % self.apps}", **(SHARED if shared and app % 20 == 0 else OWN)}
 
     def police(self) -> None:
-        """The policies, before anybody joins."""
+        """The policies; once all have joined, or each that joins is told to all others."""
         for app in range(self.apps):
             self.create("networkpolicies", f"p{app}", self.policy(app))
         everybody = {"selector": "all()", "order": 5000, "ingress": allow(ALL, PORT)}

@@ -63,7 +63,6 @@ class HollowLab:
         self.agents = agents
         self.workloads = workloads
         self.labels: dict[str, list[dict[str, str]]] = {}  # of the workloads of each node
-        self.at_once = 0  # agents of one process that join together; 0: all
         self.port = free_port()
         data = directory / "server"
         data.mkdir(parents=True)
@@ -99,7 +98,7 @@ class HollowLab:
     def join(self, invitations: dict[str, str]) -> Phase:
         """All of them at once, until the service has every workload."""
         with self._phase() as phase:
-            self.hosts.start(invitations, self.workloads, self.labels, self.at_once)
+            self.hosts.start(invitations, self.workloads, self.labels)
             phase.arrivals = self.hosts.until("reported", self.agents)
         return phase
 
@@ -198,7 +197,6 @@ class Hosts:
         invitations: dict[str, str],
         workloads: int,
         labels: Mapping[str, list[dict[str, str]]],
-        at_once: int,
     ) -> None:
         self._memory = tempfile.TemporaryDirectory(
             prefix="routed-hollow-", dir=MEMORY if MEMORY.is_dir() else self._directory
@@ -217,7 +215,6 @@ class Hosts:
                 "workloads": workloads,
                 "invitations": mine,
                 "labels": {node: labels[node] for node in mine if node in labels},
-                "at_once": at_once,
             }
             child.stdin.write(json.dumps(said))
             child.stdin.close()
@@ -277,6 +274,7 @@ class Hosts:
                     self.altered += map(tuple, said.pop("altered"))
                     lines.append(said)
                     self._changed.notify_all()
+        child.wait()  # who is woken looks at that
         with self._changed:
             self._changed.notify_all()
 
