@@ -4,15 +4,15 @@ standard output, a JSON line at a time, how many of them are how far.
     in   {"directory": D, "workloads": M, "invitations": {node: bootstrap token},
           "labels": {node: [labels of each of its workloads]}}
     out  {"at": seconds, "joined": n, "attached": n, "in_sync": n, "reports": n, "reported": n,
-          "policed": n, "failed": n, "why": "...",
+          "policies": n, "policed": n, "failed": n, "why": "...",
           "told": {node: n}, "altered": [[at, node, name, [elements], [elements]]]}
 
 `at` is CLOCK_MONOTONIC, which is the same for all processes of a machine. `attached` and `reports`
-count workloads, the others agents. `in_sync` are agents all of whose watches are whole, `reported`
-those all of whose workloads the service has shown them, `policed` those whose policies are in
-effect with all members. `told` says of which agents the service has told something since the line
-before, and how often so far; `altered` what sets and chains of theirs have become others
-(`routed/lab/hollow/table.py`).
+count workloads, `policies` those that agents know of, the others agents. `in_sync` are agents all
+of whose watches are whole, `reported` those all of whose workloads the service has shown them,
+`policed` those whose policies are in effect with all members. `told` says of which agents the
+service has told something since the line before, and how often so far; `altered` what sets and
+chains of theirs have become others (`routed/lab/hollow/table.py`).
 """
 
 from __future__ import annotations
@@ -133,6 +133,12 @@ class Hollow:
         return self.in_sync and self.reports == self.workloads
 
     @property
+    def policies(self) -> int:
+        """How many it knows of."""
+        intent = None if self.agent is None else self.agent.intent
+        return 0 if intent is None else len(intent.policies)
+
+    @property
     def policed(self) -> bool:
         """Whether policies are in effect as they are declared."""
         if self.agent is None or self.agent.intent is None:
@@ -162,6 +168,7 @@ class Fleet:
             "in_sync": sum(one.in_sync for one in self.agents),
             "reports": sum(one.reports for one in self.agents),
             "reported": sum(one.reported for one in self.agents),
+            "policies": sum(one.policies for one in self.agents),
             "policed": sum(one.policed for one in self.agents),
             "failed": len(failed),
             "why": failed[0].failed if failed else "",

@@ -87,6 +87,9 @@ class Policed(HollowLab):
         is told anything any more."""
         with ThreadPoolExecutor(DECLARERS) as threads:
             list(threads.map(self._declare, self.nodes))
+        self.hosts.until("policies", self.agents * (self.apps + 1))
+        for node in self.nodes:
+            self.address(self.declared(node))
         self.hosts.until("policed", self.agents)
         self.settle()
 
