@@ -22,7 +22,7 @@ SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 SO_RCVBUFFORCE = 33
 NFNLGRP_NFTABLES = 7
 NFT_MSG_NEWGEN = 15
-SETTLE = 0.02  # seconds that one transaction's events may take
+SETTLE = 0.02  # seconds for which changes of others' tables are gathered
 LEGACY_SECONDS = 3.0  # between looks at the legacy iptables, at least
 ROOM = 1 << 22  # bytes of events that may wait: a set that is filled has one for each element
 
@@ -49,8 +49,10 @@ async def changes(ours: Callable[[], Container[int]]) -> AsyncIterator[bool]:
         yield True
         while True:
             if await _readable(loop, link):
-                await asyncio.sleep(SETTLE)
                 touched = _drained(link, ours())
+                if touched is False:  # ours is never waited with: it may be gone
+                    await asyncio.sleep(SETTLE)
+                    touched = bool(_drained(link, ours()))
                 if touched is not None:
                     yield touched
             elif seen != (held := await asyncio.to_thread(legacy.state)):
@@ -75,7 +77,7 @@ async def _readable(loop: asyncio.AbstractEventLoop, link: socket.socket) -> boo
 
 
 def _drained(link: socket.socket, ours: Container[int]) -> bool | None:
-    """Whether what waits is about our table too; None: it is all our own doing."""
+    """Whether what waits is about our table too; None: it is all our own doing, or says nothing."""
     found: bool | None = None
     while True:
         try:
@@ -94,17 +96,18 @@ def _drained(link: socket.socket, ours: Container[int]) -> bool | None:
 
 def about(data: bytes, ours: Container[int]) -> bool | None:
     """Whether one datagram of events is about our table; None: it is of a transaction of ours,
-    which has its datagrams for itself."""
-    found = False
+    which has its datagrams for itself, or the end of one, which is a datagram of its own."""
+    found: bool | None = None
     for one in nl.messages(data):
         if one.port in ours:
             return None
         at = one.place + nl.HEADER.size
         family = data[at : at + 1]
         subsystem, message = divmod(one.kind, 256)
-        if (subsystem, family) != (nl.NFNL_SUBSYS_NFTABLES, bytes([nl.NFPROTO_INET])):
+        if (subsystem, message) == (nl.NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN):
             continue
-        if message != NFT_MSG_NEWGEN:
+        found = bool(found)
+        if (subsystem, family) == (nl.NFNL_SUBSYS_NFTABLES, bytes([nl.NFPROTO_INET])):
             # of every object the first attribute is the name of its table
             first = next(nl.attributes(data, one.place + nl.START, one.end), (0, 0, 0))
             found = found or data[first[1] : first[2]] == _OURS

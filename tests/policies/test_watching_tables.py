@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from support.netns import in_fresh_namespace
 
+from policies import watch
 from policies.compile.ruleset import NO_POLICIES, Ruleset
 from policies.nat import Nat, PortMapping
 from policies.nft import Nft
@@ -49,6 +50,29 @@ def test_what_others_change_is_told_from_our_own_doing() -> None:
         table.sync()
         nft("add table inet routed { flags dormant; }")
         assert await told(), "put to sleep"
+        table.close()
+
+    in_fresh_namespace(body)
+
+
+def test_what_is_done_to_ours_is_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done to others is gathered for a moment, and somebody may do that all the time."""
+    monkeypatch.setattr(watch, "SETTLE", 3600.0)
+
+    async def body() -> None:
+        table = Nft()
+        table.sync()
+        heard = aiter(table.watch())
+        assert await anext(heard), "of what was before, nothing is known"
+        for words in ("flush ruleset", "add table inet routed { flags dormant; }"):
+            nft(words)
+            async with asyncio.timeout(5):
+                assert await anext(heard), words
+            table.sync()
+        nft("add table inet other")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await anext(heard)
         table.close()
 
     in_fresh_namespace(body)
