@@ -29,7 +29,7 @@ from typing import Any
 from policies import nat
 from policies.away import BEGUN
 from policies.compile import transaction
-from policies.compile.hooks import closed
+from policies.compile.closed import closed
 from policies.compile.ruleset import NO_POLICIES, Ruleset
 from policies.marks import LINK_GROUP, REAP_GROUPS, TABLE
 from policies.nat import Nat
@@ -78,7 +78,7 @@ def commands(
     body = nat.body(wanted) if wanted else ""
     contents = nat.elements(wanted) if wanted else {}
     if policies is None:
-        rules, change = (closed() if held else NO_POLICIES), []
+        rules, change = (closed(held.sets) if held else NO_POLICIES), []
     else:
         rules, change = policies, transaction.commands(WHOLE, held, policies)
     base = [entry for entry in listed if not _is_of_policies(entry)]

@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from policies.compile.chains import Line, Place, Walk
-from policies.compile.names import CLOSED
-from policies.compile.ruleset import Chain, Ruleset, chain
+from policies.compile.ruleset import Chain, chain
 from policies.failsafe import NAMES, Failsafe
 from policies.marks import LINK_GROUP, OUR_GROUPS
 from policies.model import EVERY, Direction
@@ -116,15 +115,3 @@ def _failsafe(ports: frozenset[tuple[int, int]]) -> Iterator[Line]:
         if some:
             listed = ", ".join(map(str, some))
             yield f"meta l4proto {number} th dport {{ {listed} }} accept", f"failsafe {name}"
-
-
-def closed() -> Ruleset:
-    """No flow of any link of ours begins: where there are policies, but nobody knows which."""
-    drop = [("counter drop", CLOSED)]
-    return Ruleset(
-        {
-            name: one
-            for direction in Direction
-            for name, one in base_chains(Place(direction, Walk.REAL), drop)
-        }
-    )

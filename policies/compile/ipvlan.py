@@ -42,8 +42,11 @@ def unjudged(version: int) -> str:
     return names.slaves(version, "unjudged")
 
 
+NAMES = (PARENTS, *(name for v in WORDS for name in (names.slaves(v), unjudged(v))))
+
+
 def sets(ipvlan: Ipvlan) -> dict[str, Set]:
-    """Who they are."""
+    """Who they are, by NAMES."""
     found = {PARENTS: Set(LINKS, ipvlan.parents)}
     for version, kind in ADDRESSES.items():
         for name, some in (
@@ -149,11 +152,15 @@ def last(version: int, place: Place) -> list[Line]:
     """What meets an address of no group."""
     if not place.real:
         return []
-    known = f"{WORDS[version]} {FIELDS[place.direction]} @{unjudged(version)} accept"
     return [
-        (known, "not judged"),
+        spared(version, place.direction),
         ("counter drop", place.label("", "", names.UNKNOWN_ADDRESS, counts=True)),
     ]
+
+
+def spared(version: int, direction: Direction) -> Line:
+    """Those that no policy is for."""
+    return f"{key(version, direction)} @{unjudged(version)} accept", "not judged"
 
 
 def not_of_host(direction: Direction) -> list[Line]:
@@ -174,11 +181,8 @@ def forwarded(place: Place, targets: list[tuple[str, str]]) -> tuple[str, Chain]
     if place.direction is Direction.INGRESS:
         return f"{walk}-slaves-forward-in", _at("input", -9 + later, [ANSWERS, *others, *onward])
     within = [workload_links(side), (f'{side}name "{LOOPBACK}" accept', "loopback")]
-    spared = [
-        (f"{key(version, place.direction)} @{unjudged(version)} accept", "not judged")
-        for version in WORDS
-    ]
-    lines = [ANSWERS, *within, *others, *spared, *onward]
+    unjudged_ones = [spared(version, place.direction) for version in WORDS]
+    lines = [ANSWERS, *within, *others, *unjudged_ones, *onward]
     return f"{walk}-slaves-forward-out", _at("output", -4 + later, lines)
 
 

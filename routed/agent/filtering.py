@@ -18,8 +18,9 @@ from dataclasses import replace
 from functools import partial
 
 from api.resources.errors import ApplyError
+from policies.compile import ipvlan
+from policies.compile.closed import closed
 from policies.compile.compiler import Compiler, has_links
-from policies.compile.hooks import closed
 from policies.compile.members import renewed
 from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
@@ -120,20 +121,24 @@ class Filtering:
     async def _make(self, *, trusted: bool) -> ApplyError | None:
         """All of it, or as much as is not refused."""
         before = rules = self.table.rules
-        if self.wanted is not None:
-            rules = await self.table.aside(self._compiled, self.wanted)
+        wanted = self.wanted
+        if wanted is not None:
+            rules = await self.table.aside(self._compiled, wanted)
         refused = await self._sync(self.nat, rules, trusted=trusted)
         self.ready = refused is None
         if self.wanted is not None or not self.withheld:
             self.refused = None
         if refused is not None:
-            of_workloads = self.wanted is not None and self.wanted.of_workloads
             self._fresh = self._fresh or (before is None and not await self._policed())
-            if before is None and of_workloads and self._fresh:
-                before = closed()  # nobody knows what was in effect before
-            elif before and self.wanted is not None:  # who has left is not to be let in by them
-                before = await self.table.aside(renewed, before, self.wanted.membership)
-            for nat, some in ((self.nat, before), (None, rules), (None, before), (None, None)):
+            last = None
+            if before is None and wanted is not None and wanted.of_workloads and self._fresh:
+                # nobody knows what was in effect before; `last`: if not even that is taken
+                before, last = closed(ipvlan.sets(wanted.plan.ipvlan)), closed()
+            elif before and wanted is not None:  # who has left is not to be let in by them
+                before = await self.table.aside(renewed, before, wanted.membership)
+            for nat, some in (
+                (self.nat, before), (None, rules), (None, before), (None, last), (None, None),
+            ):  # fmt: skip
                 if await self._sync(nat, some) is None:
                     self.ready, self.refused = True, refused if some is not rules else None
                     break

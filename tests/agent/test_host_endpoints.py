@@ -17,7 +17,7 @@ from api.client import WatchEvent
 from api.client.selections import Entries
 from api.resources import HostEndpoint
 from api.resources.errors import ConfigError
-from policies.compile.hooks import closed
+from policies.compile.closed import closed
 from policies.failsafe import ALWAYS
 from routed.addressing import Held, Interface
 from routed.agent import hosts

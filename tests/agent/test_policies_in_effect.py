@@ -28,7 +28,7 @@ from api.resources.errors import ApplyError, Conflict
 from api.resources.net import parse_address
 from api.resources.workload import WorkloadSpec
 from policies.compile import names
-from policies.compile.hooks import closed
+from policies.compile.closed import closed
 from policies.compile.ruleset import Ruleset
 from routed.agent.agent import Agent
 from routed.agent.attachment import Attachment
@@ -435,6 +435,33 @@ def test_what_cannot_be_enforced_is_refused_unless_it_is_allowed(tmp_path: Path)
         condition = enforced(agent)
         assert (condition.status, condition.reason) == ("False", "NotEnforceable")
         assert "db.h1 is selected by shut" in condition.message
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("refused", ["egress-policy", "slaves-antispoof"])
+def test_with_nothing_known_an_ipvlan_l3s_workload_is_closed_by_its_addresses(
+    tmp_path: Path, refused: str
+) -> None:
+    """Where the kernel takes so much; else links at least."""
+
+    async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
+        db = await attach(agent, "db", mode="ipvlan-l3s")
+        following = agent_on(kernel, agent.settings.run_dir)
+        following.filtering.table.filter = other = KeptFilter()
+        other.refuses = refused
+        declare(following, policy("db", selector="app == 'db'", egress=allow_from(WEB)))
+        serving = asyncio.create_task(following.writer.serve())
+        await following.writer.synced()
+        assert following.filtering.ready
+        assert enforced(following).reason == "RulesRefused"
+        if refused.startswith("slaves"):
+            assert other.rules == closed()
+        else:
+            assert names.slaves(4) in other.rules.sets
+            assert str(db.addresses[0]) in other.rules.sets[names.slaves(4)].elements
+            assert "policy-slaves-egress" in other.rules.chains
+        serving.cancel()
 
     play(tmp_path, body)
 

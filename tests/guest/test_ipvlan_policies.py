@@ -52,6 +52,34 @@ def test_every_direction_that_the_host_sees(namespaces: Make) -> None:
     play(namespaces, lambda rig: [body(rig, family) for family in (0, 1)])
 
 
+def test_where_nobody_knows_the_policies_no_flow_begins(namespaces: Make) -> None:
+    def body(rig: Rig, family: int) -> None:
+        db, other, far, host = (one[family] for one in (DB, OTHER, FAR, HOST))
+        server = listen(rig.spaces["far"], far)
+        try:
+            rig.put()
+            held = connected(rig.spaces["db"], far)
+            rig.close(*OTHER)
+            assert not rig.passes("far", "db", db, 1000)
+            assert not rig.passes("db", "far", far, 2000)
+            assert not rig.passes("veth", "db", db, 1000), "by the host's slave"
+            assert not rig.passes("db", "veth", VETH[family], 1000)
+            assert not rig.pings("db", host)
+            assert rig.passes("", "db", db, 1000), "the host to its own"
+            assert rig.passes("far", "other", other, 1000), "no policy is for it"
+            assert rig.passes("other", "far", far, 2000)
+            assert rig.pings("other", host)
+            held.sendall(b"still")
+            assert acknowledged(held)
+            held.close()
+        finally:
+            server.kill()
+            server.wait()
+            server.stdout.close()  # type: ignore[union-attr]
+
+    play(namespaces, lambda rig: [body(rig, family) for family in (0, 1)])
+
+
 def test_what_is_established_goes_on_and_what_is_refused_is_told(namespaces: Make) -> None:
     def body(rig: Rig, family: int) -> None:
         db, far = DB[family], FAR[family]

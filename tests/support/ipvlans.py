@@ -12,6 +12,8 @@ from typing import Any
 
 from api.resources.net import IPAddress
 from api.resources.policy import NetworkPolicy
+from policies.compile import ipvlan
+from policies.compile.closed import closed
 from policies.compile.compiler import compiled
 from policies.failsafe import failsafe
 from policies.marks import LINK_GROUP, SLAVE_GROUP
@@ -94,9 +96,16 @@ class Rig:
             Endpoint("veth", LABELS["veth"], addresses(*VETH), link="rtx"),
         ]
         hosts = [HostInterface("edge", {"role": "edge"}, "*")] if host else []
-        ipvlan = Ipvlan(addresses(*DB, *OTHER), parents=frozenset(["up0"]))
-        made = plan([], policies, ends, "Allow", hosts, failsafe(), ipvlan)
+        slaves = Ipvlan(addresses(*DB, *OTHER), parents=frozenset(["up0"]))
+        made = plan([], policies, ends, "Allow", hosts, failsafe(), slaves)
         self.table.sync(None, compiled(made, NOTHING_TOLD))
+
+    def close(self, *spared: str) -> None:
+        """Have in effect what holds where nobody knows the policies; none is for `spared`."""
+        every = frozenset(map(ip_address, (*DB, *OTHER)))
+        free = frozenset(map(ip_address, spared))
+        slaves = Ipvlan(every, unjudged=free, parents=frozenset(["up0"]))
+        self.table.sync(None, closed(ipvlan.sets(slaves)))
 
     def flush(self) -> None:
         """As somebody does: what is denied passes then, which shows that it was the rules."""
