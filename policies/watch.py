@@ -22,7 +22,8 @@ SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 SO_RCVBUFFORCE = 33
 NFNLGRP_NFTABLES = 7
 NFT_MSG_NEWGEN = 15
-SETTLE = 0.02  # seconds for which changes of others' tables are gathered
+SETTLE = 0.02  # seconds for which changes of others' tables are gathered, in so many looks:
+LOOKS = 10  # ours may be among what is still to come of one transaction
 LEGACY_SECONDS = 3.0  # between looks at the legacy iptables, at least
 ROOM = 1 << 22  # bytes of events that may wait: a set that is filled has one for each element
 
@@ -50,8 +51,10 @@ async def changes(ours: Callable[[], Container[int]]) -> AsyncIterator[bool]:
         while True:
             if await _readable(loop, link):
                 touched = _drained(link, ours())
-                if touched is False:  # ours is never waited with: it may be gone
-                    await asyncio.sleep(SETTLE)
+                for _ in range(LOOKS):  # ours is never waited with: it may be gone
+                    if touched is not False:
+                        break
+                    await asyncio.sleep(SETTLE / LOOKS)
                     touched = bool(_drained(link, ours()))
                 if touched is not None:
                     yield touched
@@ -89,7 +92,7 @@ def _drained(link: socket.socket, ours: Container[int]) -> bool | None:
                 raise
             found = True
             continue
-        touched = about(data, ours)
+        touched = None if found else about(data, ours)
         if touched is not None:
             found = touched or bool(found)
 

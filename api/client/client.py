@@ -25,6 +25,7 @@ import httpx
 from api.auth import kubeconfig
 from api.auth.kubeconfig import Access
 from api.client.answers import Unreachable, Unread, WatchEvent, failure, shown, typed
+from api.client.transport import Transport
 from api.resources.errors import Cause, ConfigError, Incompatible
 from api.resources.media import MERGE, STRATEGIC
 from api.resources.meta import API_VERSION, Resource
@@ -39,10 +40,6 @@ R = TypeVar("R", bound=Resource)
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # a watch has a bookmark every ten
-# a heartbeat by a connection that is there costs a tenth of one with a handshake; that it is not
-# closed meanwhile, the service waits for longer (`api/service/run.py`). Of connections that may be
-# kept, httpcore counts those in use as well: a dozen are an agent's watches
-IDLE = httpx.Limits(max_connections=100, max_keepalive_connections=16, keepalive_expiry=60.0)
 BUSY_TRIES = 5  # more, of a request that was refused because there were too many
 BUSY_SECONDS = 5.0  # at most between two
 CHANGES = ("ADDED", "MODIFIED", "DELETED")
@@ -130,10 +127,9 @@ class Client:
         bearer = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         return httpx.AsyncClient(
             base_url=f"{access.server}/apis/{API_VERSION}",
-            verify=context_of(access),
             headers={"User-Agent": self._agent, **bearer},
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            limits=IDLE,
+            transport=Transport(context_of(access)),
             trust_env=False,
         )
 

@@ -22,6 +22,7 @@ from api.service.codec import compact
 HEAD_SECONDS = 10.0  # for a head; of the first request, from the connection on
 BODY_SECONDS = 30.0
 HEAD_BYTES = 64 << 10
+BEATEN_SECONDS = 75.0  # that one by which a node says that it lives is kept; nodes close it earlier
 
 
 READER = "routed.reader"  # in the scope of a request: the `watch.Reader` of its answer
@@ -61,6 +62,10 @@ class Connection(HttpToolsProtocol):
         self.leave = _nothing
         if self.scope is not None:  # which has us: nothing here is left to the collector
             self.scope.pop(READER, None)  # type: ignore[misc]
+
+    def keep(self) -> None:
+        """It stays between requests for longer than others do."""
+        self.timeout_keep_alive = BEATEN_SECONDS  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

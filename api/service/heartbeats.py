@@ -33,6 +33,7 @@ from api.resources.media import STRATEGIC
 from api.resources.registry import KINDS
 from api.service.answers import json_answer
 from api.service.codec import document_of
+from api.service.connections import READER
 from api.service.judging import forbidden
 from api.service.objects import Objects, anything
 
@@ -93,7 +94,11 @@ class Heartbeats:
         granted = grant(who, "create", "heartbeats")
         if granted is None or granted.name not in ("", name):
             raise forbidden(who, "create", "heartbeats", name)
-        return json_answer({"kind": "Heartbeat", "seconds": await self.beat(name)}, 201)
+        seconds = await self.beat(name)
+        connection = request.scope.get(READER)
+        if connection is not None:
+            connection.keep()
+        return json_answer({"kind": "Heartbeat", "seconds": seconds}, 201)
 
     async def beat(self, node: str) -> float:
         """`node` lives; in how many seconds it should say so again. NotFound."""

@@ -27,7 +27,6 @@ from api.service.throttle import Rates
 from api.store.places import Place, open_store
 
 GRACE_SECONDS = 2  # for what is under way when stopping
-IDLE_SECONDS = 75  # a connection without a request; clients close theirs before that
 
 
 def run(
@@ -73,7 +72,6 @@ def run(
             proxy_headers=False,
             server_header=False,
             headers=[(HEADER, VERSION)],
-            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         config.load()

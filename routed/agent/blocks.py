@@ -75,7 +75,10 @@ class BlockKeeper:
         for name in self.agent.book.spare_blocks(self.agent.intent):
             block = self.agent.control.known.blocks.get(name)
             if block is None or block.status.assigned or block.status.cooling:
-                continue  # the service does not know yet that it is empty, and would refuse
+                # the service does not know yet that it is empty, and would refuse; nothing else
+                # has it told that a cool-down is over
+                self.agent.control.report()
+                continue
             if not self._sessions_up():
                 self._look_again()
             elif self._spare_still(name):

@@ -133,6 +133,10 @@ class Control:
         self._wake.set()
         self._used.set()
 
+    def report(self) -> None:
+        """Something may have to be reported."""
+        self._wake.set()
+
     def look_at_blocks(self) -> None:
         """A block may have to be claimed or given back, and nothing else is new."""
         self._used.set()

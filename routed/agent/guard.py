@@ -68,6 +68,11 @@ class Guard:
         self._whole = True
         self._told()
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing that was told is still to be worked out."""
+        return not (self._whole or self._pending)
+
     def _told(self) -> None:
         if not self._pending:
             self._pending = True
@@ -112,10 +117,10 @@ class Guard:
         exact = self.agent.settings.flush_conntrack
         if not self._whole and not exact and await self._moved():
             return
-        self.agent.control.wake()  # what is waited for may be another
         await self.work_out()
         error = await self.agent.filtering.keep()
         self.applied()
+        self.agent.control.report()  # what is waited for, or refused, may be another
         if error is not None:
             log.warning("policies not applied: %s", error)
             self.agent.writer.wake()  # says so, and tries again

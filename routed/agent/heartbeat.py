@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 
-from api.client import Client
+from api.client import Client, Unreachable
 from api.resources.errors import RoutedError
 
 log = logging.getLogger("routed.control")
@@ -22,7 +22,10 @@ async def keep_beating(client: Client, node: str) -> None:
     """For ever. The first comes at once, the others with jitter."""
     while True:
         try:
-            seconds = await client.heartbeat(node)
+            try:
+                seconds = await client.heartbeat(node)
+            except Unreachable:  # its connection may have been of one that is gone
+                seconds = await client.heartbeat(node)
         except RoutedError as error:  # NotFound too: an older service has no such path
             log.debug("no heartbeat: %s", error)
             seconds = FIRST_SECONDS

@@ -86,8 +86,9 @@ class Speech:
         """Return once everything said so far has been taken by ExaBGP. SpeakerError."""
         await self.client.sync()
 
-    async def serve(self, wake: Callable[[], None]) -> None:
-        """Keep connected; `wake` when something arrived that decides."""
+    async def serve(self, wake: Callable[[], None], lost: Callable[[], None]) -> None:
+        """Keep connected; `wake` when something arrived that decides, `lost` when there is nobody
+        any more, of which nothing follows but that it is so."""
         while True:
             try:
                 await self.client.connect()
@@ -101,10 +102,12 @@ class Speech:
             except SpeakerError as error:
                 if self.connected:
                     log.warning("speaker lost: %s", error)
-            self.connected = False
+            was, self.connected = self.connected, False
             self.received_whole = False
             self._growing = None
             self.sessions.clear()
+            if was:
+                lost()
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _take(self, event: object) -> None:

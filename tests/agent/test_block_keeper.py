@@ -9,7 +9,9 @@ from typing import Any, cast
 from routed.agent.agent import Agent
 from routed.agent.blocks import SPARE_SECONDS, BlockKeeper
 
-EMPTY = SimpleNamespace(status=SimpleNamespace(assigned=0, cooling=0))
+
+def block(cooling: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(status=SimpleNamespace(assigned=0, cooling=cooling))
 
 
 class Fake:
@@ -20,21 +22,31 @@ class Fake:
         self.up = True
         self.released = asyncio.Event()
         self.woken = asyncio.Event()
+        self.cooling = False  # as the book has it
+        self.blocks = {"one": block()}  # as the service shows them
         self.intent = SimpleNamespace(node=None, peers={})
         self.book = SimpleNamespace(
             pools_below_mark=lambda intent: [],
-            only_cooling=lambda intent: False,
-            spare_blocks=lambda intent: list(self.spare),
+            only_cooling=lambda intent: self.cooling,
+            spare_blocks=lambda intent: [] if self.cooling else list(self.spare),
             own=lambda intent: None,
             releasing=set(),
         )
-        known = SimpleNamespace(blocks={"one": EMPTY})
-        look = self.woken.set
-        self.control = SimpleNamespace(known=known, look_at_blocks=look, release=self._release)
+        self.control = SimpleNamespace(
+            known=SimpleNamespace(blocks=self.blocks),
+            look_at_blocks=self.woken.set,
+            report=self._report,
+            release=self._release,
+        )
         self.speech = SimpleNamespace(all_established=lambda peers: self.up, settled=self._settled)
         self.writer = SimpleNamespace(synced=self._settled)
 
     async def _settled(self) -> None: ...
+
+    def _report(self) -> None:
+        """What the service shows then wakes, as every change does."""
+        self.blocks["one"] = block(int(self.cooling))
+        self.woken.set()
 
     async def _release(self, name: str) -> None:
         self.spare.remove(name)
@@ -80,5 +92,17 @@ def test_a_block_that_waited_for_a_session_goes_when_it_is_up() -> None:
         agent.spare.append("one")
         await keeper.keep()
         agent.up = True
+
+    _released_after(change)
+
+
+def test_a_block_whose_last_address_has_cooled_down_goes_without_anything_else() -> None:
+    """The service counts it as cooling until it is told; nobody else tells it."""
+
+    async def change(agent: Fake, keeper: BlockKeeper) -> None:
+        agent.cooling, agent.blocks["one"] = True, block(cooling=1)
+        agent.spare.append("one")
+        await keeper.keep()
+        agent.cooling = False
 
     _released_after(change)

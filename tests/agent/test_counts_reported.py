@@ -97,8 +97,8 @@ def test_an_agent_at_rest_comes_to_rest(tmp_path: Path, monkeypatch: pytest.Monk
             await asyncio.sleep(20 * period)
             for task in running:
                 task.cancel()
-        assert 2 <= counting.asked <= 3
-        assert 3 <= looks <= 4
+        assert 1 <= counting.asked <= 3
+        assert 2 <= looks <= 4
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(body())

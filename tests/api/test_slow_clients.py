@@ -18,11 +18,11 @@ from support.service import Service, tls_socket
 
 from api.auth import kubeconfig
 from api.client import Client
-from api.resources import Node
+from api.client.transport import BEATS
+from api.resources import Node, ObjectMeta
 from api.service import heartbeats
-from api.service.connections import BODY_SECONDS, HEAD_BYTES, HEAD_SECONDS
+from api.service.connections import BEATEN_SECONDS, BODY_SECONDS, HEAD_BYTES, HEAD_SECONDS
 from api.service.crowd import IN_FLIGHT
-from routed.agent.intent import WATCHED
 
 TRICKLING = 200
 AFTER = 5.0  # seconds past a deadline, on a machine that is busy
@@ -51,15 +51,11 @@ def token(service: Service) -> bytes:
     return b"Authorization: Bearer " + kubeconfig.read(service.admin).token.encode() + b"\r\n"
 
 
-async def followed(client: Client, plural: str) -> None:
-    async for _ in client.watch(plural):
-        pass
-
-
 def test_a_connection_that_says_nothing_is_closed_and_one_between_heartbeats_kept(
     service: Service,
 ) -> None:
     assert heartbeats.EVERY_SECONDS <= HEAD_SECONDS
+    assert heartbeats.EVERY_SECONDS < (BEATS.keepalive_expiry or 0) < BEATEN_SECONDS
 
     def silent() -> tuple[int, dict[str, str]]:
         with connected(service.admin) as held:
@@ -70,13 +66,11 @@ def test_a_connection_that_says_nothing_is_closed_and_one_between_heartbeats_kep
         async with AsyncExitStack() as stack:
             stack.push_async_callback(client.close)
             ports = []
-            watches = [asyncio.create_task(followed(client, plural)) for plural in WATCHED]
-            for task in watches:
-                stack.callback(task.cancel)
+            await client.create(Node(metadata=ObjectMeta(name="beating")))
             for _ in range(2):
-                await client.version()
-                pool = client._http._transport._pool  # type: ignore[attr-defined]
-                (held,) = [one for one in pool.connections if one.is_idle()]
+                assert await client.heartbeat("beating") == heartbeats.EVERY_SECONDS
+                pool = client._http._transport.beats._pool  # type: ignore[attr-defined]
+                (held,) = pool.connections
                 ports.append(held._connection._network_stream.get_extra_info("client_addr"))
                 if len(ports) == 1:
                     code, status = await asyncio.to_thread(silent)

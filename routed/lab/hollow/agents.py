@@ -145,7 +145,8 @@ class Hollow:
             return False
         filtering, missing = self.agent.filtering, self.agent.guard.enforcement.missing
         in_effect = filtering.ready and filtering.refused is None
-        return in_effect and not (missing.selectors or missing.ports)
+        settled = self.agent.guard.settled
+        return in_effect and settled and not (missing.selectors or missing.ports)
 
     @property
     def told(self) -> int:

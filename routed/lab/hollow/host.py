@@ -143,5 +143,5 @@ class HollowSpeech(Speech):
     async def settled(self) -> None:
         pass
 
-    async def serve(self, wake: object) -> None:
+    async def serve(self, wake: object, lost: object) -> None:
         await asyncio.Event().wait()
