@@ -66,7 +66,8 @@ def test_a_connection_that_says_nothing_is_closed_and_one_between_heartbeats_kep
         async with AsyncExitStack() as stack:
             stack.push_async_callback(client.close)
             ports = []
-            await client.create(Node(metadata=ObjectMeta(name="beating")))
+            node = await client.create(Node(metadata=ObjectMeta(name="beating")))
+            stack.push_async_callback(client.delete, Node, "beating", uid=node.metadata.uid)
             for _ in range(2):
                 assert await client.heartbeat("beating") == heartbeats.EVERY_SECONDS
                 pool = client._http._transport.beats._pool  # type: ignore[attr-defined]
