@@ -130,8 +130,8 @@ class Control:
 
     def wake(self) -> None:
         """Something may have to be reported, or a block to be claimed or given back."""
-        self._wake.set()
-        self._used.set()
+        self.report()
+        self.look_at_blocks()
 
     def report(self) -> None:
         """Something may have to be reported."""
@@ -376,7 +376,7 @@ class Control:
 
     def _count(self) -> None:
         self._count_due = False
-        self._wake.set()  # blocks were looked at: the two must not wake each other for ever
+        self.report()  # blocks were looked at: the two must not wake each other for ever
 
     async def _write(self, write: Write) -> None:
         """One write; what the service refuses is said and left to the next decision."""
