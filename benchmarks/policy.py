@@ -10,9 +10,9 @@ A packet is the first one of a flow for as long as nobody answers it, so each of
 it; the figure is the sender's time until it is in the other's socket (see datapath.py).
 
 A change is one address more or less in a selector that stands for as many as there are workloads,
-or one workload more or less: what it is worked out from, the transaction, and no more. The load is
-from nothing, with what is read back, beside `nft -f` of the same commands. `restore` is what
-follows when somebody has flushed all.
+or one workload more or less, which is told by its link, or, `slave`, by its address: what it is
+worked out from, the transaction, and no more. The load is from nothing, with what is read back,
+beside `nft -f` of the same commands. `restore` is what follows when somebody has flushed all.
 
     sudo -E python benchmarks/policy.py [--rounds 9]
 """
@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -38,9 +39,10 @@ from programs import command, own_network
 
 from api.resources.policy import NetworkPolicy
 from policies import base
+from policies.compile.changes import joined, moved, parted
 from policies.compile.compiler import Compiler
 from policies.compile.ruleset import NO_POLICIES, Ruleset
-from policies.model import Endpoint, Members, Membership
+from policies.model import Endpoint, Ipvlan, Members, Membership
 from policies.nft import Nft
 from policies.plan import Order
 from routed.kernel import netns
@@ -51,6 +53,7 @@ FEW, MANY = 100, 500  # applications
 RULES = 10
 CHANGES = 400
 PACKETS = 10_000
+UPLINK = frozenset({"up0"})
 ONE, OTHER = "10.66.0.1", "10.66.0.2"
 
 
@@ -194,6 +197,35 @@ def dispatch(rounds: int) -> Iterator[dict[str, object]]:
         yield figure(f"policy.dispatch.{name}", us, "us", rounds, ratio)
 
 
+def slaves(table: Nft) -> list[float]:
+    """Seconds that one workload of mode ipvlan-l3s takes to come, and to go, among as many others
+    of that mode. All of it is sets and rules, which needs no ipvlan."""
+    size = SIZES[-1]
+    world = World(size, MANY, ("rta", "rtb"))
+    ends = [
+        replace(one, link="", addresses=frozenset({ip_address(0x0A420001 + n)}))
+        for n, one in enumerate(world.endpoints)
+    ]
+    beside = Ipvlan(frozenset(a for one in ends for a in one.addresses), parents=UPLINK)
+    ruleset = world.compiler.compile(world.order.plan(ends, ipvlan=beside), world.known)
+    table.sync(None, ruleset)
+    times = []
+    for number in range(CHANGES):
+        address = frozenset({ip_address(0x0B000000 + number // 2)})
+        joining = Endpoint(f"w{number // 2}", {"app": "a3"}, address)
+        act = joined if number % 2 == 0 else parted
+        parents = UPLINK if number % 2 == 0 else frozenset[str]()
+        begun = time.perf_counter()
+        other = act(ruleset, world.order.place(joining), Ipvlan(address, parents=parents))
+        assert other is not None
+        ruleset = other
+        table.sync(None, ruleset, trusted=True)
+        times.append(time.perf_counter() - begun)
+    if table.sync(None, ruleset):
+        raise RuntimeError("the table was another than it should have been")
+    return times
+
+
 def changes() -> Iterator[dict[str, object]]:
     """At the bigger size, in this process's namespace."""
     size = SIZES[-1]
@@ -210,12 +242,12 @@ def changes() -> Iterator[dict[str, object]]:
         joining = Endpoint(f"w{number // 2}", {"app": "a3"}, link=f"rty{number // 2}")
         begun = time.perf_counter()
         if number % 2 == 0:
-            ruleset = compiler.moved(ruleset, text, add=[address])
+            ruleset = moved(ruleset, text, add=[address])
         else:
-            ruleset = compiler.moved(ruleset, text, gone=[address])
+            ruleset = moved(ruleset, text, gone=[address])
         table.sync(None, ruleset, trusted=True)
         between = time.perf_counter()
-        act = compiler.joined if number % 2 == 0 else compiler.parted
+        act = joined if number % 2 == 0 else parted
         other = act(ruleset, world.order.place(joining))
         assert other is not None
         ruleset = other
@@ -224,7 +256,7 @@ def changes() -> Iterator[dict[str, object]]:
         workloads.append(time.perf_counter() - between)
     if table.sync(None, ruleset):
         raise RuntimeError("the table was another than it should have been")
-    for name, times in (("member", members), ("workload", workloads)):
+    for name, times in (("member", members), ("workload", workloads), ("slave", slaves(table))):
         yield figure(f"policy.{name}.p50", statistics.median(times) * 1e3, "ms", CHANGES)
         worst = statistics.quantiles(times, n=100)[98]
         yield figure(f"policy.{name}.p99", worst * 1e3, "ms", CHANGES)

@@ -93,12 +93,14 @@ def _hosts(
     apart: bool,
 ) -> Iterator[Passed]:
     """Host endpoints by which it leaves the sender's host, passes another that forwards it, and
-    comes to the receiver's. What stays on a host (not `apart`) passes none of its interfaces."""
+    comes to the receiver's. What stays on a host (not `apart`) passes none of its interfaces; what
+    a slave sends in IPv4 leaves by its parent, whoever it is for."""
     leaves = sender.spec.node if sender else host_of(world, packet.source)
     comes = receiver.spec.node if receiver else host_of(world, packet.destination)
     if not comes and packet.through != leaves and _goes_no_further(packet.destination):
         comes = packet.through
-    apart = apart and (leaves != comes or not leaves)
+    pinned = sender is not None and sender.spec.mode in IPVLAN and packet.source.version == 4
+    apart = apart and (leaves != comes or not leaves or pinned)
     if leaves and apart and (sender is None or sender.spec.mode in ENFORCED):
         forwarded = sender is not None
         yield from passed(world, leaves, "Egress", packet, forwarded=forwarded)

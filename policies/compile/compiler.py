@@ -24,7 +24,7 @@ from policies.compile.chains import (
     tier_lines,
 )
 from policies.compile.hooks import KEYS, base_chains, failsafe_lines, host_base
-from policies.compile.matches import WORDS, has_nets
+from policies.compile.matches import has_nets
 from policies.compile.ruleset import ADDRESSES, LINKS, NO_POLICIES, Chain, Ruleset, Set, chain
 from policies.model import (
     Direction,
@@ -32,14 +32,11 @@ from policies.model import (
     Placed,
     Plan,
     Policy,
-    PortKey,
-    PortMember,
     Signature,
     Step,
     kept,
 )
 
-LINKED = ("egress-links", "ingress-links")
 _SET = re.compile(r"@([-\w.]+)")
 
 
@@ -114,7 +111,8 @@ class Compiler:
         yield from self._endpoints(plan, known, signatures, place)
         by_link, by_address = _among(targets, groups.links), _among(targets, groups.addresses)
         links = bool(by_link) or (place.real and plan.default == "Deny")
-        slaves = bool(by_address) or (place.real and bool(plan.ipvlan))
+        # what these send to links, on trial too, and what is of no group here
+        slaves = bool(by_address) or (bool(plan.ipvlan) and (place.real or links))
         yield from _dispatching(place, groups, by_link, links=links, slaves=slaves)
         if slaves:
             yield from _dispatching_slaves(place, groups, by_address)
@@ -174,69 +172,6 @@ class Compiler:
             chains[policy_chain(policy, place)] = chain(lines)
         made = self._made[policy.name, place] = _Of(policy, state, lines, inlined, chains)
         return made
-
-    def joined(self, ruleset: Ruleset, placed: Placed) -> Ruleset | None:
-        """`ruleset` with one more link; None: it has to be compiled anew."""
-        if not ruleset and not placed.ingress and not placed.egress:
-            return ruleset
-        sets = self._sets_of(ruleset, placed)
-        for name in sets or ():
-            ruleset = ruleset.changed(name, add=[placed.link])
-        return ruleset if sets else None
-
-    def parted(self, ruleset: Ruleset, placed: Placed) -> Ruleset | None:
-        """`ruleset` without a link; None: it has to be compiled anew."""
-        if not ruleset:
-            return ruleset
-        sets = self._sets_of(ruleset, placed)
-        if not sets or ruleset.sets[sets[0]].elements <= {placed.link}:
-            return None
-        for name in sets:
-            ruleset = ruleset.changed(name, gone=[placed.link])
-        return ruleset
-
-    def _sets_of(self, ruleset: Ruleset, placed: Placed) -> list[str] | None:
-        """Those that the link is in; None: there is no group for it yet."""
-        group = names.group(placed.ingress, placed.egress)
-        if names.links(group) not in ruleset.sets:
-            return None
-        bits = 0
-        while dispatch.LINKS.bit_set(bits) in ruleset.sets:
-            bits += 1
-        return dispatch.LINKS.sets_of(group, bits)
-
-    def moved(
-        self,
-        ruleset: Ruleset,
-        subject: str | PortKey,
-        add: Iterable[IPAddress | PortMember] = (),
-        gone: Iterable[IPAddress | PortMember] = (),
-    ) -> Ruleset:
-        """`ruleset` after addresses have come to what a selector stands for, or gone, or ports to
-        what the name of one does. Where nets have, it has to be compiled anew."""
-        come, left = [list(map(_element, some)) for some in (add, gone)]
-        for version in WORDS:
-            if isinstance(subject, str):
-                name = names.selector(subject, version)
-            else:
-                name = names.named(subject, version)
-            some = [text for of, text in come if of == version]
-            rest = [text for of, text in left if of == version]
-            if (some or rest) and name in ruleset.sets:
-                ruleset = ruleset.changed(name, some, rest)
-        return ruleset
-
-
-def _element(member: IPAddress | PortMember) -> tuple[int, str]:
-    """Its version of IP, and what it is in a set."""
-    if isinstance(member, tuple):
-        return member[0].version, members.port_text(member)
-    return member.version, str(member)
-
-
-def has_links(rules: Ruleset) -> bool:
-    """Whether links of workloads are filtered, beside interfaces of the host."""
-    return any(name in rules.chains for name in LINKED)
 
 
 def _groups(plan: Plan) -> _Groups:

@@ -348,10 +348,10 @@ class Agent:
         record = self.records.get(name)
         local = Local(record, name in self.ready, self.declared.failures.get(name))
         if record is not None and record.parent:
-            uplinks, others = self.kernel.uplinks(), self.guard.neighbours(record)
+            uplinks, others = self.kernel.uplinks(), self.guard.has_neighbours(record)
             policies = self.guard.unenforced(record)
             local = replace(
-                local, uplinks=tuple(uplinks), policies=tuple(policies), neighbours=tuple(others)
+                local, uplinks=tuple(uplinks), policies=tuple(policies), neighbours=others
             )
         return workload_writes(name, local, known.declared.get(name) or known.reports.get(name))
 

@@ -183,7 +183,7 @@ class Attachment(Model):
         message: str = "",
         uplinks: Sequence[str] = (),
         policies: Sequence[str] = (),
-        neighbours: Sequence[str] = (),
+        neighbours: bool = False,
     ) -> WorkloadStatus:
         """The status to report: Ready once link, addresses and routes were read back."""
         condition = Condition(

@@ -20,12 +20,13 @@ from api.resources import Condition
 from api.resources.errors import Cause, Conflict
 from api.resources.net import IPAddress
 from api.resources.selectors import parse
-from api.resources.workload import Mode
+from api.resources.workload import IPVLAN, Mode
 from policies.failsafe import NO_FAILSAFE, Failsafe
 from policies.model import (
     NOTHING_TOLD,
     Direction,
     Endpoint,
+    Ipvlan,
     Membership,
     Needs,
     Placed,
@@ -83,10 +84,12 @@ class Move(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A workload that comes or goes: which policies it passes, and what its addresses are to the
-    selectors that are needed. `free`: nothing that it sends or is sent is judged."""
+    selectors that are needed. `beside`: what of the ipvlan modes comes or goes with it. `free`:
+    nothing that it sends or is sent is looked at."""
 
     placed: Placed
     moves: tuple[Move, ...]
+    beside: Ipvlan
     free: bool
 
 
@@ -163,10 +166,12 @@ class Enforcement:
         told: Mapping[Subject, Known],
         *,
         leaving: bool = False,
+        neighbours: bool = False,
     ) -> Arrival | None:
-        """What its coming, or its leaving, changes; None: more than can be said so."""
+        """What its coming, or its leaving, changes; None: more than can be said so. `neighbours`:
+        others are on its parent."""
         names = {port.name for port in record.ports} - {""}
-        if names & {name for name, _ in self.needs.ports} or record.mode not in GATEWAYS:
+        if names & {name for name, _ in self.needs.ports} or record.mode not in GATEWAYS | IPVLAN:
             return None
         addresses, moves = frozenset(record.addresses), []
         if addresses & self._named:  # of who had them before
@@ -179,8 +184,11 @@ class Enforcement:
             # whatever is there now: what was told last may not be in the table yet
             moves.append(Move(text, after, addresses - after))
         placed = self.order(intent).place(endpoint_of(record))
-        free = self.default == "Allow" and not (placed.ingress or placed.egress)
-        return Arrival(placed, tuple(moves), free)
+        beside = ipvlan([record])
+        if leaving and neighbours:
+            beside = replace(beside, parents=frozenset())
+        free = self.default == "Allow" and not (placed.ingress or placed.egress or beside)
+        return Arrival(placed, tuple(moves), beside, free)
 
     def moves(
         self, records: Iterable[Attachment], told: Mapping[Subject, Delta | None]

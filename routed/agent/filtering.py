@@ -18,9 +18,9 @@ from dataclasses import replace
 from functools import partial
 
 from api.resources.errors import ApplyError
-from policies.compile import ipvlan
+from policies.compile import changes, ipvlan
 from policies.compile.closed import closed
-from policies.compile.compiler import Compiler, has_links
+from policies.compile.compiler import Compiler
 from policies.compile.members import renewed
 from policies.compile.ruleset import Ruleset
 from policies.firewall import Blocking
@@ -156,15 +156,15 @@ class Filtering:
         takes more than elements of sets, and nothing has been done. ApplyError."""
         if self._none():
             return one.free
-        step = partial(self._compiler.joined, placed=one.placed)
-        return await self._alone(lambda: one.moves, _same if self._hosts_only(one) else step)
+        step = partial(changes.joined, placed=one.placed, beside=one.beside)
+        return await self._alone(lambda: one.moves, step)
 
     async def part(self, one: Arrival) -> bool:
         """No more; its link is gone. False, ApplyError: as for `join`."""
         if self._none():
             return one.free
-        step = partial(self._compiler.parted, placed=one.placed)
-        return await self._alone(lambda: one.moves, _same if self._hosts_only(one) else step)
+        step = partial(changes.parted, placed=one.placed, beside=one.beside)
+        return await self._alone(lambda: one.moves, step)
 
     async def move(self, moves: Moves) -> bool:
         """Have other members, as `moves` works out in the thread, None if that cannot be said so.
@@ -174,11 +174,6 @@ class Filtering:
     def _none(self) -> bool:
         """Whether policies have nothing in the table, as was wanted."""
         return self.table.rules is not None and not self.table.rules
-
-    def _hosts_only(self, one: Arrival) -> bool:
-        """Whether policies are for the host alone, and for this one's link neither."""
-        rules = self.table.rules
-        return one.free and rules is not None and not has_links(rules)
 
     async def _alone(self, moves: Moves, step: Step | None) -> bool:
         """In one turn of the thread: what comes to every host with each change is little."""
@@ -203,7 +198,7 @@ class Filtering:
         if after is None:
             return None
         for move in found:
-            after = self._compiler.moved(after, *move)
+            after = changes.moved(after, *move)
         self.table.put(self.nat, after, trusted=True)
         return True
 
@@ -290,10 +285,6 @@ class Filtering:
             if found not in before:
                 where = f"{found.family} {found.table} {found.chain}"
                 log.warning("forwarding blocked chain=%s remedy=%s", where, found.remedy)
-
-
-def _same(rules: Ruleset) -> Ruleset:
-    return rules
 
 
 def _judge(table: Filter, slaves: Slaves) -> tuple[list[Blocking] | None, list[str]]:

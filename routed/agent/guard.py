@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -169,12 +168,15 @@ class Guard:
         intent, filtering = self.agent.intent, self.agent.filtering
         policed = self.enforcement.anything(intent) or self.enforcement.wanted
         beside = record.mode in IPVLAN
-        if beside:  # their conditions name each other
-            self.agent.report_due(set(self.neighbours(record)))
+        others = self._neighbours(record)
+        if len(others) == 1:  # it is not alone now, or is again
+            self.agent.report_due(others)
         if intent is None or not (policed or beside) or not record.addresses:
             return
         told = self.members.known
-        one = self.enforcement.arrival(intent, record, told, leaving=leaving)
+        one = self.enforcement.arrival(
+            intent, record, told, leaving=leaving, neighbours=bool(others)
+        )
         if one is not None and await (filtering.part(one) if leaving else filtering.join(one)):
             return
         await self.work_out()
@@ -200,11 +202,9 @@ class Guard:
     def _unseen(self) -> dict[str, list[str]]:
         """The policies that select a workload and do not hold towards its neighbours, by
         workload."""
-        held = self.agent.records.held
-        on = Counter(record.parent for record in held.values())
         found = {}
-        for name, record in held.items():
-            if record.mode is not Mode.IPVLAN_L3S or on[record.parent] < 2:
+        for name, record in self.agent.records.held.items():
+            if record.mode is not Mode.IPVLAN_L3S or not self.has_neighbours(record):
                 continue
             if names := self.enforcement.selecting(self.agent.intent, record):
                 found[name] = names
@@ -212,16 +212,17 @@ class Guard:
 
     def unenforced(self, record: Attachment) -> list[str]:
         """The policies that select it and are not enforced, or not towards its neighbours."""
-        if record.mode is Mode.IPVLAN_L3S and self.neighbours(record):
+        if record.mode is Mode.IPVLAN_L3S and self.has_neighbours(record):
             return self.enforcement.selecting(self.agent.intent, record)
         return self.enforcement.unenforced(self.agent.intent, record)
 
-    def neighbours(self, record: Attachment) -> list[str]:
-        """The other workloads on its parent, whom it reaches beside its host."""
-        if not record.parent:
-            return []
-        held = self.agent.records.held.values()
-        return sorted(one.id for one in held if one.parent == record.parent and one.id != record.id)
+    def has_neighbours(self, record: Attachment) -> bool:
+        """Whether others are on its parent, whom it reaches beside its host."""
+        some = self.agent.records.on_parent(record.parent)
+        return len(some) > (record.id in some)
+
+    def _neighbours(self, record: Attachment) -> set[str]:
+        return set(self.agent.records.on_parent(record.parent)) - {record.id}
 
     def _news(self) -> list[str]:
         """The policies that have changed since the rules that are in effect."""

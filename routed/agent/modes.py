@@ -14,7 +14,6 @@ from api.resources.workload import IPVLAN, Mode
 GATEWAYS = frozenset({Mode.VETH, Mode.TAP})  # modes whose default route leads to a gateway
 # modes that policies are enforced for, by the workload's link on its host, or by its addresses
 ENFORCED = GATEWAYS | {Mode.IPVLAN_L3S}
-MOST = 5  # neighbours named in a message
 WINDOW = 600.0  # seconds for which a mode that had to be restored is told of
 
 
@@ -36,10 +35,10 @@ def conditions(
     parent: str,
     uplinks: Sequence[str],
     policies: Sequence[str] = (),
-    neighbours: Sequence[str] = (),
+    neighbours: bool = False,
 ) -> list[Condition]:
     """Of a Workload; `uplinks` are the links that lead off its host now, `policies` those that
-    select it and do not hold, or not towards its `neighbours`, the others on its parent."""
+    select it and do not hold, or not towards its `neighbours`, if others are on its parent."""
     if mode not in IPVLAN:
         return []
     others = [name for name in uplinks if name != parent]
@@ -55,9 +54,7 @@ def conditions(
     return [egress, _enforceable(mode, parent, policies, neighbours)]
 
 
-def _enforceable(
-    mode: Mode, parent: str, policies: Sequence[str], neighbours: Sequence[str]
-) -> Condition:
+def _enforceable(mode: Mode, parent: str, policies: Sequence[str], neighbours: bool) -> Condition:
     lacking = f"; not enforced: {', '.join(policies)}" if policies else ""
     if mode is Mode.IPVLAN_L3:
         reason, said = "BesideTheHost", (
@@ -65,11 +62,10 @@ def _enforceable(
             f"{parent} say to each other: use mode veth where that has to be filtered{lacking}"
         )  # fmt: skip
     elif neighbours:
-        others = ", ".join(neighbours[:MOST]) + ", …" * (len(neighbours) > MOST)
         reason, said = "NeighboursUnseen", (
-            f"its host sees nothing of what it and {others} say to each other, which are on "
-            f"{parent} too, and each of them can use the addresses of the others as a source: use "
-            f"mode veth where that has to be filtered{lacking}"
+            f"its host sees nothing of what it and the others on {parent} say to each other, and "
+            "each of them can use the addresses of the others as a source: use mode veth where "
+            f"that has to be filtered{lacking}"
         )  # fmt: skip
     else:
         reason, said = "ByAddress", (

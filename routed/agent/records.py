@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -64,6 +64,7 @@ class Records:
         self._spaces: dict[tuple[int, int], set[str]] = {}
         self._interfaces: dict[tuple[tuple[int, int], str], str] = {}  # namespace, ifName
         self.sharers: dict[str, set[str]] = {}  # who shares a namespace, by its holder
+        self._parents: dict[str, set[str]] = {}  # who is on it
 
     def __len__(self) -> int:
         return len(self._held)
@@ -76,6 +77,7 @@ class Records:
         self._containers.clear()
         self._interfaces.clear()
         self.sharers.clear()
+        self._parents.clear()
         self._spaces.clear()
         self.ports = MappedPorts()
         self.unreadable.clear()
@@ -100,6 +102,8 @@ class Records:
             self.ports.keep(record)
         if record.shared_with:
             self.sharers.setdefault(record.shared_with, set()).add(record.id)
+        if record.parent:
+            self._parents.setdefault(record.parent, set()).add(record.id)
         if record.container_id:
             self._containers[record.container_id, record.if_name] = record.id
         if record.netns_id is not None:
@@ -117,6 +121,8 @@ class Records:
             self.sharers[held.shared_with].discard(held.id)
             if not self.sharers[held.shared_with]:
                 del self.sharers[held.shared_with]
+        if held.parent:
+            self._parents[held.parent].discard(held.id)
         container = (held.container_id, held.if_name)
         if self._containers.get(container) == attachment_id:
             del self._containers[container]
@@ -152,6 +158,10 @@ class Records:
     def in_namespace(self, netns_id: tuple[int, int] | None) -> list[Attachment]:
         """The attachments that are interfaces of that namespace."""
         return [self._held[name] for name in self._spaces.get(netns_id, ())] if netns_id else []
+
+    def on_parent(self, name: str) -> Collection[str]:
+        """The attachments that are slaves of that link."""
+        return self._parents.get(name, ())
 
     def _path(self, attachment_id: str) -> Path:
         return self.directory / f"{attachment_id}.json"

@@ -58,7 +58,7 @@ class Local:
     failure: WorkloadStatus | None = None
     uplinks: tuple[str, ...] = ()  # those of the host, where its conditions tell of them
     policies: tuple[str, ...] = ()  # those that select it and are not enforced, or not wholly
-    neighbours: tuple[str, ...] = ()  # the others on its parent
+    neighbours: bool = False  # others are on its parent
 
     def status(self, record: Attachment) -> WorkloadStatus:
         return record.status(

@@ -59,7 +59,7 @@ def judge(found: Survey) -> Iterator[Finding]:
             "other slaves", f"{said}; when it is made anew its mode becomes that of all", remedy
         )
     for mode in sorted(IPVLAN):
-        egress, policy = conditions(mode, name, found.uplinks, neighbours=("others",))
+        egress, policy = conditions(mode, name, found.uplinks, neighbours=True)
         if mode is Mode.IPVLAN_L3:  # it is the same in both
             said, _, remedy = egress.message.partition(": ")
             alone = ok("egress", f"{name} is the only link that leads off")

@@ -48,7 +48,12 @@ def test_an_ipvlan_workload_is_reached_over_the_hosts_slave_and_says_so(tmp_path
         told = {one.type: one for one in change.object.status.conditions}  # type: ignore[union-attr]
         said_now = told["PolicyEnforceable"]
         assert (said_now.status, said_now.reason) == ("False", "NeighboursUnseen")
-        assert "what it and db.h1 say to each other, which are on up0 too" in said_now.message
+        assert "what it and the others on up0 say to each other" in said_now.message
+        agent.due()
+        await attach(agent, "more", mode="ipvlan-l3s")
+        assert not {"web.h1", "db.h1"} & agent.due(), "who had one already says nothing new"
+        await agent.detach("more")
+        agent.due()
         await agent.detach("db")
         assert "web.h1" in agent.due()
         await agent.detach("web")
@@ -56,7 +61,7 @@ def test_an_ipvlan_workload_is_reached_over_the_hosts_slave_and_says_so(tmp_path
         assert not [line for line in kernel.host if f"{address}/32 " in line]
         assert kernel.inside["web"] == set()
 
-    play(tmp_path, body, "web", "db")
+    play(tmp_path, body, "web", "db", "more")
 
 
 def test_who_is_attached_needs_no_uplink_to_be_told_so(

@@ -107,13 +107,14 @@ def test_the_filter_is_in_place_before_the_link_and_after_it(
     play(tmp_path, body)
 
 
-def test_one_more_of_a_kind_is_elements_alone_and_a_round_agrees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["veth", "ipvlan-l3s"])
+def test_one_more_of_a_kind_is_elements_alone_and_a_round_agrees(tmp_path: Path, mode: str) -> None:
     async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
         declare(agent, SHUT)
-        await attach(agent, "db")
-        await attach(agent, "web")
+        await attach(agent, "db", mode=mode)
+        await attach(agent, "web", mode=mode)
         table.steps.clear()
-        await attach(agent, "other", "web")
+        await attach(agent, "other", "web", mode=mode)
         assert table.steps == ["trusted"]
         before = table.rules
         await agent.writer.synced()

@@ -13,7 +13,8 @@ from support.compiled import KNOWN, S4, TABLE, WEB, endpoints, handles, listed, 
 from support.netns import in_fresh_namespace, run
 
 from api.resources.errors import ApplyError
-from policies.compile.compiler import Compiler, compiled
+from policies.compile import changes
+from policies.compile.compiler import compiled
 from policies.compile.ruleset import ADDRESSES, LINKS, NETS, PORTS, Delta, Ruleset
 from policies.elements import MOST, Elements, key
 from policies.model import Membership
@@ -162,7 +163,7 @@ def test_nobody_hears_of_our_own_elements() -> None:
         table.sync(None, before)
         heard.clear()
         assert table.sync(
-            None, Compiler().moved(before, "app == 'web'", [ip_address("10.0.0.2")]), trusted=True
+            None, changes.moved(before, "app == 'web'", [ip_address("10.0.0.2")]), trusted=True
         )
         run("nft", "add", "table", "inet", "another")
         while not heard:

@@ -26,7 +26,7 @@ from support.compiled import (
 from support.netns import in_fresh_namespace
 
 from api.resources.net import IPNetwork
-from policies.compile import dispatch, transaction
+from policies.compile import changes, dispatch, transaction
 from policies.compile.compiler import Compiler, compiled
 from policies.compile.ruleset import Ruleset, chain
 from policies.model import Endpoint, Members, Membership
@@ -108,9 +108,9 @@ def test_a_workload_that_comes_or_goes_is_one_element() -> None:
     now = order.plan(some)
     compiler = Compiler()
     before = compiler.compile(now, KNOWN)
-    with_it = compiler.joined(before, order.place(more))
+    with_it = changes.joined(before, order.place(more))
     assert with_it == compiler.compile(order.plan([*some, more]), KNOWN)
-    assert compiler.parted(with_it, order.place(more)) == before
+    assert changes.parted(with_it, order.place(more)) == before
     (name,) = (name for name in before.sets if name.startswith("links-"))
     assert transaction.commands(TABLE, before, with_it) == [
         f'add element {TABLE} {name} {{ "rt9" }}'
@@ -118,9 +118,9 @@ def test_a_workload_that_comes_or_goes_is_one_element() -> None:
     assert transaction.commands(TABLE, with_it, before) == [
         f'delete element {TABLE} {name} {{ "rt9" }}'
     ]
-    assert compiler.joined(before, order.place(Endpoint("w8", {}))) is not None
+    assert changes.joined(before, order.place(Endpoint("w8", {}))) is not None
     lonely = compiler.compile(order.plan(some[:1]), KNOWN)
-    assert compiler.parted(lonely, order.place(some[0])) is None, "its chains go too"
+    assert changes.parted(lonely, order.place(some[0])) is None, "its chains go too"
 
     async def body() -> None:
         table = Nft()
@@ -158,14 +158,13 @@ def test_an_edit_touches_the_chains_of_its_policy_alone() -> None:
 
 def test_members_come_and_go_by_element() -> None:
     made = ruleset(policy("p", ingress=[WEB, DENY]))
-    compiler = Compiler()
     one, six = ip_address("10.0.0.1"), ip_address("fd00::1")
-    more = compiler.moved(made, "app == 'web'", add=[one, six])
+    more = changes.moved(made, "app == 'web'", add=[one, six])
     assert transaction.commands(TABLE, made, more) == [
         f"add element {TABLE} {S4} {{ 10.0.0.1 }}",
         f"add element {TABLE} {S6} {{ fd00::1 }}",
     ]
-    assert compiler.moved(more, "app == 'web'", gone=[six, one]) == made
+    assert changes.moved(more, "app == 'web'", gone=[six, one]) == made
 
 
 def test_prefixes_take_each_others_place_also_where_they_overlap() -> None:

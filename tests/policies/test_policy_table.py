@@ -25,7 +25,7 @@ from support.netns import in_fresh_namespace, run
 from support.worlds import after, worlds
 
 from api.resources.errors import ApplyError
-from policies.compile import names
+from policies.compile import changes, names
 from policies.compile.compiler import Compiler, compiled
 from policies.compile.ruleset import NO_POLICIES
 from policies.counters import Count, Key
@@ -208,7 +208,7 @@ def test_trust_that_was_wrong_is_mended_where_it_is_found() -> None:
     order = Order([], [policy("p", ingress=[WEB])])
     some = endpoints(3, app="db")
     made = compiled(order.plan(some), KNOWN)
-    fewer = Compiler().parted(made, order.place(some[1]))
+    fewer = changes.parted(made, order.place(some[1]))
 
     async def body() -> None:
         table = Nft()

@@ -17,13 +17,14 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
-from support.drawn import FOUR, NUMBERS, SIX, crowds, packets, scenes
+from support.drawn import FOUR, NUMBERS, SIX, crowds, mixed, packets, scenes
 from support.oracles import Evaluated, Interpreted, uncounted
-from support.scenes import Scene
+from support.scenes import Scene, ipvlan_of
 from support.tables import Table
 
+from policies.compile.changes import joined, moved, parted
 from policies.compile.compiler import Compiler
-from policies.model import Membership
+from policies.model import Membership, Plan
 from policies.plan import Order, plan
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(0)]
@@ -76,7 +77,7 @@ def _try(table: Table, counts: Counter[str], number: int, examples: int) -> None
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(scene=scenes(), which=NUMBERS, trusted=st.booleans())
+    @given(scene=st.one_of(scenes(), mixed()), which=NUMBERS, trusted=st.booleans())
     def agree(scene: Scene, which: int, trusted: bool) -> None:
         ruleset = table.put(scene, trusted=trusted)
         counts["sets"] += 1
@@ -94,20 +95,28 @@ def _try(table: Table, counts: Counter[str], number: int, examples: int) -> None
     agree()
 
 
-@settings(WHOLE, max_examples=150)
-@given(made=scenes())
+@settings(WHOLE, max_examples=300)
+@given(made=st.one_of(scenes(), mixed()))
 def test_a_workload_that_comes_or_goes_ends_in_what_would_be_compiled_anew(made: Scene) -> None:
     order = Order(made.tiers, made.policies)
-    of_the_host = made.default, made.interfaces, made.failsafe
-    (one, *others), whole = made.endpoints, order.plan(made.endpoints, *of_the_host)
+    one, *others = made.local()
+    rest = replace(made, workloads=tuple(w for w in made.workloads if w is not one))
+    compiler, placed = Compiler(), order.place(made.endpoint_of(one))
+    whole = _planned(order, made)
     known = made.membership(whole.needs())
-    compiler, placed = Compiler(), order.place(one)
-    few = compiler.compile(order.plan(others, *of_the_host), known)
+    few = compiler.compile(_planned(order, rest), known)
     all_of_them = compiler.compile(whole, known)
     assert all_of_them == compiler.compile(whole, known)
     assert all_of_them == Compiler().compile(whole, known)
-    assert compiler.joined(few, placed) in (None, all_of_them)
-    assert compiler.parted(all_of_them, placed) in (None, few)
+    beside = ipvlan_of([one])
+    left = replace(beside, parents=beside.parents - ipvlan_of(others).parents)
+    assert joined(few, placed, beside) in (None, all_of_them)
+    assert parted(all_of_them, placed, left) in (None, few)
+
+
+def _planned(order: Order, scene: Scene) -> Plan:
+    of_the_host = scene.default, scene.interfaces, scene.failsafe, scene.ipvlan
+    return order.plan(scene.endpoints, *of_the_host)
 
 
 @settings(WHOLE, max_examples=150)
@@ -125,9 +134,9 @@ def test_members_that_come_or_go_end_in_what_would_be_compiled_anew(
     after = replace(before, addresses=frozenset(dice.sample(pool, dice.randint(0, 8))))
     come, left = after.addresses - before.addresses, before.addresses - after.addresses
     compiler = Compiler()
-    moved = compiler.moved(compiler.compile(whole, known), text, come, left)
+    after_it = moved(compiler.compile(whole, known), text, come, left)
     other = Membership({**known.selectors, text: after}, known.ports)
-    assert moved == compiler.compile(whole, other) == Compiler().compile(whole, other)
+    assert after_it == compiler.compile(whole, other) == Compiler().compile(whole, other)
 
 
 @settings(WHOLE, max_examples=20)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from api.resources.hostendpoint import HostEndpoint
 from api.resources.policy import NetworkPolicy, NetworkSet, Tier
-from api.resources.workload import Workload
+from api.resources.workload import IPVLAN, Mode, Workload
 from policies.failsafe import failsafe
 from policies.plan import plan
 from support.rulesets.packets import ICMP, ICMPV6, PORTED
-from support.scenes import HERE, THERE, Scene, Sent, addresses
+from support.scenes import HERE, THERE, UPLINK, Scene, Sent, addresses
 
 HOST = ("10.0.9.1", "fd00::9:1")
 FOUR = [f"10.0.0.{number}" for number in range(1, 9)]
@@ -57,6 +57,25 @@ def scenes() -> st.SearchStrategy[Scene]:
         hosts=st.lists(NUMBERS, max_size=3),
         rest=NUMBERS,
     )
+
+
+def mixed() -> st.SearchStrategy[Scene]:
+    """In which some of the local workloads are slaves of the uplink, all in the same mode."""
+    return st.builds(_mixed, scenes(), NUMBERS)
+
+
+def _mixed(scene: Scene, number: int) -> Scene:
+    dice = Random(number)  # noqa: S311
+    mode = dice.choice([Mode.IPVLAN_L3S, *sorted(IPVLAN)])
+
+    def turned(one: Workload) -> Workload:
+        if one.spec.node != HERE or dice.random() < 0.5:
+            return one
+        spec = one.spec.model_copy(update={"mode": mode})
+        status = one.status.model_copy(update={"host_interface": f"rtv-{UPLINK}"})
+        return one.model_copy(update={"spec": spec, "status": status})
+
+    return replace(scene, workloads=tuple(map(turned, scene.workloads)))
 
 
 def _scene(

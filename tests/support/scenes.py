@@ -8,7 +8,7 @@ or of the service's is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
@@ -141,33 +141,26 @@ class Scene:
     def endpoints(self) -> list[Endpoint]:
         """For the compiler: those of the host `HERE`."""
         return [
-            Endpoint(
-                one.metadata.name,
-                one.metadata.labels,
-                frozenset(one.status.addresses),
-                tuple(one.spec.ports),
-                self.link_of(one),
-            )
-            for one in self._local()
+            self.endpoint_of(one)
+            for one in self.local()
             if one.metadata.name not in self.unready and one.spec.mode is not Mode.IPVLAN_L3
         ]
+
+    def endpoint_of(self, workload: Workload) -> Endpoint:
+        return Endpoint(
+            workload.metadata.name,
+            workload.metadata.labels,
+            frozenset(workload.status.addresses),
+            tuple(workload.spec.ports),
+            self.link_of(workload),
+        )
 
     @property
     def ipvlan(self) -> Ipvlan:
         """For the compiler: those of the host `HERE` of these modes."""
-        some = [one for one in self._local() if one.spec.mode in IPVLAN]
-        return Ipvlan(
-            frozenset(address for one in some for address in one.status.addresses),
-            frozenset(
-                address
-                for one in some
-                if one.spec.mode is Mode.IPVLAN_L3
-                for address in one.status.addresses
-            ),
-            frozenset(parent_of(one) for one in some),
-        )
+        return ipvlan_of(self.local())
 
-    def _local(self) -> list[Workload]:
+    def local(self) -> list[Workload]:
         return [one for one in self.workloads if one.spec.node == HERE]
 
     def link_of(self, workload: Workload) -> str:
@@ -190,7 +183,7 @@ class Scene:
 
     @cached_property
     def _by_address(self) -> dict[IPAddress, Workload]:
-        return {address: one for one in self._local() for address in one.status.addresses}
+        return {address: one for one in self.local() for address in one.status.addresses}
 
     def membership(self, needs: Needs) -> Membership:
         """For the compiler: what was told of what it needs."""
@@ -268,7 +261,7 @@ class Scene:
     def sender(self, sent: Sent) -> Workload | None:
         """The workload of the host `HERE` that sends it."""
         if sent.by:
-            return next(one for one in self._local() if one.metadata.name == sent.by)
+            return next(one for one in self.local() if one.metadata.name == sent.by)
         return self.at(sent.source)
 
     def _beside(
@@ -320,6 +313,17 @@ class Scene:
         if workload is None:
             return {f"{which}ifname": UPLINK, f"{which}ifgroup": 0}
         return {f"{which}ifname": self.link_of(workload), f"{which}ifgroup": LINK_GROUP}
+
+
+def ipvlan_of(workloads: Iterable[Workload]) -> Ipvlan:
+    """What is known of those among them that are of these modes."""
+    some = [one for one in workloads if one.spec.mode in IPVLAN]
+    unjudged = [one for one in some if one.spec.mode is Mode.IPVLAN_L3]
+    return Ipvlan(
+        frozenset(address for one in some for address in one.status.addresses),
+        frozenset(address for one in unjudged for address in one.status.addresses),
+        frozenset(parent_of(one) for one in some),
+    )
 
 
 def parent_of(workload: Workload) -> str:
