@@ -88,6 +88,7 @@ class Members:
         self._client = client
         self._needed: dict[Subject, float] = {}  # when it was needed last
         self._selections: Selections | None = None
+        self._encoder = Encoder()  # for the thread that writes
         self._outdated = asyncio.Event()
         self._urgent = asyncio.Event()
 
@@ -211,9 +212,7 @@ class Members:
             self._outdated.clear()
             self._urgent.clear()
             held, revision = dict(self.known), self.revision
-            job = asyncio.ensure_future(
-                asyncio.to_thread(write, self.path, self.node, held, revision)
-            )
+            job = asyncio.ensure_future(asyncio.to_thread(self._save, held, revision))
             try:
                 await asyncio.shield(job)
             except asyncio.CancelledError:
@@ -224,12 +223,30 @@ class Members:
                 self._outdated.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
+    def _save(self, known: Mapping[Subject, Known], revision: int) -> None:
+        """Write the copy; OSError."""
+        data = self._encoder.encode(self.node, known, revision)
+        write_atomic(self.path, data, durable=True)
 
-def write(path: Path, node: str, known: Mapping[Subject, Known], revision: int) -> None:
-    """The copy; OSError."""
-    members = [_wire(subject, one) for subject, one in known.items()]
-    document = {"nodeName": node, "revision": revision, "members": members}
-    write_atomic(path, json.dumps(document).encode(), durable=True)
+
+class Encoder:
+    """The members of all subjects as the bytes of the copy; each subject is encoded once for as
+    long as it does not change."""
+
+    def __init__(self) -> None:
+        self._made: dict[Subject, tuple[Known, bytes]] = {}
+
+    def encode(self, node: str, known: Mapping[Subject, Known], revision: int) -> bytes:
+        self._made = {subject: self._one(subject, one) for subject, one in known.items()}
+        members = b",".join(text for _, text in self._made.values())
+        head = json.dumps({"nodeName": node, "revision": revision}).encode()
+        return b'%b, "members": [%b]}' % (head.removesuffix(b"}"), members)
+
+    def _one(self, subject: Subject, known: Known) -> tuple[Known, bytes]:
+        made = self._made.get(subject)
+        if made is not None and made[0] is known:
+            return made
+        return known, json.dumps(_wire(subject, known)).encode()
 
 
 def _changed(entries: Entries, told: Told) -> Entries:

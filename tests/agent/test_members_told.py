@@ -102,6 +102,29 @@ def test_what_is_told_is_kept_for_the_next_agent(
     asyncio.run(body())
 
 
+def test_what_has_not_changed_is_not_encoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    wire = module._wire
+
+    def counted(subject: module.Subject, one: Known) -> dict[str, Any]:
+        asked.append(subject)
+        return wire(subject, one)
+
+    monkeypatch.setattr(module, "_wire", counted)
+    encoder, some = module.Encoder(), {WEB: known("10.0.0.1"), DB: known("10.0.0.2")}
+    encoder.encode("h1", some, 9)
+    asked.clear()
+    after = {**some, DB: known("10.0.0.3"), ("http", WEB): Known(Entries(), "1")}
+    path = tmp_path / "members.json"
+    path.write_bytes(encoder.encode("h1", after, 10))
+    assert asked == [DB, ("http", WEB)]
+    held = Members(path, "h1", None)
+    held.load()
+    assert (held.known, held.revision) == (after, 10)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"members": 7}', '{"members": [{"selector": 1}]}'])
 def test_an_unreadable_copy_is_moved_aside(tmp_path: Path, text: str) -> None:
     path = tmp_path / "members.json"
@@ -152,7 +175,8 @@ def test_what_an_earlier_agent_knew_is_followed_or_given_up_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "members.json"
-    module.write(path, "h1", {WEB: known("10.0.0.1"), DB: known("10.0.0.2")}, 9)
+    some = {WEB: known("10.0.0.1"), DB: known("10.0.0.2")}
+    path.write_bytes(module.Encoder().encode("h1", some, 9))
 
     async def body() -> None:
         held = Members(path, "h1", None)
