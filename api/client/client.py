@@ -337,6 +337,8 @@ class Client:
             try:
                 async with self._connections() as http:
                     response = await http.request(method, path, **options)
+                # read as it is: what it came by names it, a cycle that only the collector would end
+                response.stream = httpx.ByteStream(response.content)
                 if response.status_code != 429 or busy == BUSY_TRIES:
                     break
                 tries, busy = 0, busy + 1

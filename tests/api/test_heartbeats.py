@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.service import Service
 
+from api.client import Client
 from api.resources import Condition, Node, ObjectMeta
 from api.resources.node import NodeStatus
 from api.resources.registry import KINDS
@@ -192,3 +195,38 @@ def test_an_agent_that_is_back_says_its_conditions_anew() -> None:
     assert isinstance(write, Patch)
     assert [c["status"] for c in write.change["status"]["conditions"]] == ["True"]
     assert node_writes(shown_as(NodeStatus(conditions=mine)), mine, {}) == []
+
+
+def test_an_answer_is_gone_with_its_last_user(service: Service) -> None:
+    """An agent says for years that it lives: nothing of that is left for the garbage collector."""
+
+    async def body() -> None:
+        client = Client.from_kubeconfig(service.admin)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(client.close)
+            node = await client.create(Node(metadata=ObjectMeta(name="tidy")))
+            stack.push_async_callback(client.delete, Node, "tidy", uid=node.metadata.uid)
+            await client.heartbeat("tidy")
+            gc.collect()
+            with collected() as found:
+                await client.heartbeat("tidy")
+                await client.get(Node, "tidy")
+            assert found == []
+
+    asyncio.run(body())
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """What the garbage collector alone would free of what is made meanwhile, once that is over."""
+    found: list[str] = []
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield found
+        gc.collect()
+        found += sorted(type(one).__qualname__ for one in gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
