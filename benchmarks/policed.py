@@ -81,10 +81,11 @@ Change = Callable[[Policed, int, Seen], None]
 
 
 def repeated(lab: Policed, changes: int, change: Change) -> Seen:
-    """One after the other, once all is calm."""
-    lab.settle()
+    """Each once all is calm, so also what followed from the one before: agents write down what they
+    were told, a second later."""
     seen = Seen()
     for number in range(changes):
+        lab.settle()
         change(lab, number, seen)
     return seen
 

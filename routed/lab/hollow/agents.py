@@ -43,7 +43,7 @@ from routed.lab.hollow.host import HollowKernel, HollowSpeech
 from routed.lab.hollow.table import HollowTable
 from routed.settings import AgentSettings
 
-SAY_SECONDS = 0.1
+SAY_SECONDS = 0.25
 RETRY_SECONDS = 0.2
 # what a host compares of its own costs no control plane anything, and a thousand hosts have more
 # than two CPUs for it

@@ -32,6 +32,7 @@ SHARED, OWN = {"tier": "shared"}, {"tier": "own"}
 ALL = "tier == 'shared'"
 PORT, OTHER_PORT = 9000, 9001
 PATIENCE_SECONDS = 60.0  # for one change
+SETTLE_SECONDS = 300.0  # for all that was done at the beginning
 CALM_SECONDS = 3.0  # blocks and nodes are reported once a second
 DECLARERS = 8  # requests under way
 
@@ -88,13 +89,15 @@ class Policed(HollowLab):
         with ThreadPoolExecutor(DECLARERS) as threads:
             list(threads.map(self._declare, self.nodes))
         self.hosts.until("policies", self.agents * (self.apps + 1))
+        # a fleet has as much of the CPU as one host elsewhere: first all that it was told is done
+        self.hosts.until("policed", self.agents)
         for node in self.nodes:
             self.address(self.declared(node))
         self.hosts.until("policed", self.agents)
-        self.settle()
+        self.settle(SETTLE_SECONDS)
 
-    def settle(self) -> None:
-        self.hosts.calm(CALM_SECONDS, PATIENCE_SECONDS)
+    def settle(self, most: float = PATIENCE_SECONDS) -> None:
+        self.hosts.calm(CALM_SECONDS, most)
 
     def _declare(self, node: str) -> None:
         self.come(self.declared(node), node, {"app": f"a{self.app[node]}", **OWN})
