@@ -37,10 +37,9 @@ def joined(ruleset: Ruleset, placed: Placed, beside: Ipvlan = NO_IPVLAN) -> Rule
     parts = _parts(ruleset, placed, beside)
     if parts is None:
         return None
-    for part in parts:
-        for name, some in part.elements.items():
-            ruleset = ruleset.changed(name, add=some)
-    return ruleset
+    return ruleset.altered(
+        {name: (some, ()) for part in parts for name, some in part.elements.items()}
+    )
 
 
 def parted(ruleset: Ruleset, placed: Placed, beside: Ipvlan = NO_IPVLAN) -> Ruleset | None:
@@ -49,10 +48,9 @@ def parted(ruleset: Ruleset, placed: Placed, beside: Ipvlan = NO_IPVLAN) -> Rule
     parts = _parts(ruleset, placed, beside)
     if parts is None or any(_is_last(ruleset, part) for part in parts):
         return None
-    for part in parts:
-        for name, some in part.elements.items():
-            ruleset = ruleset.changed(name, gone=some)
-    return ruleset
+    return ruleset.altered(
+        {name: ((), some) for part in parts for name, some in part.elements.items()}
+    )
 
 
 def moved(
@@ -64,6 +62,7 @@ def moved(
     """`ruleset` after addresses have come to what a selector stands for, or gone, or ports to what
     the name of one does. Where nets have, it has to be compiled anew."""
     come, left = [list(map(_element, some)) for some in (add, gone)]
+    found = {}
     for version in WORDS:
         if isinstance(subject, str):
             name = names.selector(subject, version)
@@ -72,8 +71,8 @@ def moved(
         some = [text for of, text in come if of == version]
         rest = [text for of, text in left if of == version]
         if (some or rest) and name in ruleset.sets:
-            ruleset = ruleset.changed(name, some, rest)
-    return ruleset
+            found[name] = some, rest
+    return ruleset.altered(found)
 
 
 def _parts(ruleset: Ruleset, placed: Placed, beside: Ipvlan) -> list[_Part] | None:

@@ -83,18 +83,28 @@ class Ruleset:
 
     def changed(self, name: str, add: Iterable[str] = (), gone: Iterable[str] = ()) -> Ruleset:
         """The same with other elements in one set."""
-        one = self.sets[name]
-        elements = one.elements
-        delta = Delta(name, one.kind, frozenset(add) - elements, elements & frozenset(gone))
-        if not delta.add and not delta.gone:
+        return self.altered({name: (add, gone)})
+
+    def altered(self, changes: Mapping[str, tuple[Iterable[str], Iterable[str]]]) -> Ruleset:
+        """The same with other elements in some sets: by their names, those that come and go."""
+        deltas: list[Delta] = []
+        sets: dict[str, Set] = {}
+        for name, (add, gone) in changes.items():
+            one = self.sets[name]
+            elements = one.elements
+            delta = Delta(name, one.kind, frozenset(add) - elements, elements & frozenset(gone))
+            if not delta.add and not delta.gone:
+                continue
+            if delta.add:
+                elements |= delta.add
+            if delta.gone:
+                elements -= delta.gone
+            deltas.append(delta)
+            sets[name] = replace(one, elements=elements)
+        if not deltas:
             return self
-        if delta.add:
-            elements |= delta.add
-        if delta.gone:
-            elements -= delta.gone
-        before = ((other, (*deltas, delta)) for other, deltas in self.origins[: ORIGINS - 1])
-        sets = {**self.sets, name: replace(one, elements=elements)}
-        return Ruleset(self.chains, sets, ((ref(self), (delta,)), *before))
+        before = ((other, (*some, *deltas)) for other, some in self.origins[: ORIGINS - 1])
+        return Ruleset(self.chains, {**self.sets, **sets}, ((ref(self), tuple(deltas)), *before))
 
     def since(self, other: Ruleset) -> tuple[Delta, ...] | None:
         """What makes this of the other, one after the other; None: it is not known by that."""
