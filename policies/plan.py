@@ -48,15 +48,17 @@ class Order:
     ) -> None:
         specs = {tier.metadata.name: tier.spec for tier in tiers}
 
+        unknown = kinds.TierSpec()
+
         def place(one: kinds.NetworkPolicy) -> tuple[tuple[float, str], tuple[float, str]]:
             tier, name = one.spec.tier, one.metadata.name
-            outer = specs.get(tier, kinds.TierSpec()).order
+            outer = specs.get(tier, unknown).order
             return (_order(outer), tier), (_order(one.spec.order), name)
 
         ordered = sorted(policies, key=place)
         self.policies = {one.metadata.name: _policy(one) for one in ordered}
         self.tiers = {
-            name: Tier(name, specs.get(name, kinds.TierSpec()).default_action)
+            name: Tier(name, specs.get(name, unknown).default_action)
             for name in {policy.tier for policy in self.policies.values()}
         }
         self._selecting = [(parse(one.spec.selector), one.metadata.name) for one in ordered]
