@@ -27,7 +27,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -197,6 +197,13 @@ def dispatch(rounds: int) -> Iterator[dict[str, object]]:
         yield figure(f"policy.dispatch.{name}", us, "us", rounds, ratio)
 
 
+def checked(ruleset: Ruleset) -> None:
+    """By one who reads what is there, as he has made nothing of it."""
+    with closing(Nft()) as other:
+        if other.sync(None, ruleset):
+            raise RuntimeError("the table was another than it should have been")
+
+
 def slaves(table: Nft) -> list[float]:
     """Seconds that one workload of mode ipvlan-l3s takes to come, and to go, among as many others
     of that mode. All of it is sets and rules, which needs no ipvlan."""
@@ -221,8 +228,7 @@ def slaves(table: Nft) -> list[float]:
         ruleset = other
         table.sync(None, ruleset, trusted=True)
         times.append(time.perf_counter() - begun)
-    if table.sync(None, ruleset):
-        raise RuntimeError("the table was another than it should have been")
+    checked(ruleset)
     return times
 
 
@@ -254,8 +260,7 @@ def changes() -> Iterator[dict[str, object]]:
         table.sync(None, ruleset, trusted=True)
         members.append(between - begun)
         workloads.append(time.perf_counter() - between)
-    if table.sync(None, ruleset):
-        raise RuntimeError("the table was another than it should have been")
+    checked(ruleset)
     for name, times in (("member", members), ("workload", workloads), ("slave", slaves(table))):
         yield figure(f"policy.{name}.p50", statistics.median(times) * 1e3, "ms", CHANGES)
         worst = statistics.quantiles(times, n=100)[98]

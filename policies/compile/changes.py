@@ -18,7 +18,7 @@ from policies.compile.matches import WORDS
 from policies.compile.ruleset import Ruleset
 from policies.model import NO_IPVLAN, Ipvlan, Placed, PortKey, PortMember
 
-# where links, or addresses, are sent on to their chains: what is there if any policy is for anybody
+# where links, or addresses, are sent on to their chains: what is there if workloads are judged
 ROOTS = ("links", *(names.slaves(version) for version in WORDS))
 DISPATCHING = frozenset(f"{way}-{root}" for way in names.DIRECTIONS for root in ROOTS)
 
@@ -32,10 +32,11 @@ class _Part:
 
 
 def joined(ruleset: Ruleset, placed: Placed, beside: Ipvlan = NO_IPVLAN) -> Ruleset | None:
-    """`ruleset` with one more endpoint; None: it has to be compiled anew. `beside`: what comes with
-    one of the ipvlan modes."""
+    """`ruleset` with one more endpoint; None: it has to be compiled anew, also where one of its
+    addresses is there already, as somebody else's. `beside`: what comes with one of the ipvlan
+    modes."""
     parts = _parts(ruleset, placed, beside)
-    if parts is None:
+    if parts is None or _is_there(ruleset, beside):
         return None
     return ruleset.altered(
         {name: (some, ()) for part in parts for name, some in part.elements.items()}
@@ -101,6 +102,11 @@ def _grouped(ruleset: Ruleset, placed: Placed, beside: Ipvlan) -> _Part:
         mine = {str(one) for one in placed.addresses if one.version == by.version}
         elements |= dict.fromkeys(by.sets_of(group, bits), frozenset(mine or {placed.link} - {""}))
     return _Part(elements, tuple(by.group_set(group) for by in bys))
+
+
+def _is_there(ruleset: Ruleset, beside: Ipvlan) -> bool:
+    sets = {one: ruleset.sets[names.slaves(one.version)] for one in beside.addresses}
+    return any(str(one) in held.elements for one, held in sets.items())
 
 
 def _is_last(ruleset: Ruleset, part: _Part) -> bool:

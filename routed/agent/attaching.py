@@ -252,8 +252,8 @@ async def take_away(agent: Agent, record: Attachment) -> None:
                 agent.records.hold(leaving)
         return
     with agent.metrics.measured("detach"):
-        await _take_away(agent, record)
-    holder = agent.records.get(record.shared_with)
+        await _take_away(agent, held)  # another one under its name, if it has come meanwhile
+    holder = agent.records.get(held.shared_with)
     if holder is not None and holder.leaving and holder.id not in agent.records.sharers:
         await take_away(agent, holder)
 

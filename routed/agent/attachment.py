@@ -195,7 +195,7 @@ class Attachment(Model):
         return WorkloadStatus(
             conditions=[
                 condition,
-                *modes.conditions(self.mode, self.parent, uplinks, policies, neighbours),
+                *modes.conditions(self.mode, self.parent, uplinks, policies, neighbours=neighbours),
             ],
             phase=Phase.READY if ready else Phase.PENDING,
             addresses=self.addresses,

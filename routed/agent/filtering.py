@@ -182,6 +182,7 @@ class Filtering:
             done = await self.table.aside(self._altered, moves, step, ready=ready)
         except ApplyError:
             self.wanted = self._made = None
+            self._touched = True  # what is there is not what this was to make of it
             raise
         if done:
             self.wanted = self._made = None  # what was worked out before does not have it

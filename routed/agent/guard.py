@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from api.resources import Condition
+from api.resources import Condition, HostEndpoint
 from api.resources.errors import ApplyError, Conflict
 from api.resources.net import IPAddress
 from api.resources.workload import IPVLAN, Mode
@@ -52,6 +52,7 @@ class Guard:
         self._pending = False
         self._whole = False  # more than members has changed
         self._order: Order | None = None  # as it was worked out last
+        self._hosts: Mapping[str, HostEndpoint] = {}  # likewise
         self._problem = ("", "")  # as it was said last
         self._names: Mapping[IPAddress, str] = {}  # as of the last look
         self._missing: Mapping[str, str] = {}  # likewise: interfaces, and why they are none
@@ -91,6 +92,7 @@ class Guard:
             await agent.filtering.table.aside(enforcement.look, agent.intent, held, told, names)
         else:
             enforcement.look(agent.intent, held, {})
+        self._hosts = agent.intent.host_endpoints
         self.members.need(self.enforcement.needs)
         agent.filtering.wanted = self.enforcement.wanted
         if (order := enforcement.order(agent.intent)) is not self._order:
@@ -160,24 +162,20 @@ class Guard:
         """After its link, and its record, is gone."""
         try:
             await self._step(record, leaving=True)
-        except ApplyError as error:  # the next round tries again
+        except ApplyError as error:
             log.error("policies not taken away: %s", error)
+            self.agent.writer.wake()  # the next round tries again
 
     async def _step(self, record: Attachment, *, leaving: bool) -> None:
         """What the coming or leaving of one changes, and no more, where that can be."""
         intent, filtering = self.agent.intent, self.agent.filtering
         policed = self.enforcement.anything(intent) or self.enforcement.wanted
         beside = record.mode in IPVLAN
-        others = self._neighbours(record)
-        if len(others) == 1:  # it is not alone now, or is again
-            self.agent.report_due(others)
+        if beside:
+            self._say(record)
         if intent is None or not (policed or beside) or not record.addresses:
             return
-        told = self.members.known
-        one = self.enforcement.arrival(
-            intent, record, told, leaving=leaving, neighbours=bool(others)
-        )
-        if one is not None and await (filtering.part(one) if leaving else filtering.join(one)):
+        if await self._alone(intent, record, leaving=leaving):
             return
         await self.work_out()
         error = await filtering.keep()
@@ -190,6 +188,26 @@ class Guard:
         if names and not leaving:
             said = f"{', '.join(sorted(names))}, which select {record.name} ({error.key})"
             raise ApplyError(f"policies {said}", "apply", error.errno) from error
+
+    def _say(self, record: Attachment) -> None:
+        """That it comes or goes, who else is on its parent may have to report."""
+        self.agent.control.report()  # the Node
+        some = self.agent.records.on_parent(record.parent)
+        if len(some) - (record.id in some) == 1:  # who is not alone now, or is again
+            self.agent.report_due(set(some) - {record.id})
+
+    async def _alone(self, intent: Intent, record: Attachment, *, leaving: bool) -> bool:
+        """Have it come, or go, by elements of sets. False: it takes more, or the rules that are
+        there are of other policies than those that are known now. ApplyError."""
+        known = (
+            self.enforcement.order(intent) is self._order and intent.host_endpoints == self._hosts
+        )
+        if self._whole or not known:
+            return False
+        neighbours, told = self.has_neighbours(record), self.members.known
+        one = self.enforcement.arrival(intent, record, told, leaving=leaving, neighbours=neighbours)
+        filtering = self.agent.filtering
+        return one is not None and await (filtering.part if leaving else filtering.join)(one)
 
     def _unenforced(self) -> dict[str, list[str]]:
         """The policies that select a workload which they are not enforced for, by workload."""
@@ -220,9 +238,6 @@ class Guard:
         """Whether others are on its parent, whom it reaches beside its host."""
         some = self.agent.records.on_parent(record.parent)
         return len(some) > (record.id in some)
-
-    def _neighbours(self, record: Attachment) -> set[str]:
-        return set(self.agent.records.on_parent(record.parent)) - {record.id}
 
     def _news(self) -> list[str]:
         """The policies that have changed since the rules that are in effect."""

@@ -35,6 +35,7 @@ def conditions(
     parent: str,
     uplinks: Sequence[str],
     policies: Sequence[str] = (),
+    *,
     neighbours: bool = False,
 ) -> list[Condition]:
     """Of a Workload; `uplinks` are the links that lead off its host now, `policies` those that
@@ -51,10 +52,12 @@ def conditions(
         if others
         else "",
     )
-    return [egress, _enforceable(mode, parent, policies, neighbours)]
+    return [egress, _enforceable(mode, parent, policies, neighbours=neighbours)]
 
 
-def _enforceable(mode: Mode, parent: str, policies: Sequence[str], neighbours: bool) -> Condition:
+def _enforceable(
+    mode: Mode, parent: str, policies: Sequence[str], *, neighbours: bool
+) -> Condition:
     lacking = f"; not enforced: {', '.join(policies)}" if policies else ""
     if mode is Mode.IPVLAN_L3:
         reason, said = "BesideTheHost", (

@@ -97,6 +97,8 @@ class Records:
 
     def hold(self, record: Attachment) -> None:
         """Without writing it down."""
+        if (before := self._held.get(record.id)) is not None:
+            self._off(before)
         self._held[record.id] = record
         if record.ports:
             self.ports.keep(record)
@@ -121,8 +123,7 @@ class Records:
             self.sharers[held.shared_with].discard(held.id)
             if not self.sharers[held.shared_with]:
                 del self.sharers[held.shared_with]
-        if held.parent:
-            self._parents[held.parent].discard(held.id)
+        self._off(held)
         container = (held.container_id, held.if_name)
         if self._containers.get(container) == attachment_id:
             del self._containers[container]
@@ -134,6 +135,13 @@ class Records:
             beside.discard(attachment_id)
             if not beside:
                 self._spaces.pop(held.netns_id, None)
+
+    def _off(self, record: Attachment) -> None:
+        """Its parent has one less."""
+        some = self._parents.get(record.parent, set())
+        some.discard(record.id)
+        if not some:
+            self._parents.pop(record.parent, None)
 
     def get(self, attachment_id: str) -> Attachment | None:
         return self._held.get(attachment_id)

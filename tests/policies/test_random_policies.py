@@ -17,7 +17,7 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
-from support.drawn import FOUR, NUMBERS, SIX, crowds, mixed, packets, scenes
+from support.drawn import FOUR, NUMBERS, SIX, crowds, mixed, packets, scenes, spread
 from support.oracles import Evaluated, Interpreted, uncounted
 from support.scenes import Scene, ipvlan_of
 from support.tables import Table
@@ -96,8 +96,13 @@ def _try(table: Table, counts: Counter[str], number: int, examples: int) -> None
 
 
 @settings(WHOLE, max_examples=300)
-@given(made=st.one_of(scenes(), mixed()))
+@given(made=st.one_of(scenes(), spread(scenes())))
 def test_a_workload_that_comes_or_goes_ends_in_what_would_be_compiled_anew(made: Scene) -> None:
+    _come_and_go(made)
+
+
+def _come_and_go(made: Scene) -> None:
+    """By elements, where elements are all that differs."""
     order = Order(made.tiers, made.policies)
     one, *others = made.local()
     rest = replace(made, workloads=tuple(w for w in made.workloads if w is not one))
@@ -110,8 +115,20 @@ def test_a_workload_that_comes_or_goes_ends_in_what_would_be_compiled_anew(made:
     assert all_of_them == Compiler().compile(whole, known)
     beside = ipvlan_of([one])
     left = replace(beside, parents=beside.parents - ipvlan_of(others).parents)
-    assert joined(few, placed, beside) in (None, all_of_them)
-    assert parted(all_of_them, placed, left) in (None, few)
+    after, before = joined(few, placed, beside), parted(all_of_them, placed, left)
+    if few.chains == all_of_them.chains and few.sets.keys() == all_of_them.sets.keys():
+        assert (after, before) == (all_of_them, few), "elements are all that differs"
+    else:
+        assert (after, before) == (None, None)
+
+
+@settings(WHOLE, max_examples=30)
+@given(made=st.one_of(crowds(2), spread(crowds(3))), which=NUMBERS)
+def test_one_of_a_crowd_that_comes_or_goes_does_so_too(made: Scene, which: int) -> None:
+    """Where groups are told by bits."""
+    first = which % len(made.workloads)
+    ordered = (*made.workloads[first:], *made.workloads[:first])
+    _come_and_go(replace(made, workloads=ordered))
 
 
 def _planned(order: Order, scene: Scene) -> Plan:

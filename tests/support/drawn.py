@@ -61,18 +61,25 @@ def scenes() -> st.SearchStrategy[Scene]:
 
 def mixed() -> st.SearchStrategy[Scene]:
     """In which some of the local workloads are slaves of the uplink, all in the same mode."""
-    return st.builds(_mixed, scenes(), NUMBERS)
+    return st.builds(_mixed, scenes(), NUMBERS, st.just((UPLINK,)))
 
 
-def _mixed(scene: Scene, number: int) -> Scene:
+def spread(of: st.SearchStrategy[Scene]) -> st.SearchStrategy[Scene]:
+    """In which these are slaves of several links, each in a mode of its own. (The evaluator knows
+    of one uplink.)"""
+    return st.builds(_mixed, of, NUMBERS, st.just((UPLINK, "up1", "up2")))
+
+
+def _mixed(scene: Scene, number: int, parents: tuple[str, ...]) -> Scene:
     dice = Random(number)  # noqa: S311
-    mode = dice.choice([Mode.IPVLAN_L3S, *sorted(IPVLAN)])
+    modes = {parent: dice.choice([Mode.IPVLAN_L3S, *sorted(IPVLAN)]) for parent in parents}
 
     def turned(one: Workload) -> Workload:
-        if one.spec.node != HERE or dice.random() < 0.5:
+        if one.spec.node != HERE or dice.random() < 0.5 / len(parents):
             return one
-        spec = one.spec.model_copy(update={"mode": mode})
-        status = one.status.model_copy(update={"host_interface": f"rtv-{UPLINK}"})
+        parent = dice.choice(parents)
+        spec = one.spec.model_copy(update={"mode": modes[parent]})
+        status = one.status.model_copy(update={"host_interface": f"rtv-{parent}"})
         return one.model_copy(update={"spec": spec, "status": status})
 
     return replace(scene, workloads=tuple(map(turned, scene.workloads)))
@@ -223,17 +230,19 @@ def _host(place: int, number: int) -> HostEndpoint:
     return HostEndpoint.model_validate({"metadata": metadata, "spec": spec})
 
 
-def crowds() -> st.SearchStrategy[Scene]:
-    """With so many local workloads and signatures that these are not asked for one by one."""
+def crowds(alike: int = 1) -> st.SearchStrategy[Scene]:
+    """With so many local workloads and signatures that these are not asked for one by one; so many
+    workloads are `alike`."""
     rules = st.lists(NUMBERS, max_size=3)
     return st.builds(
         _crowd,
-        size=st.integers(17, 80),
+        size=st.integers(17 * alike, 80),
+        alike=st.just(alike),
         policies=st.lists(st.tuples(NUMBERS, rules, rules), min_size=6, max_size=9),
     )
 
 
-def _crowd(size: int, policies: list[tuple[int, list[int], list[int]]]) -> Scene:
+def _crowd(size: int, alike: int, policies: list[tuple[int, list[int], list[int]]]) -> Scene:
     made = []
     for place, one in enumerate(policies):
         dice = Random(one[0])  # noqa: S311
@@ -246,7 +255,7 @@ def _crowd(size: int, policies: list[tuple[int, list[int], list[int]]]) -> Scene
             {
                 "metadata": {
                     "name": f"w{place}",
-                    "labels": {"k": str(place), "a": "12"[place % 2]},
+                    "labels": {"k": str(place // alike), "a": "12"[place // alike % 2]},
                 },
                 "spec": {"node": HERE, "netns": f"w{place}"},
                 "status": {"addresses": [CROWD[0][place], CROWD[1][place]]},

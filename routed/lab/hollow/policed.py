@@ -250,6 +250,7 @@ class Policed(HollowLab):
 
         self.timed(lambda: self.come(name, node, labels), there, come)
         marks = self.members(self.nodes, ALL, addresses[0], False)
+        self.settle()
         self.timed(lambda: self.remove("workloads", name), lambda: marks, go)
 
     @staticmethod
