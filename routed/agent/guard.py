@@ -80,22 +80,22 @@ class Guard:
 
     async def work_out(self) -> None:
         """From what is known now: what the filter is to have. Nobody knows it without intent."""
-        agent = self.agent
+        agent, intent = self.agent, self.agent.intent  # which may be another one meanwhile
         self._whole = False
         self.members.take_changes()
-        if agent.intent is None:
+        if intent is None:
             return
         enforcement, held = self.enforcement, agent.records.held
-        if enforcement.anything(agent.intent):  # many may be looked at
+        if enforcement.anything(intent):  # many may be looked at
             told = dict(self.members.known)  # which goes on changing
-            names = await self._interfaces(agent.intent)
-            await agent.filtering.table.aside(enforcement.look, agent.intent, held, told, names)
+            names = await self._interfaces(intent)
+            await agent.filtering.table.aside(enforcement.look, intent, held, told, names)
         else:
-            enforcement.look(agent.intent, held, {})
-        self._hosts = agent.intent.host_endpoints
+            enforcement.look(intent, held, {})
+        self._hosts = intent.host_endpoints
         self.members.need(self.enforcement.needs)
         agent.filtering.wanted = self.enforcement.wanted
-        if (order := enforcement.order(agent.intent)) is not self._order:
+        if (order := enforcement.order(intent)) is not self._order:
             self._order = order
             agent.report_due({*self._unenforced(), *self._unseen()})
 

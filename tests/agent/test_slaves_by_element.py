@@ -97,6 +97,30 @@ def test_who_could_not_be_taken_out_is_so_soon(tmp_path: Path) -> None:
     play(tmp_path, body)
 
 
+def declare_more(agent: Agent, action: str) -> None:
+    """Another policy, and with it what is none."""
+    other = policy("p", selector="app == 'db'", ingress=[{"action": action}])
+    declare(agent, other, bgp=BGPConfiguration(metadata=ObjectMeta(name="default")))
+
+
+def rule_of(rules: Ruleset) -> str:
+    (rule,) = rules.chains["ingress-policy-p"].rules
+    return rule
+
+
+def watched(kernel: FakeKernel, table: KeptFilter) -> list[Ruleset]:
+    """What is in the filter whenever a link is made from now on."""
+    seen: list[Ruleset] = []
+    attached = kernel.attach
+
+    async def attach_seen(endpoint: Endpoint) -> None:
+        seen.append(table.rules)
+        await attached(endpoint)
+
+    kernel.attach = attach_seen  # type: ignore[method-assign]
+    return seen
+
+
 @pytest.mark.parametrize("mode", [VETH, L3S])
 def test_who_comes_while_more_than_policies_has_changed_meets_the_new_ones(
     tmp_path: Path, mode: str
@@ -106,19 +130,36 @@ def test_who_comes_while_more_than_policies_has_changed_meets_the_new_ones(
         for name in ("other", "web"):
             await attach(agent, name, "db", mode=mode)
         await agent.writer.synced()
-        seen: list[Ruleset] = []
-        attached = kernel.attach
-
-        async def attach_seen(endpoint: Endpoint) -> None:
-            seen.append(table.rules)
-            await attached(endpoint)
-
-        kernel.attach = attach_seen  # type: ignore[method-assign]
-        deny = policy("p", selector="app == 'db'", ingress=[{"action": "Deny"}])
-        declare(agent, deny, bgp=BGPConfiguration(metadata=ObjectMeta(name="default")))
+        seen = watched(kernel, table)
+        declare_more(agent, "Deny")
         await attach(agent, "db", mode=mode)
-        (rule,) = seen[0].chains["ingress-policy-p"].rules
-        assert "deny" in rule, "before its link is there"
+        assert "deny" in rule_of(seen[0]), "before its link is there"
+
+    play(tmp_path, body)
+
+
+def test_what_changes_while_all_is_worked_out_is_not_taken_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(agent: Agent, kernel: FakeKernel, table: Failing) -> None:
+        declare(agent, policy("p", selector="app == 'db'", ingress=[{"action": "Allow"}]))
+        for name in ("other", "web"):
+            await attach(agent, name, "db")
+        await agent.writer.synced()
+        seen, aside = watched(kernel, table), agent.filtering.table.aside
+
+        async def slowly(job: Any, *given: Any, **named: Any) -> Any:
+            done = await aside(job, *given, **named)
+            if job == agent.guard.enforcement.look:
+                patched.undo()
+                declare_more(agent, "Deny")
+            return done
+
+        with monkeypatch.context() as patched:
+            patched.setattr(agent.filtering.table, "aside", slowly)
+            await agent.writer.run(agent.guard.work_out)
+        await attach(agent, "db")
+        assert "deny" in rule_of(seen[0])
 
     play(tmp_path, body)
 
