@@ -37,11 +37,14 @@ def test_a_report_that_is_due_within_the_same_millisecond(tmp_path: Path) -> Non
     """uvloop has no timers for less: what it returns has no time."""
 
     async def body() -> None:
-        control = Control(AgentSettings(node="h1", run_dir=tmp_path, state_dir=tmp_path), None)
-        agent, loop = Counting(), asyncio.get_running_loop()
-        control._count_at = loop.time() + 0.0003
-        for _ in range(3):
-            await control._report_counts(agent)  # type: ignore[arg-type]
+        settings = AgentSettings(node="h1", run_dir=tmp_path, state_dir=tmp_path)
+        for _ in range(100):  # on a busy machine that moment is over before it is asked about
+            control, agent = Control(settings, None), Counting()
+            control._count_at = asyncio.get_running_loop().time() + 0.0003
+            for _ in range(3):
+                await control._report_counts(agent)  # type: ignore[arg-type]
+            if not agent.asked:
+                break
         assert agent.asked == 0
         async with asyncio.timeout(COUNT_SECONDS):
             await control._wake.wait()
