@@ -29,6 +29,8 @@ from policies.slaves import Slaves
 log = logging.getLogger("routed.agent")
 T = TypeVar("T")
 
+SAY_SECONDS = 10.0  # between two lines of the log that say that the table was restored
+
 
 class Filter(Protocol):
     """The base table of policies: in place before any link is."""
@@ -81,6 +83,8 @@ class Table:
         self.opened = False  # workloads were open before the table was made
         self._alone: str | None = None  # why nothing stands by; "": something does
         self._thread = ThreadPoolExecutor(1, "nftables")
+        self._unsaid = 0  # times that it was restored
+        self._quiet: asyncio.TimerHandle | None = None  # until it is said
 
     async def aside(self, job: Callable[..., T], *arguments: object, **named: object) -> T:
         """`job` in the thread, in its turn."""
@@ -124,9 +128,27 @@ class Table:
         """Put back what was there last, if it is not there any more."""
         try:
             if await self.aside(self._restore):
-                log.warning("filter table made anew: somebody had changed it")
+                self._say()
         except ApplyError as error:  # the next round says so
             log.error("filter table not made anew: %s", error)
+
+    def _say(self) -> None:
+        """The first time, and then once in SAY_SECONDS: who does it in a loop does not fill the
+        log."""
+        if self._quiet is not None:
+            self._unsaid += 1
+            return
+        log.warning("filter table made anew: somebody had changed it")
+        self._later()
+
+    def _later(self) -> None:
+        self._quiet = asyncio.get_running_loop().call_later(SAY_SECONDS, self._say_rest)
+
+    def _say_rest(self) -> None:
+        times, self._unsaid, self._quiet = self._unsaid, 0, None
+        if times:
+            log.warning("filter table made anew %d times more in %g s", times, SAY_SECONDS)
+            self._later()
 
     def _restore(self) -> bool:
         changed = self._there and self.filter.sync(self._nat, self.rules)

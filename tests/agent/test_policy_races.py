@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.agents import until
 from support.policing import KeptFilter, allow_from, applied, declare, played, policy
 
 from api.client.selections import Entries, Told
@@ -18,6 +19,7 @@ from policies.compile import names
 from policies.compile.ruleset import Ruleset
 from policies.nat import Nat
 from routed.agent import enforcing
+from routed.agent import table as module
 from routed.agent.agent import Agent
 from routed.agent.request import AttachRequest
 from routed.agent.told import Known
@@ -196,3 +198,27 @@ def test_what_began_while_the_table_was_away_is_judged_anew(
         assert ended == ["10.65.0.3"], "once"
 
     play(tmp_path, body, table)
+
+
+def test_who_flushes_in_a_loop_does_not_fill_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SAY_SECONDS", 0.5)
+
+    async def body(agent: Agent, table: KeptFilter) -> None:
+        declare(agent, SHUT)
+        await attach(agent, "db", "db", "10.65.0.3")
+        await agent.writer.synced()
+        caplog.clear()
+        for _ in range(5):
+            table.flush()
+            await agent.filtering.table.restore()
+            assert table.rules, "each time"
+        said = [one.message for one in caplog.records if "made anew" in one.message]
+        assert said == ["filter table made anew: somebody had changed it"]
+        await until("the rest", lambda: "made anew 4 times more in 0.5 s" in caplog.text)
+        caplog.clear()
+        await until("its end", lambda: agent.filtering.table._quiet is None)
+        assert caplog.records == []
+
+    play(tmp_path, body)
