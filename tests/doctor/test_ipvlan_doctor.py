@@ -28,7 +28,10 @@ def found(survey: Survey) -> dict[str, Finding]:
 def test_a_free_parent_that_is_the_only_uplink() -> None:
     said = found(Survey(ETH0, (ETH0,), ("eth0",)))
     assert (said["parent"].verdict, said["egress"].verdict) == (Verdict.OK, Verdict.OK)
-    for mode, what in (("ipvlan-l3", "none of what comes in"), ("ipvlan-l3s", "it and others say")):
+    for mode, what in (
+        ("ipvlan-l3", "none of what comes in"),
+        ("ipvlan-l3s", "it and the others on"),
+    ):
         assert said[f"policy, {mode}"].verdict is Verdict.WARN
         assert what in str(said[f"policy, {mode}"])
         assert "mode veth" in said[f"policy, {mode}"].remedy
