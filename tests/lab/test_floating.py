@@ -4,6 +4,7 @@ workload on another node while both run."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from support.flows import connected, heard, listen
@@ -61,7 +62,11 @@ def test_it_moves_between_workloads_that_run(
         assert reached(own["host2"], "host2")
         for node in lab.top.hosts:
             beside_it, its = besides[node.name]
-            assert reached(leased, host, beside_it, its), f"from a workload on {node.name}"
+            wait_for(  # each host learns the new route in its own time
+                f"its route from {node.name}",
+                partial(reached, leased, host, beside_it, its),
+                10,
+            )
             itself = "169.254.1.1" if node.name == host else "172."  # its gateway, or an uplink
             assert reached(leased, host, node.namespace, itself), f"from {node.name} itself"
         assert reached(leased, host, workloads.namespace(other, "web"), own[other])
