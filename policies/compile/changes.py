@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from api.resources.net import IPAddress
 from policies.compile import dispatch, ipvlan, members, names
+from policies.compile.chains import Place, Walk
 from policies.compile.matches import WORDS
 from policies.compile.ruleset import Ruleset
-from policies.model import NO_IPVLAN, Ipvlan, Placed, PortKey, PortMember
+from policies.model import NO_IPVLAN, Direction, Ipvlan, Placed, PortKey, PortMember
 
 # where links, or addresses, are sent on to their chains: what is there if workloads are judged
 ROOTS = ("links", *(names.slaves(version) for version in WORDS))
-DISPATCHING = frozenset(f"{way}-{root}" for way in names.DIRECTIONS for root in ROOTS)
+DISPATCHING = frozenset(Place(way, Walk.REAL).name(root) for way in Direction for root in ROOTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,9 +192,9 @@ class Guard:
     def _say(self, record: Attachment) -> None:
         """That it comes or goes, who else is on its parent may have to report."""
         self.agent.control.report()  # the Node
-        some = self.agent.records.on_parent(record.parent)
-        if len(some) - (record.id in some) == 1:  # who is not alone now, or is again
-            self.agent.report_due(set(some) - {record.id})
+        if self._neighbours(record) == 1:  # who is not alone now, or is again
+            on_it = self.agent.records.on_parent(record.parent)
+            self.agent.report_due(set(on_it) - {record.id})
 
     async def _alone(self, intent: Intent, record: Attachment, *, leaving: bool) -> bool:
         """Have it come, or go, by elements of sets. False: it takes more, or the rules that are
@@ -236,8 +236,11 @@ class Guard:
 
     def has_neighbours(self, record: Attachment) -> bool:
         """Whether others are on its parent, whom it reaches beside its host."""
-        some = self.agent.records.on_parent(record.parent)
-        return len(some) > (record.id in some)
+        return self._neighbours(record) > 0
+
+    def _neighbours(self, record: Attachment) -> int:
+        on_it = self.agent.records.on_parent(record.parent)
+        return len(on_it) - (record.id in on_it)
 
     def _news(self) -> list[str]:
         """The policies that have changed since the rules that are in effect."""

@@ -36,6 +36,7 @@ from api.resources import (
 from api.resources.meta import Model, Resource
 from api.resources.net import IPAddress, IPNetwork, PrefixIndex
 from api.resources.workload import Origin
+from routed.agent.encoded import Encoded
 
 WATCHED = (
     "nodes",
@@ -132,38 +133,39 @@ class Encoder:
     does not change."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[Resource, bytes]] = {}
+        self._texts: dict[str, Encoded[str, Resource]] = {}  # by the field that they are in
 
     def encode(self, intent: Intent, reports: Mapping[str, Workload]) -> bytes:
         """A `_Document`."""
-        used: dict[tuple[str, str], tuple[Resource, bytes]] = {}
 
-        def text(held: Resource) -> bytes:
-            key = (held.kind, held.metadata.name)
-            known = self._known.get(key)
-            if known is None or known[0] is not held:
-                known = (held, held.model_dump_json(by_alias=True).encode())
-            used[key] = known
-            return known[1]
+        def texts(name: str, held: Iterable[tuple[str, Resource]]) -> list[bytes]:
+            return self._texts.setdefault(name, Encoded(_text)).all(held)
 
-        def group(name: str, held: Iterable[tuple[str, Resource]]) -> bytes:
+        def one(name: str, held: Resource | None) -> list[bytes]:
+            some = [(name, held)] if held is not None else []
+            return [b'"%b":%b' % (name.encode(), text) for text in texts(name, some)]
+
+        def group(name: str, held: Mapping[str, Resource]) -> bytes:
             # names of objects are DNS names: nothing in them has to be escaped
-            inside = b",".join(b'"%b":%b' % (key.encode(), text(one)) for key, one in held)
+            pairs = zip(held, texts(name, held.items()), strict=True)
+            inside = b",".join(b'"%b":%b' % (key.encode(), text) for key, text in pairs)
             return b'"%b":{%b}' % (name.encode(), inside)
 
         parts = [b'"nodeName":"%b"' % intent.node_name.encode()]
-        parts += [b'"node":%b' % text(intent.node)] if intent.node else []
-        parts += [b'"bgp":%b' % text(intent.bgp)] if intent.bgp else []
-        parts += [group("pools", intent.pools.items()), group("blocks", intent.blocks.items())]
-        parts += [group("workloads", [*intent.declared.items(), *reports.items()])]
-        parts += [group("peers", intent.peers.items())]
-        parts += [group("reservations", intent.reservations.items())]
-        parts += [group("leases", intent.leases.items())]
-        parts += [group("tiers", intent.tiers.items())]
-        parts += [group("policies", intent.policies.items())]
-        parts += [group("hostEndpoints", intent.host_endpoints.items())]
-        self._known = used
+        parts += [*one("node", intent.node), *one("bgp", intent.bgp)]
+        parts += [group("pools", intent.pools), group("blocks", intent.blocks)]
+        parts += [group("workloads", {**intent.declared, **reports})]
+        parts += [group("peers", intent.peers)]
+        parts += [group("reservations", intent.reservations)]
+        parts += [group("leases", intent.leases)]
+        parts += [group("tiers", intent.tiers)]
+        parts += [group("policies", intent.policies)]
+        parts += [group("hostEndpoints", intent.host_endpoints)]
         return b"{%b}" % b",".join(parts)
+
+
+def _text(_: str, held: Resource) -> bytes:
+    return held.model_dump_json(by_alias=True).encode()
 
 
 def load(path: Path, node_name: str) -> tuple[Intent, dict[str, Workload]] | None:

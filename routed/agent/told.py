@@ -39,6 +39,7 @@ from api.resources.errors import RoutedError
 from api.resources.net import IPAddress, parse_address, parse_cidr
 from api.resources.selectors import SUBJECTS_MOST
 from policies.model import Needs
+from routed.agent.encoded import Encoded
 from routed.agent.records import write_atomic
 
 log = logging.getLogger("routed.control")
@@ -230,23 +231,19 @@ class Members:
 
 
 class Encoder:
-    """The members of all subjects as the bytes of the copy; each subject is encoded once for as
-    long as it does not change."""
+    """The members of all subjects as the bytes of the copy."""
 
     def __init__(self) -> None:
-        self._made: dict[Subject, tuple[Known, bytes]] = {}
+        self._texts: Encoded[Subject, Known] = Encoded(_text)
 
     def encode(self, node: str, known: Mapping[Subject, Known], revision: int) -> bytes:
-        self._made = {subject: self._one(subject, one) for subject, one in known.items()}
-        members = b",".join(text for _, text in self._made.values())
+        members = b",".join(self._texts.all(known.items()))
         head = json.dumps({"nodeName": node, "revision": revision}).encode()
         return b'%b, "members": [%b]}' % (head.removesuffix(b"}"), members)
 
-    def _one(self, subject: Subject, known: Known) -> tuple[Known, bytes]:
-        made = self._made.get(subject)
-        if made is not None and made[0] is known:
-            return made
-        return known, json.dumps(_wire(subject, known)).encode()
+
+def _text(subject: Subject, known: Known) -> bytes:
+    return json.dumps(_wire(subject, known)).encode()
 
 
 def _changed(entries: Entries, told: Told) -> Entries:

@@ -14,11 +14,13 @@ from support.policing import (
     KeptFilter,
     allow_from,
     applied,
+    attach,
     declare,
     declared,
     enforced,
     played,
     policy,
+    watched,
 )
 
 from api.client import Unreachable
@@ -31,9 +33,7 @@ from policies.compile import names
 from policies.compile.closed import closed
 from policies.compile.ruleset import Ruleset
 from routed.agent.agent import Agent
-from routed.agent.attachment import Attachment
 from routed.agent.enforcing import Enforcement
-from routed.agent.request import AttachRequest
 from routed.agent.told import Known
 from routed.kernel.fake import FakeKernel
 from routed.state import Endpoint
@@ -46,12 +46,6 @@ Body = Callable[[Agent, FakeKernel, KeptFilter], Awaitable[None]]
 def play(directory: Path, body: Body, *, told: bool = True) -> None:
     """`told`: that nobody is what WEB selects."""
     played(directory, body, KeptFilter(), {WEB: Known(Entries(), "1")} if told else {})
-
-
-async def attach(agent: Agent, name: str, app: str = "", **more: Any) -> Attachment:
-    labels = {"app": app or name}
-    wanted = {"name": name, "netns": name, "labels": labels, **more}
-    return (await agent.attach(AttachRequest.model_validate(wanted)))[0]
 
 
 def test_without_policies_nothing_is_asked_of_the_filter(tmp_path: Path) -> None:
@@ -481,14 +475,7 @@ def test_an_ipvlan_l3s_workload_is_told_by_its_addresses(tmp_path: Path) -> None
     """Before its link is there, and until it is gone; also where no policy is for anybody."""
 
     async def body(agent: Agent, kernel: FakeKernel, table: KeptFilter) -> None:
-        seen: list[Ruleset] = []
-        attached = kernel.attach
-
-        async def attach_seen(endpoint: Any) -> Any:
-            seen.append(table.rules)
-            return await attached(endpoint)
-
-        kernel.attach = attach_seen  # type: ignore[method-assign]
+        seen = watched(kernel, table)
         first = await attach(agent, "other", mode="ipvlan-l3s")
         mine = {str(one) for one in first.addresses}
         assert slaves(seen[-1]) == mine

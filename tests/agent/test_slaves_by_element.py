@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import policing
 from support.agents import until
-from support.policing import KeptFilter, allow_from, declare, enforced, played, policy
+from support.policing import KeptFilter, allow_from, declare, enforced, played, policy, watched
 
 from api.client.selections import Entries
 from api.resources import BGPConfiguration, ObjectMeta
@@ -21,10 +22,8 @@ from policies.nat import Nat
 from routed.agent.agent import Agent
 from routed.agent.attachment import Attachment
 from routed.agent.records import Records
-from routed.agent.request import AttachRequest
 from routed.agent.told import Known
 from routed.kernel.fake import FakeKernel
-from routed.state import Endpoint
 
 L3S, VETH = "ipvlan-l3s", "veth"
 WEB = "app == 'web'"
@@ -54,8 +53,7 @@ def play(directory: Path, body: Callable[[Agent, FakeKernel, Failing], Awaitable
 
 
 async def attach(agent: Agent, name: str, app: str = "", **more: Any) -> Attachment:
-    wanted = {"name": name, "netns": name, "labels": {"app": app or name}, "mode": L3S, **more}
-    return (await agent.attach(AttachRequest.model_validate(wanted)))[0]
+    return await policing.attach(agent, name, app, **{"mode": L3S, **more})
 
 
 def holding(table: KeptFilter, address: str) -> set[str]:
@@ -106,19 +104,6 @@ def declare_more(agent: Agent, action: str) -> None:
 def rule_of(rules: Ruleset) -> str:
     (rule,) = rules.chains["ingress-policy-p"].rules
     return rule
-
-
-def watched(kernel: FakeKernel, table: KeptFilter) -> list[Ruleset]:
-    """What is in the filter whenever a link is made from now on."""
-    seen: list[Ruleset] = []
-    attached = kernel.attach
-
-    async def attach_seen(endpoint: Endpoint) -> None:
-        seen.append(table.rules)
-        await attached(endpoint)
-
-    kernel.attach = attach_seen  # type: ignore[method-assign]
-    return seen
 
 
 @pytest.mark.parametrize("mode", [VETH, L3S])

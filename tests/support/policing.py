@@ -18,10 +18,13 @@ from policies.compile.ruleset import NO_POLICIES, Ruleset
 from policies.counters import Reading
 from policies.nat import Nat
 from routed.agent.agent import Agent
+from routed.agent.attachment import Attachment
+from routed.agent.request import AttachRequest
 from routed.agent.told import Known
 from routed.agent.views import conditions
 from routed.kernel.fake import FakeKernel
 from routed.lab.hollow.host import HollowFilter
+from routed.state import Endpoint
 from support.agents import agent_on
 
 T = TypeVar("T", bound="KeptFilter")
@@ -96,6 +99,25 @@ def declare(agent: Agent, *policies: NetworkPolicy, **more: Any) -> None:
     assert agent.intent is not None
     named = {one.metadata.name: one for one in policies}
     agent.intent_changed(replace(agent.intent, policies=named, **more))
+
+
+async def attach(agent: Agent, name: str, app: str = "", **more: Any) -> Attachment:
+    """In the namespace of its name, with the label `app`; `more` are other fields."""
+    wanted = {"name": name, "netns": name, "labels": {"app": app or name}, **more}
+    return (await agent.attach(AttachRequest.model_validate(wanted)))[0]
+
+
+def watched(kernel: FakeKernel, table: KeptFilter) -> list[Ruleset]:
+    """What is in the filter whenever a link is made from now on."""
+    seen: list[Ruleset] = []
+    attached = kernel.attach
+
+    async def attach_seen(endpoint: Endpoint) -> None:
+        seen.append(table.rules)
+        await attached(endpoint)
+
+    kernel.attach = attach_seen  # type: ignore[method-assign]
+    return seen
 
 
 def declared(*workloads: Workload) -> dict[str, Workload]:
